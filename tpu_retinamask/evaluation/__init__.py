@@ -1,0 +1,1 @@
+"""COCO metrics, results files and pictures."""

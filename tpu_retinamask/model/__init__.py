@@ -1,0 +1,1 @@
+"""RetinaMask network: backbone, feature pyramid, heads, losses and detections."""

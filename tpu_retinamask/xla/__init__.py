@@ -1,0 +1,1 @@
+"""Inspection of the XLA program: which ops the graph holds."""
