@@ -1,0 +1,69 @@
+"""Sums of the three losses; the caller divides by a count that holds for all replicas."""
+
+import tensorflow as tf
+
+from tpu_retinamask.ops.select import select
+from tpu_retinamask.structures import IGNORED
+
+
+def sigmoid_focal_loss(logits: tf.Tensor, labels: tf.Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> tf.Tensor:
+    """Return the sum of the sigmoid focal loss, `-alpha_t (1 - p_t)**gamma log(p_t)` (arXiv 1708.02002).
+
+    The one-hot target never exists: an iota over the classes is compared with the label.
+
+    Args:
+      logits: [..., C].
+      labels: [...] int32; class id, BACKGROUND (all classes negative) or IGNORED (adds nothing).
+      alpha: weight of positives; negatives weigh 1 - alpha.
+      gamma: 0 gives alpha-weighted cross-entropy.
+
+    Returns:
+      Scalar float32.
+    """
+    logits = tf.cast(logits, tf.float32)
+    positive = tf.equal(tf.range(logits.shape[-1], dtype=tf.int32), labels[..., None])  # [..., C]
+    toward = select(positive, logits, -logits)  # p_t = sigmoid(toward)
+    cross_entropy = tf.nn.softplus(-toward)
+    modulation = tf.exp(-gamma * tf.nn.softplus(toward))  # (1 - p_t)**gamma, with a finite gradient everywhere
+    weight = select(positive, alpha, tf.constant(1.0 - alpha))
+    counted = tf.cast(tf.not_equal(labels, IGNORED), tf.float32)[..., None]
+    return tf.reduce_sum(counted * weight * modulation * cross_entropy)
+
+
+def smooth_l1_loss(predicted: tf.Tensor, target: tf.Tensor, positive: tf.Tensor, *, beta: float = 1 / 9) -> tf.Tensor:
+    """Return the sum over positives of `d**2 / (2 beta)` where |d| < beta, else `|d| - beta / 2`.
+
+    sigma of keras-retinanet is `beta = 1 / sigma**2`; beta 0 is the L1 loss.
+
+    Args:
+      predicted: [..., 4].
+      target: [..., 4] float32; may hold anything finite where not positive.
+      positive: [...] bool.
+      beta: where the square turns into a line.
+
+    Returns:
+      Scalar float32.
+    """
+    distance = tf.abs(tf.cast(predicted, tf.float32) - target)
+    square = 0.5 / max(beta, 1e-12) * tf.square(distance)
+    loss = select(distance < beta, square, distance - 0.5 * beta)
+    return tf.reduce_sum(loss * tf.cast(positive, tf.float32)[..., None])
+
+
+def mask_loss(logits: tf.Tensor, targets: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+    """Return each image's mean binary cross-entropy over the pixels of its valid regions.
+
+    Args:
+      logits: [B, R, S, S], of the matched class.
+      targets: [B, R, S, S] float32 in [0, 1].
+      valid: [B, R] bool.
+
+    Returns:
+      [B] float32; exactly 0 with zero gradients for an image without valid regions.
+    """
+    logits = tf.cast(logits, tf.float32)
+    cross_entropy = tf.nn.softplus(logits) - targets * logits  # = -t log p - (1 - t) log(1 - p)
+    valid = tf.cast(valid, tf.float32)
+    pixels = float(logits.shape[-1] * logits.shape[-2])
+    per_image = tf.reduce_sum(tf.reduce_sum(cross_entropy, axis=(2, 3)) * valid, axis=1)
+    return per_image / tf.maximum(1.0, pixels * tf.reduce_sum(valid, axis=1))

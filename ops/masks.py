@@ -1,0 +1,43 @@
+"""Instance masks cut out of, and put back into, boxes."""
+
+import tensorflow as tf
+
+from tpu_retinamask.ops.roi_align import interpolation_matrix
+
+
+def crop_masks(masks: tf.Tensor, boxes: tf.Tensor, rois: tf.Tensor, matched: tf.Tensor, size: int, *,
+               binary: bool = True) -> tf.Tensor:
+    """Cut each region's target out of the mask of its matched instance.
+
+    Masks are stored cropped to their own box at R x R, so the region is first moved into the frame of
+    that box; outside the box the mask is 0. Samples lie at the centres of the region's cells, bilinear.
+
+    Args:
+      masks: [B, M, R, R] uint8, 1 = instance.
+      boxes: [B, M, 4] float32, the boxes the masks are cropped to.
+      rois: [B, K, 4] float32.
+      matched: [B, K] int32, row of `masks`.
+      size: S, cells a side.
+      binary: threshold at one half.
+
+    Returns:
+      [B, K, S, S] float32; finite for padding.
+    """
+    side = masks.shape[-1]
+    masks = tf.cast(tf.gather(masks, matched, batch_dims=1), tf.float32)  # [B, K, R, R]
+    boxes = tf.gather(boxes, matched, batch_dims=1)  # [B, K, 4]
+    rows = _resampling_matrix(rois[..., 1], rois[..., 3], boxes[..., 1], boxes[..., 3], size, side)
+    columns = _resampling_matrix(rois[..., 0], rois[..., 2], boxes[..., 0], boxes[..., 2], size, side)
+    cropped = tf.einsum("bkqx,bkpx->bkpq", columns, tf.einsum("bkpy,bkyx->bkpx", rows, masks))
+    return tf.cast(cropped >= 0.5, tf.float32) if binary else cropped
+
+
+def _resampling_matrix(low, high, box_low, box_high, size, side):
+    """Return [B, K, S, R]: the weights that take R mask cells of a box to S cells of a region."""
+    steps = (tf.range(size, dtype=tf.float32) + 0.5) / size
+    position = low[..., None] + steps * (high - low)[..., None]  # [B, K, S] pixels
+    relative = (position - box_low[..., None]) / tf.maximum(box_high - box_low, 1e-6)[..., None]
+    inside = tf.cast((relative >= 0.0) & (relative <= 1.0), tf.float32)[..., None]
+    # Between the border and the centre of the outermost cell the mask keeps that cell's value.
+    grid = tf.clip_by_value(relative * side - 0.5, 0.0, side - 1.0)
+    return interpolation_matrix(grid, side) * inside

@@ -1,0 +1,95 @@
+"""Assignment of anchors and regions to ground-truth boxes."""
+
+import tensorflow as tf
+
+from tpu_retinamask.ops.boxes import pairwise_iou
+from tpu_retinamask.ops.select import select
+from tpu_retinamask.structures import BACKGROUND, IGNORED
+
+
+def first_argmax(values: tf.Tensor, axis: int) -> tf.Tensor:
+    """Return the index of the first largest element along an axis, int32.
+
+    Written out because backends differ on which of equal elements an argmax returns.
+    """
+    size = values.shape[axis]
+    shape = [1] * values.shape.rank
+    shape[axis] = size
+    index = tf.reshape(tf.range(size, dtype=tf.int32), shape)
+    largest = tf.reduce_max(values, axis=axis, keepdims=True)
+    return tf.reduce_min(select(values >= largest, index, size - 1), axis=axis)
+
+
+def match_anchors(anchors: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, content_size: tf.Tensor, *,
+                  positive_iou: float = 0.5, negative_iou: float = 0.4, best_match_iou: float | None = 0.0):
+    """Assign to every anchor a class, "background" or "ignored", and a ground-truth box.
+
+    An anchor is positive if its IoU with some box is >= `positive_iou`, ignored if it lies in the open
+    interval (`negative_iou`, `positive_iou`), else background. Anchors whose centre lies outside the
+    image's own content are ignored. With best matching (arXiv 1901.03353 section 3.3) each box also
+    takes the anchors with which its own IoU is largest, ties included, if that IoU exceeds
+    `best_match_iou`: an anchor taken so belongs to the box that took it (of several, the one with the
+    larger IoU), whatever its IoU with other boxes.
+
+    Args:
+      anchors: [N, 4] float32.
+      boxes: [B, M, 4] float32.
+      classes: [B, M] int32, -1 where padded.
+      content_size: [B, 2] int32 or float32; height, width of the image inside the canvas.
+      positive_iou: see above.
+      negative_iou: see above.
+      best_match_iou: see above; None switches best matching off.
+
+    Returns:
+      labels [B, N] int32 (class id, BACKGROUND or IGNORED) and matched [B, N] int32, the row of the
+      matched box: for anchors that are not positive the first box of largest IoU; 0 without boxes.
+
+    Raises:
+      ValueError: negative_iou > positive_iou.
+    """
+    if negative_iou > positive_iou:
+        raise ValueError(f"match_anchors: negative_iou {negative_iou} must not exceed positive_iou {positive_iou}")
+    valid = classes >= 0  # [B, M]
+    inside = _centres_inside(anchors, content_size)  # [B, N]
+    iou = select(valid[:, None, :], pairwise_iou(anchors[None], boxes), -1.0)  # [B, N, M]
+    matched = first_argmax(iou, axis=2)  # [B, N]
+    best = tf.reduce_max(iou, axis=2)  # [B, N]
+    positive = best >= positive_iou
+    ignored = (best > negative_iou) & ~positive
+    if best_match_iou is not None:
+        iou = select(inside[:, :, None], iou, -1.0)  # a box cannot take an anchor outside the image
+        best_of_box = tf.reduce_max(iou, axis=1, keepdims=True)  # [B, 1, M]
+        taken = (iou >= best_of_box) & (best_of_box > best_match_iou)  # [B, N, M]
+        taker = first_argmax(select(taken, iou, -1.0), axis=2)
+        any_taker = tf.reduce_any(taken, axis=2)
+        matched = select(any_taker, taker, matched)
+        positive |= any_taker
+        ignored &= ~any_taker
+    anchor_class = tf.gather(classes, matched, batch_dims=1)  # [B, N]
+    labels = select(positive, anchor_class, select(ignored, IGNORED, tf.fill(tf.shape(matched), BACKGROUND)))
+    return select(inside, labels, IGNORED), matched
+
+
+def match_rois(rois: tf.Tensor, roi_valid: tf.Tensor, boxes: tf.Tensor, box_valid: tf.Tensor):
+    """Return each region's best valid box and their IoU.
+
+    Args:
+      rois: [B, R, 4] float32.
+      roi_valid: [B, R] bool.
+      boxes: [B, M, 4] float32.
+      box_valid: [B, M] bool.
+
+    Returns:
+      iou [B, R] float32 (-1 where the region or every box is padding) and matched [B, R] int32.
+    """
+    pair_valid = roi_valid[:, :, None] & box_valid[:, None, :]
+    iou = select(pair_valid, pairwise_iou(rois, boxes), -1.0)  # [B, R, M]
+    return tf.reduce_max(iou, axis=2), first_argmax(iou, axis=2)
+
+
+def _centres_inside(anchors, content_size):
+    content_size = tf.cast(content_size, tf.float32)
+    centre = (anchors[:, :2] + anchors[:, 2:]) / 2  # [N, 2] as x, y
+    height, width = content_size[:, :1], content_size[:, 1:]  # [B, 1]
+    return (centre[None, :, 0] < width) & (centre[None, :, 1] < height) & \
+        (centre[None, :, 0] >= 0.0) & (centre[None, :, 1] >= 0.0)

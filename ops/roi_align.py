@@ -1,0 +1,166 @@
+"""RoIAlign over a feature pyramid: two semantics, two implementations of the same numbers."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from tpu_retinamask.ops.select import select
+
+SEMANTICS = ("aligned", "crop_and_resize")
+IMPLEMENTATIONS = ("gather", "matmul")
+
+
+def assign_levels(boxes: tf.Tensor, min_level: int, max_level: int) -> tf.Tensor:
+    """Return the pyramid level of each box: `clip(floor(4 + log2(sqrt(w h) / 224 + 1e-7)))`.
+
+    Args:
+      boxes: [..., 4] float32 pixels; without area (padding): the lowest level.
+      min_level: lowest level.
+      max_level: highest level.
+
+    Returns:
+      [...] int32. Source: FPN, arXiv 1612.03144 equation 1.
+    """
+    size = boxes[..., 2:] - boxes[..., :2]
+    side = tf.sqrt(tf.maximum(size[..., 0] * size[..., 1], 0.0))
+    level = tf.floor(4.0 + tf.math.log(side / 224.0 + 1e-7) / math.log(2.0))
+    return tf.cast(tf.clip_by_value(level, float(min_level), float(max_level)), tf.int32)
+
+
+def multilevel_roi_align(features, boxes: tf.Tensor, image_size, *, min_level: int = 3, output_size: int = 14,
+                         semantics: str = "aligned", sampling_ratio: int = 2,
+                         implementation: str = "gather") -> tf.Tensor:
+    """Sample a grid of features inside each box from the pyramid level that fits its size.
+
+    Semantics "aligned": cell i of level l is centred at (i + .5) 2**l pixels, each bin is the mean of
+    `sampling_ratio`**2 bilinear samples, coordinates are clamped to the level (Mask R-CNN, arXiv
+    1703.06870, with the half-pixel shift of detectron2). "crop_and_resize": one sample a bin at
+    `linspace(y1 * h / H, y2 * h / H - 1, output_size)`, zero outside the level (keras-maskrcnn).
+
+    Implementation "gather" reads the four corners of every sample; "matmul" multiplies each level by
+    two small interpolation matrices, `Wy F Wx^T`, with no gather forward and no scatter backward. Both
+    are differentiable in the features; boxes carry no gradient.
+
+    Args:
+      features: one [B, h, w, F] a level, from `min_level` upwards.
+      boxes: [B, K, 4] float32, canvas pixels.
+      image_size: (H, W) of the canvas, pixels.
+      min_level: level of features[0].
+      output_size: P, bins a side.
+      semantics: one of SEMANTICS.
+      sampling_ratio: samples a bin along each axis; "aligned" only.
+      implementation: one of IMPLEMENTATIONS.
+
+    Returns:
+      [B, K, P, P, F] in the dtype of the features. A box of padding gives finite values.
+
+    Raises:
+      ValueError: unknown semantics or implementation.
+    """
+    if semantics not in SEMANTICS:
+        raise ValueError(f"multilevel_roi_align: semantics {semantics!r} is not one of {SEMANTICS}")
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"multilevel_roi_align: implementation {implementation!r} is not one of {IMPLEMENTATIONS}")
+    boxes = tf.stop_gradient(boxes)
+    level = assign_levels(boxes, min_level, min_level + len(features) - 1) - min_level  # [B, K]
+    cells = np.array([f.shape[1:3] for f in features], np.float32)  # [L, 2] as h, w
+    extent = tf.gather(tf.constant(cells), level)  # [B, K, 2]
+    if semantics == "aligned":
+        samples = sampling_ratio
+        strides = tf.constant([2.0 ** (min_level + i) for i in range(len(features))])
+        stride = tf.gather(strides, level)
+        grid_y = _aligned_grid(boxes[..., 1], boxes[..., 3], stride, extent[..., 0], output_size * samples)
+        grid_x = _aligned_grid(boxes[..., 0], boxes[..., 2], stride, extent[..., 1], output_size * samples)
+    else:
+        samples = 1
+        grid_y = _cropped_grid(boxes[..., 1], boxes[..., 3], float(image_size[0]), extent[..., 0], output_size)
+        grid_x = _cropped_grid(boxes[..., 0], boxes[..., 2], float(image_size[1]), extent[..., 1], output_size)
+    sample = _gather if implementation == "gather" else _matmul
+    return sample(features, cells, level, grid_y, grid_x, extent, samples)
+
+
+def _aligned_grid(low, high, stride, cells, count):
+    """Return sample positions [B, K, count] in cells, 0 = centre of the first cell."""
+    steps = (tf.range(count, dtype=tf.float32) + 0.5) / count
+    grid = (low[..., None] + steps * (high - low)[..., None]) / stride[..., None] - 0.5
+    return tf.minimum(tf.maximum(grid, 0.0), cells[..., None] - 1.0)
+
+
+def _cropped_grid(low, high, side, cells, count):
+    # The order of the operations is the original's, so that a sample on the border falls on its side.
+    last = tf.maximum(cells - 1.0, 1.0)
+    low = (low / side * cells) / last
+    high = (high / side * cells - 1.0) / last
+    step = (high - low) * last / (count - 1)
+    return low[..., None] * last[..., None] + tf.range(count, dtype=tf.float32) * step[..., None]
+
+
+def _inside(grid, cells):
+    return tf.cast((grid >= 0.0) & (grid <= cells[..., None] - 1.0), tf.float32)
+
+
+def _gather(features, cells, level, grid_y, grid_x, extent, samples):
+    batch, num_boxes, count = grid_y.shape
+    channels, dtype = features[0].shape[-1], features[0].dtype
+    flat = tf.concat([tf.reshape(f, [-1, f.shape[1] * f.shape[2], channels]) for f in features], axis=1)
+    starts = np.concatenate([[0], np.cumsum(cells.prod(axis=1))[:-1]]).astype(np.int32)
+    start = tf.gather(tf.constant(starts), level)[..., None, None]  # [B, K, 1, 1]
+    width = tf.cast(extent[..., 1], tf.int32)[..., None, None]
+    out = 0.0
+    for y, wy in _corners(grid_y, extent[..., 0]):
+        for x, wx in _corners(grid_x, extent[..., 1]):
+            index = start + y[..., :, None] * width + x[..., None, :]  # [B, K, S, S]
+            values = tf.gather(flat, tf.reshape(index, [-1, num_boxes * count * count]), batch_dims=1)
+            weight = tf.reshape(wy[..., :, None] * wx[..., None, :], [-1, num_boxes * count * count, 1])
+            out += values * tf.cast(weight, dtype)
+    pooled = tf.reshape(out, [-1, num_boxes, count // samples, samples, count // samples, samples, channels])
+    return tf.reduce_mean(pooled, axis=(3, 5)) if samples > 1 else pooled[:, :, :, 0, :, 0, :]
+
+
+def _corners(grid, cells):
+    """Return the two neighbours of each position along one axis: [(index, weight), (index, weight)]."""
+    inside = _inside(grid, cells)
+    last = cells[..., None] - 1.0
+    grid = tf.minimum(tf.maximum(grid, 0.0), last)
+    low = tf.floor(grid)
+    high = tf.minimum(low + 1.0, last)
+    fraction = grid - low
+    return [(tf.cast(low, tf.int32), (1.0 - fraction) * inside), (tf.cast(high, tf.int32), fraction * inside)]
+
+
+def _matmul(features, cells, level, grid_y, grid_x, extent, samples):
+    out = 0.0
+    for index, feature in enumerate(features):
+        here = tf.cast(tf.equal(level, index), tf.float32)[..., None, None]
+        rows = interpolation_matrix(grid_y, int(cells[index, 0]), samples) * here  # [B, K, P, h]
+        columns = interpolation_matrix(grid_x, int(cells[index, 1]), samples)  # [B, K, P, w]
+        rows, columns = tf.cast(rows, feature.dtype), tf.cast(columns, feature.dtype)
+        strip = tf.einsum("bkph,bhwf->bkpwf", rows, feature)
+        out += tf.einsum("bkqw,bkpwf->bkpqf", columns, strip)
+    return out
+
+
+def interpolation_matrix(grid: tf.Tensor, cells: int, samples: int = 1) -> tf.Tensor:
+    """Return the linear interpolation of positions as a matrix, `max(0, 1 - |position - cell|)`.
+
+    Args:
+      grid: [..., P * samples] float32 positions in cells, 0 = centre of the first cell.
+      cells: number of cells n; positions outside [0, n - 1] get a row of zeros.
+      samples: neighbouring positions averaged into one row.
+
+    Returns:
+      [..., P, n] float32.
+    """
+    inside = tf.cast((grid >= 0.0) & (grid <= cells - 1.0), tf.float32)[..., None]
+    weights = tf.maximum(0.0, 1.0 - tf.abs(grid[..., None] - tf.range(cells, dtype=tf.float32))) * inside
+    if samples == 1:
+        return weights
+    shape = weights.shape
+    grouped = tf.reshape(weights, [-1, *shape[1:-2], shape[-2] // samples, samples, cells])
+    return tf.reduce_mean(grouped, axis=-2)
+
+
+def zero_padding(rois: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+    """Zero the features [B, K, P, P, F] of regions whose valid [B, K] is False."""
+    return select(valid[:, :, None, None, None], rois, 0.0)

@@ -1,0 +1,26 @@
+"""The k best (anchor, class) pairs without sorting all of them."""
+
+import tensorflow as tf
+
+
+def top_k_anchors(scores: tf.Tensor, k: int):
+    """Return the k best pairs of anchor and class.
+
+    Works in two stages: the pairs among the k best all belong to the k anchors with the best top class
+    (if an anchor is not among these, k anchors beat its best pair), so [N * C] is never sorted. Exact
+    but for the order of equal scores.
+
+    Args:
+      scores: [B, N, C] float32.
+      k: pairs to return; cut to N * C.
+
+    Returns:
+      scores [B, k] in falling order, anchor [B, k] int32 and class [B, k] int32.
+    """
+    num_anchors, num_classes = scores.shape[1:]
+    best = tf.reduce_max(scores, axis=2)  # [B, N]
+    _, anchor = tf.math.top_k(best, min(k, num_anchors))  # [B, k1]
+    candidates = tf.gather(scores, anchor, batch_dims=1)  # [B, k1, C]
+    flat = tf.reshape(candidates, [-1, anchor.shape[1] * num_classes])
+    pair_scores, pair = tf.math.top_k(flat, min(k, num_anchors * num_classes))  # [B, k]
+    return pair_scores, tf.gather(anchor, pair // num_classes, batch_dims=1), pair % num_classes

@@ -1,0 +1,126 @@
+"""Heads: class and box of every anchor, mask of every region."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from tpu_retinamask.ops.resize import conv3x3_after_upsample
+
+_PRIOR = 0.01  # share of anchors that the class head calls positive before training
+
+
+class AnchorHead(keras.Layer):
+    """Convolutions shared by all pyramid levels, then `per_cell * outputs` values a cell."""
+
+    def __init__(self, per_cell: int, outputs: int, *, channels: int = 256, depth: int = 4,
+                 initializer="normal", prior: bool = False, name: str):
+        """Create the layers.
+
+        Args:
+          per_cell: A, anchors a cell.
+          outputs: values an anchor: C for classes, 4 for boxes.
+          channels: of the hidden convolutions.
+          depth: number of hidden convolutions.
+          initializer: of the hidden kernels: "normal" is N(0, 0.01), which suits 256 channels; narrow
+            heads vanish under it and want "he_normal".
+          prior: bias the last layer to the logit of 0.01.
+          name: prefix of the layer names, as in keras-retinanet.
+        """
+        super().__init__(name=name)
+        hidden = _normal() if initializer == "normal" else initializer
+        self.per_cell, self.outputs = per_cell, outputs
+        self.hidden = [
+            keras.layers.Conv2D(channels, 3, padding="same", activation="relu", name=f"{name}_{i}",
+                                kernel_initializer=hidden)
+            for i in range(depth)]
+        bias = keras.initializers.Constant(-math.log((1 - _PRIOR) / _PRIOR)) if prior else "zeros"
+        self.last = keras.layers.Conv2D(per_cell * outputs, 3, padding="same", name=name,
+                                        kernel_initializer=_normal(), bias_initializer=bias)
+
+    def call(self, features):
+        """Return [B, h * w * A, outputs] float32 of one level [B, h, w, F]."""
+        x = features
+        for conv in self.hidden:
+            x = conv(x)
+        x = tf.cast(self.last(x), tf.float32)  # [B, h, w, A * outputs]
+        return tf.reshape(x, [-1, x.shape[1] * x.shape[2] * self.per_cell, self.outputs])
+
+
+class MaskHead(keras.Layer):
+    """Fully convolutional mask of a region: hidden 3x3s, x2 up-sampling, one 1x1 a class."""
+
+    def __init__(self, num_classes: int, *, channels: int = 256, depth: int = 4, upsample: str = "nearest",
+                 initializer="he_normal", name: str = "roi_mask"):
+        """Create the layers.
+
+        Args:
+          num_classes: C.
+          channels: of the hidden convolutions.
+          depth: number of hidden convolutions before the up-sampling.
+          upsample: "nearest" then a 3x3 convolution (keras-maskrcnn), or "deconv", a 2x2 transposed
+            convolution of stride 2 (the paper).
+          initializer: of the hidden kernels.
+          name: prefix of the layer names.
+
+        Raises:
+          ValueError: upsample is neither of these.
+        """
+        super().__init__(name=name)
+        if upsample not in ("nearest", "deconv"):
+            raise ValueError(f"MaskHead: upsample {upsample!r} is neither 'nearest' nor 'deconv'")
+        conv = dict(activation="relu", kernel_initializer=initializer)
+        self.hidden = [keras.layers.Conv2D(channels, 3, padding="same", name=f"{name}_{i}", **conv)
+                       for i in range(depth)]
+        self.upsample = upsample
+        if upsample == "deconv":
+            self.features = keras.layers.Conv2DTranspose(channels, 2, 2, name=f"{name}_features", **conv)
+        else:
+            self.features = keras.layers.Conv2D(channels, 3, padding="same", name=f"{name}_features", **conv)
+        self.last = keras.layers.Conv2D(num_classes, 1, name=name,
+                                        kernel_initializer=_normal())
+
+    def build(self, input_shape):
+        """Create all weights; two of the layers are never called, only their weights are read."""
+        shape = tuple(input_shape)
+        for layer in [*self.hidden, self.features]:
+            layer.build(shape)
+            shape = (*shape[:-1], layer.filters)
+        self.last.build(shape)
+
+    def call(self, rois, classes=None):
+        """Return mask logits.
+
+        With classes, only each region's own class is computed: its column of the 1x1 kernel is gathered,
+        C times less work and memory than all classes, with the same loss and gradients.
+
+        Args:
+          rois: [B, K, P, P, F].
+          classes: [B, K] int32, clipped to 0 where padded; None: all classes.
+
+        Returns:
+          float32 [B, K, 2P, 2P] for the given classes, or [B, K, 2P, 2P, C].
+        """
+        _, num_rois, side, _, channels = rois.shape
+        x = tf.reshape(rois, [-1, side, side, channels])  # [B * K, P, P, F]
+        for conv in self.hidden:
+            x = conv(x)
+        if self.upsample == "deconv":
+            x = self.features(x)
+        else:
+            x = tf.nn.relu(conv3x3_after_upsample(x, tf.convert_to_tensor(self.features.kernel),
+                                                  tf.convert_to_tensor(self.features.bias)))
+        side = 2 * side
+        x = tf.reshape(x, [-1, num_rois, side * side, x.shape[-1]])  # [B, K, 4PP, F]
+        kernel, bias = tf.convert_to_tensor(self.last.kernel)[0, 0], tf.convert_to_tensor(self.last.bias)
+        if classes is None:
+            logits = tf.cast(tf.einsum("bksf,fc->bksc", x, kernel) + bias, tf.float32)
+            return tf.reshape(logits, [-1, num_rois, side, side, logits.shape[-1]])
+        column = tf.maximum(classes, 0)
+        weights = tf.gather(tf.transpose(kernel), column)  # [B, K, F]
+        logits = tf.einsum("bksf,bkf->bks", x, weights) + tf.gather(bias, column)[..., None]
+        return tf.reshape(tf.cast(logits, tf.float32), [-1, num_rois, side, side])
+
+
+def _normal():
+    return keras.initializers.RandomNormal(stddev=0.01)

@@ -1,0 +1,108 @@
+"""What the network is trained towards, and how far it is from there."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from tpu_retinamask.model.mask_rois import select_mask_rois
+from tpu_retinamask.model.postprocess import DetectionFilter
+from tpu_retinamask.ops.boxes import CenterBoxCoder
+from tpu_retinamask.ops.losses import mask_loss, sigmoid_focal_loss, smooth_l1_loss
+from tpu_retinamask.ops.masks import crop_masks
+from tpu_retinamask.ops.matching import match_anchors
+from tpu_retinamask.structures import Batch, MaskRois, RawOutputs, Targets
+
+
+@dataclasses.dataclass(frozen=True)
+class Criterion:
+    """Targets and losses of RetinaMask.
+
+    Args:
+      box_coder: turns boxes into regression targets; the DetectionFilter must hold the same.
+      positive_iou: anchors with at least this IoU are positive.
+      negative_iou: anchors above this and below `positive_iou` are ignored.
+      best_match_iou: each box also takes its best anchors if their IoU exceeds this; None: off.
+      focal_alpha: weight of positive classes.
+      focal_gamma: focus on hard examples; 0 is plain cross-entropy.
+      focal_adds_batch: divide the focal loss by #positives + B (the paper), not max(1, #positives).
+      smooth_l1_beta: where the box loss turns from square to line, 1 / sigma**2.
+      mask_rois: R, regions an image whose masks are trained.
+      mask_rois_from_detections: ground-truth boxes are joined by this many detections; 0: none.
+      class_weight: weight of the class loss in the sum.
+      box_weight: weight of the box loss.
+      mask_weight: weight of the mask loss.
+    """
+
+    box_coder: object = CenterBoxCoder()
+    positive_iou: float = 0.5
+    negative_iou: float = 0.4
+    best_match_iou: float | None = 0.0
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    focal_adds_batch: bool = True
+    smooth_l1_beta: float = 1 / 9
+    mask_rois: int = 100
+    mask_rois_from_detections: int = 100
+    class_weight: float = 1.0
+    box_weight: float = 1.0
+    mask_weight: float = 1.0
+
+    def assign(self, anchors, batch: Batch) -> Targets:
+        """Return the targets of every anchor; they depend on the boxes alone, not on the network.
+
+        Args:
+          anchors: one [n, 4] array a level.
+          batch: Batch.
+        """
+        anchors = tf.constant(np.concatenate(anchors))  # [N, 4]
+        labels, matched = match_anchors(
+            anchors, batch.boxes, batch.classes, batch.content_size, positive_iou=self.positive_iou,
+            negative_iou=self.negative_iou, best_match_iou=self.best_match_iou)
+        boxes = tf.gather(batch.boxes, matched, batch_dims=1)  # [B, N, 4]
+        return Targets(labels, self.box_coder.encode(boxes, anchors[None]), matched)
+
+    def choose_rois(self, outputs: RawOutputs, anchors, batch: Batch) -> MaskRois:
+        """Return the regions whose masks are trained; no gradient flows back through the choice."""
+        boxes = None
+        if self.mask_rois_from_detections:
+            # The paper's proposals in training: 1000 a level, suppression at 0.4.
+            proposals = DetectionFilter(max_detections=self.mask_rois_from_detections, nms_iou=0.4,
+                                        box_coder=self.box_coder)
+            boxes = proposals(outputs, anchors, tuple(batch.image.shape[1:3])).boxes
+        return select_mask_rois(batch, boxes, num_rois=self.mask_rois)
+
+    def anchor_losses(self, outputs: RawOutputs, targets: Targets, num_positive, batch_size):
+        """Return class loss and box loss, float32 scalars.
+
+        Levels are summed one by one, so [B, N, C] never exists.
+
+        Args:
+          outputs: RawOutputs.
+          targets: Targets.
+          num_positive: float32 scalar, positives of the global batch, all replicas.
+          batch_size: images of the global batch.
+        """
+        sizes = [level.shape[1] for level in outputs.class_logits]
+        labels, deltas = tf.split(targets.labels, sizes, axis=1), tf.split(targets.deltas, sizes, axis=1)
+        class_loss = tf.add_n([
+            sigmoid_focal_loss(logits, level, alpha=self.focal_alpha, gamma=self.focal_gamma)
+            for logits, level in zip(outputs.class_logits, labels)])
+        box_loss = tf.add_n([
+            smooth_l1_loss(predicted, target, level >= 0, beta=self.smooth_l1_beta)
+            for predicted, target, level in zip(outputs.box_deltas, deltas, labels)])
+        count = tf.maximum(1.0, num_positive)
+        class_count = num_positive + float(batch_size) if self.focal_adds_batch else count
+        return class_loss / class_count, box_loss / count
+
+    def mask_loss(self, logits, rois: MaskRois, batch: Batch, batch_size):
+        """Return the mask loss, float32 scalar: mean over the global batch of each image's mean.
+
+        Args:
+          logits: [B, R, S, S], of each region's matched class.
+          rois: MaskRois.
+          batch: Batch.
+          batch_size: images of the global batch.
+        """
+        targets = tf.stop_gradient(crop_masks(batch.masks, batch.boxes, rois.boxes, rois.matched, logits.shape[-1]))
+        return tf.reduce_sum(mask_loss(logits, targets, rois.valid)) / float(batch_size)
