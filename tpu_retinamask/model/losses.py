@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from tpu_retinamask.model.mask_rois import select_mask_rois
 from tpu_retinamask.model.postprocess import DetectionFilter
-from tpu_retinamask.ops.boxes import CenterBoxCoder
 from tpu_retinamask.ops.losses import mask_loss, sigmoid_focal_loss, smooth_l1_loss
 from tpu_retinamask.ops.masks import crop_masks
 from tpu_retinamask.ops.matching import match_anchors
@@ -19,7 +18,6 @@ class Criterion:
     """Targets and losses of RetinaMask.
 
     Args:
-      box_coder: turns boxes into regression targets; the DetectionFilter must hold the same.
       positive_iou: anchors with at least this IoU are positive.
       negative_iou: anchors above this and below `positive_iou` are ignored.
       best_match_iou: each box also takes its best anchors if their IoU exceeds this; None: off.
@@ -34,7 +32,6 @@ class Criterion:
       mask_weight: weight of the mask loss.
     """
 
-    box_coder: object = CenterBoxCoder()
     positive_iou: float = 0.5
     negative_iou: float = 0.4
     best_match_iou: float | None = 0.0
@@ -48,11 +45,12 @@ class Criterion:
     box_weight: float = 1.0
     mask_weight: float = 1.0
 
-    def assign(self, anchors, batch: Batch) -> Targets:
+    def assign(self, anchors, box_coder, batch: Batch) -> Targets:
         """Return the targets of every anchor; they depend on the boxes alone, not on the network.
 
         Args:
           anchors: one [n, 4] array a level.
+          box_coder: of the model.
           batch: Batch.
         """
         anchors = tf.constant(np.concatenate(anchors))  # [N, 4]
@@ -60,16 +58,15 @@ class Criterion:
             anchors, batch.boxes, batch.classes, batch.content_size, positive_iou=self.positive_iou,
             negative_iou=self.negative_iou, best_match_iou=self.best_match_iou)
         boxes = tf.gather(batch.boxes, matched, batch_dims=1)  # [B, N, 4]
-        return Targets(labels, self.box_coder.encode(boxes, anchors[None]), matched)
+        return Targets(labels, box_coder.encode(boxes, anchors[None]), matched)
 
-    def choose_rois(self, outputs: RawOutputs, anchors, batch: Batch) -> MaskRois:
+    def choose_rois(self, outputs: RawOutputs, anchors, box_coder, batch: Batch) -> MaskRois:
         """Return the regions whose masks are trained; no gradient flows back through the choice."""
         boxes = None
         if self.mask_rois_from_detections:
             # The paper's proposals in training: 1000 a level, suppression at 0.4.
-            proposals = DetectionFilter(max_detections=self.mask_rois_from_detections, nms_iou=0.4,
-                                        box_coder=self.box_coder)
-            boxes = proposals(outputs, anchors, tuple(batch.image.shape[1:3])).boxes
+            proposals = DetectionFilter(max_detections=self.mask_rois_from_detections, nms_iou=0.4)
+            boxes = proposals(outputs, anchors, box_coder, tuple(batch.image.shape[1:3])).boxes
         return select_mask_rois(batch, boxes, num_rois=self.mask_rois)
 
     def anchor_losses(self, outputs: RawOutputs, targets: Targets, num_positive, batch_size):

@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tpu_retinamask.ops.boxes import CenterBoxCoder, clip_boxes, pad_invalid
+from tpu_retinamask.ops.boxes import clip_boxes, pad_invalid
 from tpu_retinamask.ops.nms import nms
 from tpu_retinamask.ops.select import select
 from tpu_retinamask.ops.topk import top_k_anchors
@@ -22,7 +22,6 @@ class DetectionFilter:
       top_k_per_level: candidates taken from each pyramid level before suppression.
       class_specific: suppress within each class; False: one class an anchor, its best, and all meet.
       clip_margin: boxes are clipped to [0, side - clip_margin]; keras-maskrcnn has 1.
-      box_coder: turns deltas into boxes.
     """
 
     score_threshold: float = 0.05
@@ -31,21 +30,22 @@ class DetectionFilter:
     top_k_per_level: int = 1000
     class_specific: bool = True
     clip_margin: float = 0.0
-    box_coder: object = CenterBoxCoder()
 
-    def __call__(self, outputs: RawOutputs, anchors, image_size) -> Detections:
+    def __call__(self, outputs: RawOutputs, anchors, box_coder, image_size) -> Detections:
         """Select detections, without masks.
 
         Args:
           outputs: RawOutputs; only logits and deltas are read, and nothing flows back into them.
           anchors: one [n, 4] array a level.
+          box_coder: of the model; turns deltas into boxes.
           image_size: (H, W) of the canvas.
 
         Returns:
           Detections with masks of shape [B, K, 0, 0]. `cut` counts candidates above the threshold that
           `top_k_per_level` left out.
         """
-        candidates = [self._level_candidates(*level) for level in zip(outputs.class_logits, outputs.box_deltas, anchors)]
+        levels = zip(outputs.class_logits, outputs.box_deltas, anchors)
+        candidates = [self._level_candidates(*level, box_coder) for level in levels]
         boxes, scores, classes, cut = (list(part) for part in zip(*candidates))
         scores, boxes, classes = tf.concat(scores, 1), tf.concat(boxes, 1), tf.concat(classes, 1)  # [B, k, ...]
         limits = tf.constant([side - self.clip_margin for side in image_size], tf.float32)
@@ -55,7 +55,7 @@ class DetectionFilter:
         keep = nms(boxes, scores > self.score_threshold, self.nms_iou, classes if self.class_specific else None)
         return self._best(boxes, scores, classes, keep, tf.add_n(cut))
 
-    def _level_candidates(self, logits, deltas, anchors):
+    def _level_candidates(self, logits, deltas, anchors, box_coder):
         scores = tf.sigmoid(tf.stop_gradient(logits))  # [B, n, C]
         if not self.class_specific:
             best_class = tf.argmax(scores, axis=2, output_type=tf.int32)
@@ -66,7 +66,7 @@ class DetectionFilter:
             classes = tf.gather(best_class, anchor, batch_dims=1)
         kept = tf.reduce_sum(tf.cast(scores > self.score_threshold, tf.int32), axis=1)
         deltas = tf.gather(tf.stop_gradient(deltas), anchor, batch_dims=1)  # [B, k, 4]
-        boxes = self.box_coder.decode(deltas, tf.gather(tf.constant(anchors), anchor))
+        boxes = box_coder.decode(deltas, tf.gather(tf.constant(anchors), anchor))
         return boxes, scores, classes, above - kept
 
     def _best(self, boxes, scores, classes, keep, cut):
@@ -97,7 +97,7 @@ def detect(model, detection_filter: DetectionFilter, images, content_size, *, ma
     """
     image_size = tuple(images.shape[1:3])
     outputs = model(images, content_size, training=False)
-    found = detection_filter(outputs, model.anchor_grid.anchors(image_size), image_size)
+    found = detection_filter(outputs, model.anchor_grid.anchors(image_size), model.box_coder, image_size)
     if max_masks is not None:
         found = found._replace(boxes=found.boxes[:, :max_masks], scores=found.scores[:, :max_masks],
                                classes=found.classes[:, :max_masks])

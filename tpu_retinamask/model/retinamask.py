@@ -11,6 +11,7 @@ from tpu_retinamask.model.backbone import make_backbone
 from tpu_retinamask.model.fpn import FeaturePyramid
 from tpu_retinamask.model.heads import AnchorHead, MaskHead
 from tpu_retinamask.ops.anchors import AnchorGrid
+from tpu_retinamask.ops.boxes import CenterBoxCoder, CornerBoxCoder
 from tpu_retinamask.ops.images import normalize_images
 from tpu_retinamask.ops.roi_align import multilevel_roi_align
 from tpu_retinamask.structures import RawOutputs
@@ -30,6 +31,7 @@ class RetinaMask(keras.Model):
         anchor_sizes=(32, 64, 128, 256, 512),
         anchor_ratios=(0.5, 1.0, 2.0),
         anchor_scales=(2 ** 0, 2 ** (1 / 3), 2 ** (2 / 3)),
+        box_coder: str = "center",
         fpn_channels: int = 256,
         p6_from: str = "p5",
         head_channels: int = 256,
@@ -57,6 +59,7 @@ class RetinaMask(keras.Model):
             of pyramid levels (3 to 5).
           anchor_ratios: height / width.
           anchor_scales: multiples of the sizes.
+          box_coder: "center" (shift and log size, the paper) or "corner" (keras-retinanet).
           fpn_channels: F.
           p6_from: "p5" (the paper) or "c5".
           head_channels: of the class and box heads.
@@ -85,6 +88,7 @@ class RetinaMask(keras.Model):
             self.class_head = AnchorHead(per_cell, num_classes, prior=True, name="pyramid_classification", **head)
             self.box_head = AnchorHead(per_cell, 4, name="pyramid_regression", **head)
             self.mask_head = MaskHead(num_classes, channels=mask_channels, depth=mask_depth, upsample=mask_upsample)
+        self.box_coder = {"center": CenterBoxCoder, "corner": CornerBoxCoder}[box_coder]()
         self.num_classes = num_classes
         self.pixel_mode = pixel_mode
         self.compute_type = tf.as_dtype(policy.compute_dtype)

@@ -29,7 +29,7 @@ def compute_losses(model, criterion: Criterion, batch: Batch, probe=_no_probe):
     """
     image_size = tuple(batch.image.shape[1:3])
     anchors = model.anchor_grid.anchors(image_size)
-    targets = criterion.assign(anchors, batch)
+    targets = criterion.assign(anchors, model.box_coder, batch)
     probe("targets", targets)
     # Known before the forward pass, so the sum over replicas never waits for the network.
     num_positive = sum_over_replicas(tf.reduce_sum(tf.cast(targets.labels >= 0, tf.float32)))
@@ -39,7 +39,7 @@ def compute_losses(model, criterion: Criterion, batch: Batch, probe=_no_probe):
     probe("outputs", outputs)
     class_loss, box_loss = criterion.anchor_losses(outputs, targets, num_positive, batch_size)
 
-    rois = criterion.choose_rois(outputs, anchors, batch)
+    rois = criterion.choose_rois(outputs, anchors, model.box_coder, batch)
     probe("mask_rois", rois)
     roi_classes = tf.gather(batch.classes, rois.matched, batch_dims=1)  # [B, R]
     mask_logits = model.mask_logits(outputs.features, rois.boxes, roi_classes, image_size)  # [B, R, S, S]
