@@ -66,8 +66,8 @@ def draw_detections(
     ):
         got_masks = None if masks is None else masks.shape
         raise ValueError(
-            f"draw_detections: got boxes {boxes.shape}, classes {classes.shape}, scores {scores.shape} and masks "
-            f"{got_masks} for an image {image.shape[:2]}; expected K of each, and masks [K, h, w] or None"
+            f"draw_detections: got boxes {boxes.shape}, classes {classes.shape}, scores {scores.shape}, "
+            f"masks {got_masks} for an image {image.shape[:2]}; expected K of each, masks [K, h, w] or None"
         )
     drawn = np.flatnonzero((classes >= 0) & (scores >= score_threshold))
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
