@@ -1,0 +1,53 @@
+"""Instance masks cropped to their boxes, sampled straight from the full-resolution mask files."""
+
+import tensorflow as tf
+
+from tpu_retinamask.data.decode import decode_mask
+from tpu_retinamask.ops.select import select
+
+
+def sample_masks(read, boxes: tf.Tensor, files: tf.Tensor, values: tf.Tensor, mask_size: int) -> tf.Tensor:
+    """Crop the masks of one image to their boxes, decoding each file once.
+
+    Cell (i, j) of a crop is the pixel under the point ((j + 0.5) / R, (i + 0.5) / R) of the box. No
+    resampling of the file lies between, so a crop is as sharp as the file however the image is scaled.
+
+    Args:
+      read: function from an int32 file number to the bytes of that mask file.
+      boxes: [n, 4] float32 in pixels of the mask file, with an area.
+      files: [n] int32 file number; -1: no mask, its crop is zero.
+      values: [n] uint16 pixel value of the instance; 0: every non-zero pixel.
+      mask_size: R.
+
+    Returns:
+      [n, R, R] uint8, 1 on the instance.
+    """
+    order = tf.argsort(files, stable=True)  # instances of one file become neighbours
+    boxes, files, values = (tf.gather(tensor, order) for tensor in (boxes, files, values))
+    without = tf.searchsorted(files, [0])[0]  # rows of file -1 come first
+    used, _ = tf.unique(files[without:])
+    starts = tf.searchsorted(files, used)
+    ends = tf.searchsorted(files, used, side="right")
+    crops = tf.TensorArray(
+        tf.uint8, size=tf.size(used), infer_shape=False, element_shape=[None, mask_size, mask_size])
+
+    def crop_file(step, crops):
+        rows = slice(starts[step], ends[step])
+        pixels = decode_mask(read(used[step]))  # [h, w]
+        return step + 1, crops.write(step, _crop(pixels, boxes[rows], values[rows], mask_size))
+
+    _, crops = tf.while_loop(lambda step, _: step < tf.size(used), crop_file, (0, crops))
+    masks = tf.concat([tf.zeros([without, mask_size, mask_size], tf.uint8), crops.concat()], axis=0)
+    return tf.gather(masks, tf.argsort(order))
+
+
+def _crop(pixels, boxes, values, mask_size):
+    height, width = tf.unstack(tf.shape(pixels))
+    centres = (tf.range(mask_size, dtype=tf.float32) + 0.5) / mask_size  # [R]
+    x1, y1, x2, y2 = tf.unstack(boxes[:, tf.newaxis], axis=-1)  # [n, 1]
+    columns = tf.minimum(tf.cast(x1 + (x2 - x1) * centres, tf.int32), width - 1)  # [n, R]
+    rows = tf.minimum(tf.cast(y1 + (y2 - y1) * centres, tf.int32), height - 1)
+    cells = rows[:, :, tf.newaxis] * width + columns[:, tf.newaxis, :]  # [n, R, R]
+    seen = tf.gather(tf.reshape(pixels, [-1]), cells)
+    wanted = values[:, tf.newaxis, tf.newaxis]
+    return tf.cast(select(wanted == 0, seen != 0, seen == wanted), tf.uint8)

@@ -1,0 +1,184 @@
+"""Scanned records in, batches of static shape out: a tf.data graph of native operations only."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from tpu_retinamask.data.augment import Augmentation, Draw, adjust_colours, draw, mirror, rot90
+from tpu_retinamask.data.decode import apply_orientation, decode_image
+from tpu_retinamask.data.geometry import clip_to_view, fit_scale, place, render
+from tpu_retinamask.data.mask_sampling import sample_masks
+from tpu_retinamask.data.record_tensors import RecordTensors, record_tensors
+from tpu_retinamask.data.scan import ScannedRecord
+from tpu_retinamask.ops.select import select
+from tpu_retinamask.structures import Batch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputPipeline:
+    """How images and annotations become batches (SPEC section 2).
+
+    Attributes:
+      image_size: (H, W) of the canvas.
+      min_side: wanted short side of the picture; None: as large as the canvas allows.
+      max_side: limit of its long side; None: the canvas alone limits it.
+      max_instances: M, rows of ground truth an image.
+      mask_size: R, side of a cropped ground-truth mask.
+      augmentation: random changes in training; None: none.
+      seed: of the order of the images and of every random change.
+      cache: read all files at the start and keep their bytes in host memory.
+      num_parallel_calls: samples prepared at a time.
+      prefetch: batches prepared ahead.
+
+    Raises:
+      ValueError: a size that is not positive.
+    """
+
+    image_size: tuple[int, int]
+    min_side: int | None = None
+    max_side: int | None = None
+    max_instances: int = 100
+    mask_size: int = 112
+    augmentation: Augmentation | None = Augmentation()
+    seed: int = 0
+    cache: bool = False
+    num_parallel_calls: int = tf.data.AUTOTUNE
+    prefetch: int = tf.data.AUTOTUNE
+
+    def __post_init__(self):
+        sizes = {"image_size": min(self.image_size), "min_side": self.min_side, "max_side": self.max_side,
+                 "max_instances": self.max_instances, "mask_size": self.mask_size}
+        for name, value in sizes.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected positive numbers")
+
+    def train_dataset(
+        self, records: Sequence[ScannedRecord], batch_size: int, start_step: int = 0
+    ) -> tf.data.Dataset:
+        """Yield endless full batches.
+
+        Sample number i of the run is a function of (seed, i) alone: each epoch visits every image once
+        in an order of its own, and a run resumed at step k gets the batches that it would have got.
+
+        Args:
+          records: what `scan.scan_records` kept.
+          batch_size: B.
+          start_step: batches to leave out at the start.
+
+        Returns:
+          Dataset of `structures.Batch`. More than M visible instances: M of them at random are kept.
+        """
+        tensors = record_tensors(records, self.cache)
+        count = len(records)
+
+        def sample(number):
+            position = tf.random.experimental.index_shuffle(
+                number % count, seed=tf.stack([tf.constant(self.seed, tf.int64), number // count]),
+                max_index=tf.constant(count - 1, tf.int64))
+            return self._sample(tensors, position, tf.stack([tf.constant(self.seed, tf.int64), number]))
+
+        numbers = tf.data.Dataset.range(start_step * batch_size, tf.int64.max)
+        return self._batches(numbers.map(sample, self.num_parallel_calls, deterministic=True), batch_size)
+
+    def eval_dataset(self, records: Sequence[ScannedRecord], batch_size: int) -> tf.data.Dataset:
+        """Yield every image once, in order, unchanged; padding images (id -1) fill the last batch.
+
+        Args:
+          records: what `scan.scan_records` kept.
+          batch_size: B.
+
+        Returns:
+          Dataset of `structures.Batch`. More than M instances: the first M are kept. Score against the
+          records themselves (`coco_json`), which are never cut.
+        """
+        tensors = record_tensors(records, self.cache)
+        samples = tf.data.Dataset.range(len(records)).map(
+            lambda position: self._sample(tensors, position, None), self.num_parallel_calls,
+            deterministic=True)
+        padding = tf.data.Dataset.from_tensors(self._padding_sample()).repeat(-len(records) % batch_size)
+        return self._batches(samples.concatenate(padding), batch_size)
+
+    def _batches(self, samples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+        # drop_remainder makes the batch dimension static; no sample is ever dropped by it, because the
+        # training stream is endless and the evaluation stream is padded.
+        return samples.batch(batch_size, drop_remainder=True).prefetch(self.prefetch)
+
+    def _sample(self, tensors: RecordTensors, position: tf.Tensor, seed: tf.Tensor | None) -> Batch:
+        size = tensors.sizes[position]  # [2]
+        changes = None if seed is None or self.augmentation is None else draw(self.augmentation, seed)
+        canvas = tf.constant(self.image_size)
+        if changes is not None:  # what will be turned by a quarter must fit the canvas turned back
+            turned = tf.constant(self.image_size[::-1])
+            canvas = select(changes.quarter_turns % 2 == 1, turned, canvas)
+        scale = fit_scale(size, canvas, self.min_side, self.max_side)
+        if changes is None:
+            view = place(size, canvas, scale, tf.zeros([2]))
+        else:
+            view = place(size, canvas, scale * changes.scale_factor, changes.position)
+
+        rows = slice(tensors.instance_splits[position], tensors.instance_splits[position + 1])
+        source_boxes, boxes, visible = clip_to_view(tensors.boxes[rows], view)  # [n, 4] [n, 4] [n]
+        chosen = self._choose(visible, seed)  # [m], m <= M
+        # Instances that a crop leaves out are not there to be seen; all others that are missing count.
+        candidates = select(view.cropped, tf.reduce_sum(tf.cast(visible, tf.int32)), tf.size(visible))
+        files = tf.gather(tensors.files[rows], chosen)
+        masks = sample_masks(
+            lambda file: self._contents(tensors.masks[file]), tf.gather(source_boxes, chosen), files,
+            tf.gather(tensors.values[rows], chosen), self.mask_size)  # [m, R, R]
+        boxes = tf.gather(boxes, chosen)
+
+        image = apply_orientation(decode_image(self._contents(tensors.images[position])),
+                                  tensors.orientations[position])
+        image, boxes, masks = self._change(render(image, view), boxes, masks, changes)
+        return self._pad(
+            image=image, boxes=boxes, classes=tf.gather(tensors.classes[rows], chosen), masks=masks,
+            has_mask=files >= 0, image_scale=view.scale, original_size=size,
+            image_id=tensors.image_ids[position], dropped=candidates - tf.size(chosen))
+
+    def _contents(self, entry: tf.Tensor) -> tf.Tensor:
+        return entry if self.cache else tf.io.read_file(entry)
+
+    def _choose(self, visible: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
+        count = tf.size(visible)
+        if seed is None:
+            rank = tf.cast(tf.range(count), tf.float32) / tf.cast(tf.maximum(count, 1), tf.float32)
+        else:
+            rank = tf.random.stateless_uniform([count], seed)
+        # Ranks lie in [0, 1): adding 1 sorts every hidden instance behind every visible one.
+        order = tf.argsort(rank + tf.cast(~visible, tf.float32), stable=True)
+        kept = tf.minimum(tf.reduce_sum(tf.cast(visible, tf.int32)), self.max_instances)
+        return tf.sort(order[:kept])
+
+    def _change(self, image, boxes, masks, changes: Draw | None):
+        if changes is not None and (self.augmentation.brightness or self.augmentation.contrast):
+            image = adjust_colours(image, changes.brightness, changes.contrast)
+        image = tf.cast(tf.round(tf.clip_by_value(image, 0.0, 255.0)), tf.uint8)
+        if changes is None:
+            return image, boxes, masks
+        image, boxes, masks = mirror(image, boxes, masks, x=changes.mirror_x, y=changes.mirror_y)
+        return rot90(image, boxes, masks, changes.quarter_turns)
+
+    def _pad(self, *, image, boxes, classes, masks, has_mask, **scalars) -> Batch:
+        content_size = tf.shape(image)[:2]
+        below, right = tf.unstack(tf.constant(self.image_size) - content_size)
+        spare = self.max_instances - tf.shape(boxes)[0]
+
+        def pad_rows(rows, value=0):
+            padded = tf.pad(rows, [[0, spare]] + [[0, 0]] * (rows.shape.rank - 1), constant_values=value)
+            return tf.ensure_shape(padded, [self.max_instances, *rows.shape[1:]])
+
+        image = tf.ensure_shape(tf.pad(image, [[0, below], [0, right], [0, 0]]), [*self.image_size, 3])
+        return Batch(
+            image=image, content_size=content_size, boxes=pad_rows(boxes), classes=pad_rows(classes, -1),
+            masks=pad_rows(tf.ensure_shape(masks, [None, self.mask_size, self.mask_size])),
+            has_mask=pad_rows(has_mask, False), **scalars)
+
+    def _padding_sample(self) -> Batch:
+        rows, side = self.max_instances, self.mask_size
+        return Batch(
+            image=tf.zeros([*self.image_size, 3], tf.uint8), content_size=tf.zeros([2], tf.int32),
+            boxes=tf.zeros([rows, 4]), classes=tf.fill([rows], -1),
+            masks=tf.zeros([rows, side, side], tf.uint8), has_mask=tf.zeros([rows], tf.bool),
+            image_scale=tf.constant(1.0), original_size=tf.zeros([2], tf.int32),
+            image_id=tf.constant(-1, tf.int64), dropped=tf.constant(0))
