@@ -75,6 +75,8 @@ class ScanResult:
       dropped_images: images that cannot be read.
       dropped_instances: bad instances of kept images.
       emptied_images: kept images that lost all their instances; they are trained as background.
+      shared_masks: mask files that serve several instances of an image without `#` labels; each
+        instance is taken as the part inside its own box, so overlapping boxes share pixels.
       reasons: count of each kind of problem.
     """
 
@@ -82,18 +84,24 @@ class ScanResult:
     dropped_images: int
     dropped_instances: int
     emptied_images: int
+    shared_masks: int
     reasons: collections.Counter
 
     def summary(self) -> str:
         """Tell in one line what was kept and dropped."""
         instances = sum(len(record.instances) for record in self.records)
         text = f"{len(self.records)} images with {instances} instances"
-        if not self.reasons:
-            return text + ", nothing dropped"
-        reasons = ", ".join(f"{kind}: {count}" for kind, count in self.reasons.most_common())
-        text += f"; dropped {self.dropped_images} images and {self.dropped_instances} instances ({reasons})"
+        if self.reasons:
+            reasons = ", ".join(f"{kind}: {count}" for kind, count in self.reasons.most_common())
+            text += (f"; dropped {self.dropped_images} images and {self.dropped_instances} instances "
+                     f"({reasons})")
+        else:
+            text += "; nothing dropped"
         if self.emptied_images:
             text += f"; {self.emptied_images} images lost all their instances and count as background"
+        if self.shared_masks:
+            text += (f"; {self.shared_masks} mask files serve several instances without '#' labels, so each "
+                     "instance is what lies inside its own box")
         return text
 
 
@@ -149,6 +157,7 @@ def scan_records(
         dropped_instances=sum(len(image_problems) for record, image_problems in found if record is not None),
         emptied_images=sum(1 for record, image_problems in found
                            if record is not None and image_problems and not record.instances),
+        shared_masks=sum(_shared_masks(record) for record in kept),
         reasons=collections.Counter(problem.kind for problem in problems))
     logger.info("scan: %s", result.summary())
     return result
@@ -158,6 +167,12 @@ def scan_records(
 class _Problem:
     kind: str
     text: str
+
+
+def _shared_masks(record: ScannedRecord) -> int:
+    users = collections.Counter(
+        instance.mask for instance in record.instances if instance.mask and instance.mask_value is None)
+    return sum(1 for count in users.values() if count > 1)
 
 
 def _scan_image(image_id: int, record: ImageRecord, exif_orientation: str):
