@@ -87,7 +87,9 @@ def test_all_ones_fill_the_pixels_whose_centre_is_in_the_box(box, rows, columns)
 def test_exactly_the_threshold_is_outside():
     # A constant mask must stay constant under interpolation, at odd sizes too.
     assert paste_masks(np.full((1, 28, 28), 0.5), [[0.3, 0.7, 90.1, 70.9]], 100, 100).sum() == 0
-    assert paste_masks(np.full((1, 28, 28), 0.6), [[0, 0, 90, 70]], 100, 100, threshold=0.6).sum() == 0
+    for threshold in np.linspace(0.1, 0.9, 33, dtype=np.float32):
+        mask = np.full((1, 28, 28), threshold)
+        assert paste_masks(mask, [[0.3, 0.7, 90.1, 70.9]], 100, 100, threshold).sum() == 0
 
 
 def test_one_pixel_box_takes_the_middle_of_the_mask():

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from pycocotools import mask as rle_codec
 
 from tpu_retinamask.evaluation.results import (
@@ -94,8 +95,9 @@ def test_padding_rows_and_padding_images_are_skipped():
         (40, 1, 0.9), (42, 1, 0.9), (42, 2, 0.8)]  # fmt: skip
 
 
-def test_a_detector_without_masks_writes_boxes():
-    batch = detections([[[0, 0, 4, 4]]], [[0.5]], [[0]], None)
+@pytest.mark.parametrize("masks", [None, np.zeros((1, 1, 0, 0))])
+def test_a_detector_without_masks_writes_boxes(masks):
+    batch = detections([[[0, 0, 4, 4]]], [[0.5]], [[0]], masks)
     (entry,) = detections_to_results(batch, [1], [1.0], [[8, 8]], [1])
     assert "segmentation" not in entry and entry["bbox"] == [0, 0, 4, 4]
 
@@ -138,4 +140,8 @@ def test_file_is_complete_or_absent(tmp_path):
     assert json.loads(path.read_text()) == before  # the old file stands
     write_results(path, [])
     assert json.loads(path.read_text()) == []
-    assert [p.name for p in path.parent.iterdir()] == ["predictions.json"]  # no temporary file is left
+    (path.parent / "folder").mkdir()
+    with pytest.raises(tf.errors.OpError):
+        write_results(path.parent / "folder", [])
+    # No temporary file is left, neither by success nor by failure.
+    assert sorted(p.name for p in path.parent.iterdir()) == ["folder", "predictions.json"]

@@ -131,7 +131,7 @@ def detections_to_results(
 
     Args:
         detections: boxes [B, K, 4] in canvas pixels, scores [B, K], classes [B, K] (-1 = padding, skipped),
-            masks [B, K, S, S] or None for a detector without masks; arrays or tensors.
+            masks [B, K, S, S], or None or S = 0 where no masks were predicted; arrays or tensors.
         image_ids: [B] ids in the ground-truth file; -1 = padding image, skipped.
         image_scales: [B] canvas pixels per original pixel.
         original_sizes: [B, 2] height, width of the image file.
@@ -159,11 +159,13 @@ def detections_to_results(
         "original_sizes": (original_sizes, (batch, 2)),
     }
     if masks is not None:
-        expected["masks"] = (masks, (batch, kept) + masks.shape[-2:])
+        side = masks.shape[-1]
+        expected["masks"] = (masks, (batch, kept, side, side))
     for name, (array, shape) in expected.items():
         if array.shape != shape:
             raise ValueError(f"detections_to_results: {name} has shape {array.shape}, expected {shape}")
 
+    with_masks = masks is not None and masks.shape[-1] > 0
     results = []
     for b in range(batch):
         if image_ids[b] == -1:
@@ -187,7 +189,7 @@ def detections_to_results(
                     f"{scores[b, k]}; expected finite numbers: the model diverged or its weights are damaged"
                 )
             mask = None
-            if masks is not None:
+            if with_masks:
                 mask = np.zeros((height, width), np.bool_)
                 _paste_one(mask, masks[b, k], box, threshold)
             clipped = np.clip(box, 0, [width, height, width, height])
