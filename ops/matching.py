@@ -6,6 +6,10 @@ from tpu_retinamask.ops.boxes import pairwise_iou
 from tpu_retinamask.ops.select import select
 from tpu_retinamask.structures import BACKGROUND, IGNORED
 
+# Anchors that tie for a box (it lies inside many of equal area) differ by the rounding of their
+# coordinates, up to 2e-5 of the IoU for a 32 pixel anchor at pixel 2000.
+_TIE = 1e-4
+
 
 def first_argmax(values: tf.Tensor, axis: int) -> tf.Tensor:
     """Return the index of the first largest element along an axis, int32.
@@ -27,8 +31,8 @@ def match_anchors(anchors: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, cont
     An anchor is positive if its IoU with some box is >= `positive_iou`, ignored if it lies in the open
     interval (`negative_iou`, `positive_iou`), else background. Anchors whose centre lies outside the
     image's own content are ignored. With best matching (arXiv 1901.03353 section 3.3) each box also
-    takes the anchors with which its own IoU is largest, ties included, if that IoU exceeds
-    `best_match_iou`: an anchor taken so belongs to the box that took it (of several, the one with the
+    takes the anchors with which its own IoU is largest, ties included (equal within 1e-4 of the IoU, so
+    that rounding does not choose among them), if that IoU exceeds `best_match_iou`: an anchor taken so belongs to the box that took it (of several, the one with the
     larger IoU), whatever its IoU with other boxes.
 
     Args:
@@ -59,7 +63,7 @@ def match_anchors(anchors: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, cont
     if best_match_iou is not None:
         iou = select(inside[:, :, None], iou, -1.0)  # a box cannot take an anchor outside the image
         best_of_box = tf.reduce_max(iou, axis=1, keepdims=True)  # [B, 1, M]
-        taken = (iou >= best_of_box) & (best_of_box > best_match_iou)  # [B, N, M]
+        taken = (iou >= best_of_box * (1.0 - _TIE)) & (best_of_box > best_match_iou)  # [B, N, M]
         taker = first_argmax(select(taken, iou, -1.0), axis=2)
         any_taker = tf.reduce_any(taken, axis=2)
         matched = select(any_taker, taker, matched)
