@@ -4,6 +4,10 @@ import tensorflow as tf
 
 from tpu_retinamask.ops.roi_align import interpolation_matrix
 
+# A region equal to its box, R = 112 and S = 28, samples midway between two cells: at an edge of the mask
+# the value is one half, and without a margin rounding would decide, differently on every device.
+_HALF = 0.5 - 1e-3
+
 
 def crop_masks(masks: tf.Tensor, boxes: tf.Tensor, rois: tf.Tensor, matched: tf.Tensor, size: int, *,
                binary: bool = True) -> tf.Tensor:
@@ -18,7 +22,7 @@ def crop_masks(masks: tf.Tensor, boxes: tf.Tensor, rois: tf.Tensor, matched: tf.
       rois: [B, K, 4] float32.
       matched: [B, K] int32, row of `masks`.
       size: S, cells a side.
-      binary: threshold at one half.
+      binary: threshold at one half, which itself counts as instance.
 
     Returns:
       [B, K, S, S] float32; finite for padding.
@@ -29,14 +33,15 @@ def crop_masks(masks: tf.Tensor, boxes: tf.Tensor, rois: tf.Tensor, matched: tf.
     rows = _resampling_matrix(rois[..., 1], rois[..., 3], boxes[..., 1], boxes[..., 3], size, side)
     columns = _resampling_matrix(rois[..., 0], rois[..., 2], boxes[..., 0], boxes[..., 2], size, side)
     cropped = tf.einsum("bkqx,bkpx->bkpq", columns, tf.einsum("bkpy,bkyx->bkpx", rows, masks))
-    return tf.cast(cropped >= 0.5, tf.float32) if binary else cropped
+    return tf.cast(cropped >= _HALF, tf.float32) if binary else cropped
 
 
 def _resampling_matrix(low, high, box_low, box_high, size, side):
     """Return [B, K, S, R]: the weights that take R mask cells of a box to S cells of a region."""
     steps = (tf.range(size, dtype=tf.float32) + 0.5) / size
-    position = low[..., None] + steps * (high - low)[..., None]  # [B, K, S] pixels
-    relative = (position - box_low[..., None]) / tf.maximum(box_high - box_low, 1e-6)[..., None]
+    # The corner's offset first: far from the origin a position in pixels would lose the small box's digits.
+    offset = (low - box_low)[..., None] + steps * (high - low)[..., None]  # [B, K, S] pixels
+    relative = offset / tf.maximum(box_high - box_low, 1e-6)[..., None]
     inside = tf.cast((relative >= 0.0) & (relative <= 1.0), tf.float32)[..., None]
     # Between the border and the centre of the outermost cell the mask keeps that cell's value.
     grid = tf.clip_by_value(relative * side - 0.5, 0.0, side - 1.0)
