@@ -1,0 +1,128 @@
+"""What the programs share: gin configuration, flags, logging, and the way user errors are shown.
+
+Flags say where, gin says what. The classes below are configurable by their own names, so that a gin
+file reads like their constructors: `RetinaMask.backbone = 'resnet101'`.
+"""
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow loads: its start-up chatter hides ours
+
+# pylint: disable=wrong-import-position
+import logging
+from pathlib import Path
+
+import gin
+from absl import app, flags
+
+from tpu_retinamask.data import augment, pipeline
+from tpu_retinamask.data.annotations import AnnotationError
+from tpu_retinamask.model import losses, postprocess, retinamask
+from tpu_retinamask.training import optimizers
+from tpu_retinamask.training.progress import NonFiniteLossError
+
+
+def _configurable(target):
+    return gin.external_configurable(target, target.__name__, module="tpu_retinamask")
+
+
+RetinaMask = _configurable(retinamask.RetinaMask)
+Criterion = _configurable(losses.Criterion)
+DetectionFilter = _configurable(postprocess.DetectionFilter)
+InputPipeline = _configurable(pipeline.InputPipeline)
+Augmentation = _configurable(augment.Augmentation)
+make_optimizer = _configurable(optimizers.make_optimizer)
+
+log = logging.getLogger("tpu_retinamask")  # the project's own; libraries stay at warnings
+
+CONFIG_FILE, OPERATIVE_FILE = "config.gin", "operative_config.gin"
+
+
+class UserError(Exception):
+    """A mistake of the user's, shown without a traceback."""
+
+
+def define_gin_flags():
+    """Define --gin_file and --gin_param."""
+    flags.DEFINE_multi_string(
+        "gin_file", [], "Configuration file, by path or by its name in the project's gin folder "
+        "(run/nuclei_demo.gin). May be repeated; later files win.")
+    flags.DEFINE_multi_string(
+        "gin_param", [], "One setting, such as \"RetinaMask.backbone = 'resnet101'\". May be repeated; wins over files.")
+
+
+def gin_folder() -> Path:
+    """Return the folder of the project's gin files, in a checkout as in an installed wheel."""
+    here = Path(__file__).resolve().parent
+    installed = here / "configs"
+    return installed if installed.is_dir() else here.parent / "gin"
+
+
+def find_gin_file(name: str) -> str:
+    """Return the path of a gin file given by path or by its name in the project's gin folder.
+
+    Raises:
+      UserError: there is none; lists the project's own.
+    """
+    for candidate in (Path(name), gin_folder() / name, gin_folder() / f"{name}.gin"):
+        if candidate.is_file():
+            return str(candidate.resolve())
+    known = sorted(str(path.relative_to(gin_folder())) for path in gin_folder().rglob("*.gin"))
+    raise UserError(f"--gin_file {name}: no such file, here or in the project's gin folder, which holds {known}")
+
+
+def parse_gin(files, params, *, model_dir: str | None = None):
+    """Parse gin files and settings, optionally upon those that a run has written down.
+
+    Raises:
+      UserError: a file is missing or a setting names something unknown.
+    """
+    import tensorflow as tf  # gfile reads gs:// as well
+
+    gin.clear_config()
+    gin.add_config_file_search_path(str(gin_folder()))
+    gin.config.register_file_reader(tf.io.gfile.GFile, tf.io.gfile.exists)
+    paths = [find_gin_file(name) for name in files]
+    if model_dir is not None:
+        recorded = [os.path.join(model_dir, name) for name in (log = logging.getLogger("tpu_retinamask")  # the project's own; libraries stay at warnings
+
+CONFIG_FILE, OPERATIVE_FILE)]
+        if not tf.io.gfile.exists(recorded[0]):
+            raise UserError(f"--model_dir {model_dir}: holds no {CONFIG_FILE}, so no training was started there. "
+                            "Give the directory that was given to train.")
+        paths = [path for path in recorded if tf.io.gfile.exists(path)] + paths
+    try:
+        gin.parse_config_files_and_bindings(paths, list(params), skip_unknown=("train", "benchmark"))
+    except (ValueError, SyntaxError, OSError, AttributeError) as error:
+        raise UserError(f"gin configuration: {error}") from error
+
+
+def write_config(model_dir: str):
+    """Write what was configured, and what was in force with all defaults, into the model directory."""
+    import tensorflow as tf
+
+    tf.io.gfile.makedirs(model_dir)
+    for name, text in ((CONFIG_FILE, gin.config_str()), (OPERATIVE_FILE, gin.operative_config_str())):
+        with tf.io.gfile.GFile(os.path.join(model_dir, name), "w") as file:
+            file.write(text)
+
+
+def run_program(main):
+    """Run a program: parse flags, log plainly, show a user's mistake without a traceback."""
+
+    def guarded(argv):
+        if len(argv) > 1:
+            raise app.UsageError(f"unknown arguments: {argv[1:]}; every option is a flag, --name=value")
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        try:
+            main()
+        except (UserError, AnnotationError, NonFiniteLossError, FileNotFoundError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    app.run(guarded)

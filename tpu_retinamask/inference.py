@@ -1,0 +1,102 @@
+"""A trained model at work: restore it from its directory, run it over images, score it."""
+
+import logging
+import os
+
+import tensorflow as tf
+
+from tpu_retinamask.data.class_names import ClassNames, read_classes
+from tpu_retinamask.data.coco_json import coco_from_records
+from tpu_retinamask.evaluation.coco import evaluate_coco
+from tpu_retinamask.evaluation.results import detections_to_results
+from tpu_retinamask.model.postprocess import detect
+from tpu_retinamask.structures import Batch
+from tpu_retinamask.training.state import TrainState
+
+log = logging.getLogger("tpu_retinamask")
+
+CLASSES_FILE = "classes.csv"
+
+
+def write_classes(model_dir: str, classes: ClassNames):
+    """Write the class names into the model directory."""
+    tf.io.gfile.makedirs(model_dir)
+    with tf.io.gfile.GFile(os.path.join(model_dir, CLASSES_FILE), "w") as file:
+        file.write(classes.to_csv())
+
+
+def load_model(model_dir: str, build_model):
+    """Return the trained model of a directory and its class names.
+
+    Args:
+      model_dir: written by train.
+      build_model: `num_classes -> RetinaMask`.
+
+    Raises:
+      FileNotFoundError: the directory holds no checkpoint.
+    """
+    classes = read_classes(os.path.join(model_dir, CLASSES_FILE))
+    model = build_model(classes.num_classes).create_weights()
+    step = TrainState(model_dir, model).restore()
+    if step is None:
+        raise FileNotFoundError(f"{model_dir} holds no checkpoint yet: let train run until it has saved one")
+    return model, classes
+
+
+def make_detector(model, detection_filter, *, jit_compile: bool = True):
+    """Return `Batch -> Detections`, compiled as one program."""
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def run(images, content_size):
+        return detect(model, detection_filter, images, content_size)
+
+    return lambda batch: run(batch.image, batch.content_size)
+
+
+def detect_all(detector, dataset, category_ids):
+    """Yield each image's id, its Batch row, and its detections in COCO results form.
+
+    Args:
+      detector: `Batch -> Detections`.
+      dataset: of Batch; padding images (image_id -1) are passed over.
+      category_ids: category id of each class id.
+
+    Yields:
+      (image_id, list of results) one an image.
+    """
+    cut = 0
+    for batch in dataset:
+        found = detector(batch)
+        cut += int(tf.reduce_sum(found.cut))
+        batch = Batch(*[part.numpy() for part in batch])
+        found = type(found)(*[part.numpy() for part in found])
+        for row, image_id in enumerate(batch.image_id):
+            if image_id >= 0:
+                one = type(found)(*[part[row:row + 1] for part in found])
+                yield int(image_id), detections_to_results(
+                    one, batch.image_id[row:row + 1], batch.image_scale[row:row + 1],
+                    batch.original_size[row:row + 1], category_ids)
+    if cut:
+        log.info("%d candidates above the score threshold were left out before suppression; "
+                 "DetectionFilter.top_k_per_level sets how many are kept", cut)
+
+
+def evaluate_records(detector, pipeline, records, classes: ClassNames, *, batch_size: int, max_detections: int):
+    """Score a detector on annotated images.
+
+    Args:
+      detector: `Batch -> Detections`.
+      pipeline: InputPipeline.
+      records: scanned records; all their instances count, beyond `pipeline.max_instances` too.
+      classes: ClassNames.
+      batch_size: images run at once.
+      max_detections: the K of average precision and recall.
+
+    Returns:
+      (Metrics, results): see `evaluation.coco`; category ids are class ids.
+    """
+    category_ids = list(range(classes.num_classes))
+    results = []
+    for _, of_image in detect_all(detector, pipeline.eval_dataset(records, batch_size), category_ids):
+        results.extend(of_image)
+    return evaluate_coco(coco_from_records(records, classes), results, max_detections=max_detections), results

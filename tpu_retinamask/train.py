@@ -1,0 +1,159 @@
+"""Train RetinaMask on a CSV of boxes and masks.
+
+  python -m tpu_retinamask.train --annotations=train.csv --classes=classes.csv --model_dir=runs/mine \
+      --val_annotations=val.csv --gin_file=model/small.gin --gin_param='train.epochs = 30'
+
+Run the same command again to go on from the last checkpoint.
+"""
+
+from tpu_retinamask import config  # first: it quiets TensorFlow's start-up
+
+import gin
+import keras
+import numpy as np
+from absl import flags
+
+from tpu_retinamask import inference
+from tpu_retinamask.data.annotations import read_annotations
+from tpu_retinamask.data.class_names import read_classes
+from tpu_retinamask.data.scan import scan_records
+from tpu_retinamask.evaluation.report import format_table
+from tpu_retinamask.training.debug import debug_step
+from tpu_retinamask.training.loop import run_training
+from tpu_retinamask.training.progress import Progress
+from tpu_retinamask.training.state import TrainState
+from tpu_retinamask.training.step import compile_step, make_train_step
+
+FLAGS = flags.FLAGS
+
+MAX_UNCOVERED = 0.05  # share of boxes without an anchor at the positive IoU above which training warns
+
+
+@gin.configurable
+def train(annotations: str, classes: str, model_dir: str, val_annotations: str | None = None, *,
+          dry_run: bool = False, debug: bool = False, batch_size: int = 8, epochs: float = 24.0,
+          steps: int | None = None, clip_norm: float | None = 10.0, jit_compile: bool = True, log_every: int = 20,
+          checkpoint_every: int = 500, evaluate_every: int | None = None, keep_checkpoints: int = 3,
+          on_bad_record: str = "stop", seed: int = 0):
+    """Train until `epochs` (or `steps`) are done, resuming from the model directory's last checkpoint.
+
+    Args:
+      annotations: CSV of the training images.
+      classes: CSV of class names.
+      model_dir: checkpoints, events, configuration and class names go here.
+      val_annotations: CSV of images to score at the end and every `evaluate_every` steps.
+      dry_run: check files, configuration and shapes, build the step's graph, then stop.
+      debug: run one step eagerly with statistics of every tensor, then stop.
+      batch_size: images a step.
+      epochs: passes over the images.
+      steps: updates; overrides epochs.
+      clip_norm: largest global norm of the gradients; None: not clipped.
+      jit_compile: compile the step as one XLA program.
+      log_every: steps between lines.
+      checkpoint_every: steps between checkpoints.
+      evaluate_every: steps between evaluations; None: at the end only.
+      keep_checkpoints: newest checkpoints kept.
+      on_bad_record: "stop" at a file that cannot be used, or "skip" it, counted.
+      seed: of the initial weights, the order of the images and their augmentation.
+    """
+    # Data
+    names = read_classes(classes)
+    scanned = scan_records(read_annotations(annotations, names), on_bad_record=on_bad_record)
+    pipeline = config.InputPipeline(seed=seed)
+    total_steps = steps or max(1, round(epochs * len(scanned.records) / batch_size))
+
+    # Model
+    keras.utils.set_random_seed(seed)
+    model = config.RetinaMask(names.num_classes).create_weights()
+    criterion = config.Criterion()
+    config.log.info("model with %s parameters for %d classes", f"{model.count_params():,}", names.num_classes)
+    report_coverage(model.anchor_grid, scanned.records, pipeline, criterion.positive_iou)
+    optimizer = config.make_optimizer(total_steps)
+    optimizer.build(model.trainable_variables)
+
+    # State
+    inference.write_classes(model_dir, names)
+    config.write_config(model_dir)
+    state = TrainState(model_dir, model, optimizer, keep_checkpoints)
+    start_step = state.restore() or 0
+    if start_step:
+        config.log.info("resuming at step %d of %d", start_step, total_steps)
+    batches = pipeline.train_dataset(scanned.records, batch_size, start_step=start_step)
+
+    def make_step(probe=None):
+        options = {} if probe is None else {"probe": probe}
+        return make_train_step(model, criterion, optimizer, clip_norm=clip_norm, **options)
+
+    step = compile_step(make_step(), jit_compile=jit_compile)
+    if dry_run:
+        graph = step.get_concrete_function(batches.element_spec).graph
+        config.log.info("dry run: %d steps of %d images, the step has %d operations; nothing was trained",
+                     total_steps, batch_size, len(graph.get_operations()))
+        return
+    if debug:
+        bad = debug_step(make_step, model, next(iter(batches)))
+        config.log.info("debug: %s", f"the first tensor that is not finite is {bad}" if bad else "every tensor is finite")
+        return
+
+    # Loop
+    evaluate = None
+    if val_annotations:
+        evaluate = make_evaluation(model, names, val_annotations, pipeline, batch_size, on_bad_record)
+    progress = Progress(model_dir, total_steps=total_steps, steps_per_epoch=len(scanned.records) / batch_size,
+                        batch_size=batch_size, log_every=log_every, start_step=start_step)
+    run_training(step, batches, state, progress, total_steps=total_steps, checkpoint_every=checkpoint_every,
+                 evaluate=evaluate, evaluate_every=evaluate_every)
+    config.log.info("done: %d steps in %s", total_steps, model_dir)
+
+
+def report_coverage(grid, records, pipeline, positive_iou: float):
+    """Log the share of boxes that no anchor covers; such boxes are hardly learnt."""
+    boxes = [np.array(instance.box) * pipeline.scale_of(record.height, record.width)
+             for record in records for instance in record.instances]
+    if not boxes:
+        config.log.warning("no boxes at all: the network will learn that there is nothing")
+        return
+    missed = float(np.mean(grid.best_iou(boxes) < positive_iou))
+    sides = np.sqrt([(b[2] - b[0]) * (b[3] - b[1]) for b in boxes])
+    message = (f"anchors cover {1 - missed:.1%} of {len(boxes)} boxes at IoU {positive_iou} (sides on the canvas: "
+               f"5% under {np.percentile(sides, 5):.0f}, median {np.median(sides):.0f}, "
+               f"5% over {np.percentile(sides, 95):.0f} pixels; anchor sizes {grid.sizes})")
+    if missed > MAX_UNCOVERED:
+        config.log.warning("%s. Boxes without an anchor are found late or never: choose RetinaMask.anchor_sizes, "
+                        "anchor_ratios or a larger InputPipeline.image_size to fit them", message)
+    else:
+        config.log.info("%s", message)
+
+
+def make_evaluation(model, names, annotations, pipeline, batch_size, on_bad_record):
+    """Return a function that scores the model on a CSV, logs the table and returns the scalars."""
+    scanned = scan_records(read_annotations(annotations, names), on_bad_record=on_bad_record)
+    detection_filter = config.DetectionFilter()
+    detector = inference.make_detector(model, detection_filter)
+
+    def evaluate():
+        metrics, _ = inference.evaluate_records(detector, pipeline, scanned.records, names, batch_size=batch_size,
+                                                max_detections=max(100, detection_filter.max_detections))
+        config.log.info("evaluation\n%s", format_table(metrics, names.names))
+        return {f"val/{key}": value for key, value in metrics.flat().items()}
+
+    return evaluate
+
+
+def main():
+    """Run the program."""
+    config.parse_gin(FLAGS.gin_file, FLAGS.gin_param)
+    train(FLAGS.annotations, FLAGS.classes, FLAGS.model_dir, FLAGS.val_annotations,
+          dry_run=FLAGS.dry_run, debug=FLAGS.debug)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("annotations", None, "CSV of the training images: image,x1,y1,x2,y2,class,mask.", required=True)
+    flags.DEFINE_string("classes", None, "CSV of class names: name,id.", required=True)
+    flags.DEFINE_string("model_dir", None, "Folder of checkpoints, events and configuration.", required=True)
+    flags.DEFINE_string("val_annotations", None, "CSV of images to score.")
+    flags.DEFINE_bool("dry_run", False, "Check files, configuration and shapes, trace the step, then stop.")
+    flags.DEFINE_bool("debug", False, "Run one step eagerly, print statistics of every tensor and name the first "
+                      "that is not finite, then stop.")
+    config.define_gin_flags()
+    config.run_program(main)

@@ -1,0 +1,102 @@
+"""What a person sees of a training: a line now and then, and TensorBoard scalars."""
+
+import logging
+import math
+import os
+import time
+
+import tensorflow as tf
+
+log = logging.getLogger("tpu_retinamask")
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss became NaN or infinite."""
+
+
+class Progress:
+    """Logs losses, images per second and the time left; writes the same to TensorBoard."""
+
+    def __init__(self, model_dir: str, *, total_steps: int, steps_per_epoch: float, batch_size: int,
+                 log_every: int, start_step: int):
+        """Open the event file in `model_dir`/events."""
+        self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
+        self.batch_size, self.log_every = batch_size, log_every
+        self.writer = tf.summary.create_file_writer(os.path.join(model_dir, "events"))
+        self.step = self._logged_step = start_step
+        self._logged_time = time.monotonic()
+        self._waited = 0.0
+        self._first = True
+
+    def waited(self, seconds: float):
+        """Note the time the step had to wait for its batch."""
+        self._waited += seconds
+
+    def update(self, metrics: dict):
+        """Count one step and, every `log_every` steps, show its metrics.
+
+        Raises:
+          NonFiniteLossError: a loss of this step is not finite.
+        """
+        self.step += 1
+        if self._first:  # the first step compiles: it would spoil the speed of the first line
+            self._first = False
+            stop_if_not_finite(self.step, metrics)
+            log.info("first step done, compiled in %.0f s", time.monotonic() - self._logged_time)
+            self._restart_clock()
+        if self.step % self.log_every == 0 or self.step == self.total_steps:
+            self.show({name: float(value) for name, value in metrics.items()})
+        elif not math.isfinite(float(metrics["loss"])):
+            stop_if_not_finite(self.step, metrics)
+
+    def show(self, metrics: dict):
+        """Log one line and write the scalars."""
+        stop_if_not_finite(self.step, metrics)
+        steps = self.step - self._logged_step
+        seconds = max(time.monotonic() - self._logged_time, 1e-9)
+        rate = steps * self.batch_size / seconds
+        left = (self.total_steps - self.step) * seconds / steps if steps else 0.0
+        log.info(
+            "step %d/%d  epoch %.1f  loss %.4f (class %.4f  box %.4f  mask %.4f)  lr %.2g  "
+            "%.1f images/s  input wait %.0f%%  ETA %s",
+            self.step, self.total_steps, self.step / self.steps_per_epoch, metrics["loss"], metrics["class_loss"],
+            metrics["box_loss"], metrics["mask_loss"], metrics["learning_rate"], rate,
+            100 * self._waited / seconds, format_seconds(left))
+        with self.writer.as_default(step=self.step):
+            for name, value in metrics.items():
+                tf.summary.scalar(f"train/{name}", value)
+            if steps:
+                tf.summary.scalar("train/images_per_second", rate)
+        self.writer.flush()
+        self._restart_clock()
+
+    def write_scalars(self, values: dict):
+        """Write further scalars, such as those of an evaluation, at the present step."""
+        with self.writer.as_default(step=self.step):
+            for name, value in values.items():
+                if value is not None and math.isfinite(value):
+                    tf.summary.scalar(name, value)
+        self.writer.flush()
+        self._restart_clock()  # the time of an evaluation is not the training's
+
+    def _restart_clock(self):
+        self._logged_time, self._logged_step, self._waited = time.monotonic(), self.step, 0.0
+
+
+def stop_if_not_finite(step: int, metrics: dict):
+    """Raise NonFiniteLossError naming the losses that are not finite."""
+    bad = [name for name in ("class_loss", "box_loss", "mask_loss", "loss", "gradient_norm")
+           if name in metrics and not math.isfinite(float(metrics[name]))]
+    if bad:
+        values = ", ".join(f"{name} = {float(metrics[name])}" for name in bad)
+        raise NonFiniteLossError(
+            f"step {step}: {values}. The training stops; the last checkpoint is kept. Run the same command with "
+            "--debug to see the first tensor that is not finite; a lower learning rate or a smaller clip_norm "
+            "often cures it.")
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration as m:ss or h:mm:ss."""
+    minutes, seconds = divmod(int(round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
