@@ -99,6 +99,10 @@ class InputPipeline:
         padding = tf.data.Dataset.from_tensors(self._padding_sample()).repeat(-len(records) % batch_size)
         return self._batches(samples.concatenate(padding), batch_size)
 
+    def scale_of(self, height: int, width: int) -> float:
+        """Return the scale, without augmentation, of a picture of this size."""
+        return float(fit_scale(tf.constant([height, width]), tf.constant(self.image_size), self.min_side, self.max_side))
+
     def _batches(self, samples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
         # drop_remainder makes the batch dimension static; no sample is ever dropped by it, because the
         # training stream is endless and the evaluation stream is padded.
