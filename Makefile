@@ -1,0 +1,43 @@
+# Everything runs in a virtual environment of its own, so a bare machine needs python3.11, pip and make only.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.10 || command -v python3)
+VENV ?= .venv
+EXTRA ?= cpu
+RUN_DIR ?= runs/nuclei_demo
+BIN = $(VENV)/bin
+NUCLEI = examples/nuclei
+
+.PHONY: help install demo test test-all benchmark clean
+
+help:
+	@echo "make demo      install, train on examples/nuclei, evaluate, write pictures to $(RUN_DIR)/pictures"
+	@echo "make test      install and run the tests; make test-all adds the slow ones"
+	@echo "make benchmark the training step of ResNet-50 at 512 x 512, with and without XLA"
+	@echo "make install   the virtual environment alone; EXTRA=gpu for a GPU"
+
+install: $(VENV)/installed-$(EXTRA)
+
+$(VENV)/installed-$(EXTRA): setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[$(EXTRA),test]'
+	touch $@
+
+demo: install
+	$(BIN)/python -m tpu_retinamask.train --annotations=$(NUCLEI)/train.csv --classes=$(NUCLEI)/classes.csv \
+	    --model_dir=$(RUN_DIR) --gin_file=run/nuclei_demo.gin
+	$(BIN)/python -m tpu_retinamask.evaluate --annotations=$(NUCLEI)/val.csv --classes=$(NUCLEI)/classes.csv \
+	    --model_dir=$(RUN_DIR)
+	$(BIN)/python -m tpu_retinamask.predict --images='$(NUCLEI)/val/images/*.png' --model_dir=$(RUN_DIR) \
+	    --output_dir=$(RUN_DIR)/pictures
+	@echo "Pictures: $(RUN_DIR)/pictures    Figures: $(RUN_DIR)/metrics.json"
+
+test: install
+	$(BIN)/python -m pytest
+
+test-all: install
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+benchmark: install
+	$(BIN)/python -m tpu_retinamask.benchmark --gin_file=run/benchmark_r50_512.gin
+
+clean:
+	rm -rf $(VENV) build *.egg-info
