@@ -9,6 +9,7 @@ in the figures. Each mode runs in a process of its own, because peak memory belo
 from tpu_retinamask import config  # first: it quiets TensorFlow's start-up
 
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -108,14 +109,16 @@ def main():
     rows = []
     for mode in MODES:
         command = [sys.executable, "-m", "tpu_retinamask.benchmark", f"--mode={mode}",
-                   *(f"--gin_file={name}" for name in FLAGS.gin_file), *(f"--gin_param={text}" for text in FLAGS.gin_param)]
+                   *(f"--gin_file={name}" for name in FLAGS.gin_file),
+                   *(f"--gin_param={text}" for text in FLAGS.gin_param)]
         config.log.info("measuring %s", mode)
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:
-            raise config.UserError(f"the run without figures: {' '.join(command)} ended with {done.returncode}; see above")
+            raise config.UserError(f"{' '.join(command)} ended with {done.returncode}: see the lines above")
         rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
-    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {platform.machine()}, "
-          f"{len(tf.config.list_physical_devices('CPU'))} CPU device, {tf.config.list_physical_devices('GPU') or 'no GPU'}")
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {platform.machine()} with {os.cpu_count()} cores, "
+          f"{gpus or 'no'} GPU")
     print(format_rows(rows))
 
 

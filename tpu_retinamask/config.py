@@ -49,7 +49,8 @@ def define_gin_flags():
         "gin_file", [], "Configuration file, by path or by its name in the project's gin folder "
         "(run/nuclei_demo.gin). May be repeated; later files win.")
     flags.DEFINE_multi_string(
-        "gin_param", [], "One setting, such as \"RetinaMask.backbone = 'resnet101'\". May be repeated; wins over files.")
+        "gin_param", [], "One setting, such as \"RetinaMask.backbone = 'resnet101'\". May be repeated; "
+        "wins over files.")
 
 
 def gin_folder() -> Path:
@@ -85,9 +86,7 @@ def parse_gin(files, params, *, model_dir: str | None = None):
     gin.config.register_file_reader(tf.io.gfile.GFile, tf.io.gfile.exists)
     paths = [find_gin_file(name) for name in files]
     if model_dir is not None:
-        recorded = [os.path.join(model_dir, name) for name in (log = logging.getLogger("tpu_retinamask")  # the project's own; libraries stay at warnings
-
-CONFIG_FILE, OPERATIVE_FILE)]
+        recorded = [os.path.join(model_dir, name) for name in (CONFIG_FILE, OPERATIVE_FILE)]
         if not tf.io.gfile.exists(recorded[0]):
             raise UserError(f"--model_dir {model_dir}: holds no {CONFIG_FILE}, so no training was started there. "
                             "Give the directory that was given to train.")

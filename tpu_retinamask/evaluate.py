@@ -53,7 +53,7 @@ def evaluate(annotations: str, classes: str | None, model_dir: str, *, batch_siz
 def main():
     """Run the program."""
     if bool(FLAGS.predictions) != bool(FLAGS.coco_json):
-        raise config.UserError("--predictions and --coco_json go together: results, and the annotations to score them by")
+        raise config.UserError("--predictions and --coco_json go together: results, and the annotations that score them")
     if FLAGS.predictions:
         metrics, names = evaluate_coco(FLAGS.coco_json, FLAGS.predictions), None
         output = FLAGS.metrics or "metrics.json"

@@ -43,7 +43,7 @@ def predict(images: str, model_dir: str, output_dir: str, *, batch_size: int = 1
     """
     paths = sorted(tf.io.gfile.glob(images))
     if not paths:
-        raise config.UserError(f"--images {images}: no file matches. Quote the pattern so that the shell leaves it alone")
+        raise config.UserError(f"--images {images}: no file matches. Quote the pattern, lest the shell expand it")
     model, names = inference.load_model(model_dir, config.RetinaMask)
     found = [ImageRecord(image=path, name=path, line=line, instances=()) for line, path in enumerate(paths, 1)]
     records = scan_records(found, on_bad_record=on_bad_record).records

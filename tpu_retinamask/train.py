@@ -92,7 +92,7 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
         return
     if debug:
         bad = debug_step(make_step, model, next(iter(batches)))
-        config.log.info("debug: %s", f"the first tensor that is not finite is {bad}" if bad else "every tensor is finite")
+        config.log.info("debug: %s", f"first tensor that is not finite: {bad}" if bad else "every tensor is finite")
         return
 
     # Loop

@@ -101,7 +101,8 @@ class InputPipeline:
 
     def scale_of(self, height: int, width: int) -> float:
         """Return the scale, without augmentation, of a picture of this size."""
-        return float(fit_scale(tf.constant([height, width]), tf.constant(self.image_size), self.min_side, self.max_side))
+        return float(fit_scale(
+            tf.constant([height, width]), tf.constant(self.image_size), self.min_side, self.max_side))
 
     def _batches(self, samples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
         # drop_remainder makes the batch dimension static; no sample is ever dropped by it, because the
