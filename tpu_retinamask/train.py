@@ -23,6 +23,7 @@ from tpu_retinamask.training.loop import run_training
 from tpu_retinamask.training.progress import Progress
 from tpu_retinamask.training.state import TrainState
 from tpu_retinamask.training.step import compile_step, make_train_step
+from tpu_retinamask.xla import audit
 
 FLAGS = flags.FLAGS
 
@@ -86,9 +87,11 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
 
     step = compile_step(make_step(), jit_compile=jit_compile)
     if dry_run:
-        graph = step.get_concrete_function(batches.element_spec).graph
-        config.log.info("dry run: %d steps of %d images, the step has %d operations; nothing was trained",
-                     total_steps, batch_size, len(graph.get_operations()))
+        traced = step.get_concrete_function(batches.element_spec)
+        audit.check(traced)
+        config.log.info(
+            "dry run: %d steps of %d images; the step has %d operations and no forbidden ops; nothing was trained",
+            total_steps, batch_size, len(traced.graph.get_operations()))
         return
     if debug:
         bad = debug_step(make_step, model, next(iter(batches)))

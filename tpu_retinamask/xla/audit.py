@@ -1,0 +1,162 @@
+"""Search of a traced function for operations that a TPU refuses, that leave the device, or whose shape is dynamic.
+
+The compiler of a CPU or GPU accepts some of them (a one-argument Where compiles to a padded shape), so
+that a function compiles here is no proof: its graph has to be read.
+"""
+
+import dataclasses
+import linecache
+import os
+import re
+import sysconfig
+
+import keras
+import tensorflow as tf
+
+MAX_LISTED = 20  # findings that an error shows; the rest is counted
+
+_HOST = "runs on the host: no XLA kernel exists"
+_FORBIDDEN = {
+    "Where": "its output has as many rows as there are true elements (tf.where with one argument, tf.boolean_mask)",
+    "Unique.*": "its output has as many rows as there are different elements",
+    "CropAndResize|CropAndResizeGrad.*": "no TPU kernel; ops.roi_align crops",
+    "ResizeNearestNeighborGrad": "no XLA kernel; ops.resize.upsample_nearest has a gradient of its own",
+    "CombinedNonMaxSuppression": "no XLA kernel; ops.nms suppresses",
+    "Print|PrintV2|StringFormat": _HOST + "; return the value among the metrics and log it there",
+    "Assert": _HOST + "; check what is static while tracing",
+    "PyFunc|PyFuncStateless|EagerPyFunc": _HOST + "; Python cannot run on a device reached over the network",
+    "FakeParam": "stands for a value that only the other branch of a cond computes, as a loop in a branch leaves it",
+    ".*TensorList.*": "a list of tensors is a variant, as map_fn and the gradient of a loop need one",
+}
+_NOT_TENSORS = {tf.variant: "DT_VARIANT", tf.string: "DT_STRING"}
+_LIBRARY_FOLDERS = tuple(
+    os.path.realpath(folder) + os.sep
+    for folder in (os.path.dirname(tf.__file__), os.path.dirname(keras.__file__)))
+_STANDARD_LIBRARY = os.path.realpath(sysconfig.get_paths()["stdlib"]) + os.sep
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """An operation that must not be in a compiled step.
+
+    Attributes:
+      op_type: such as "Where".
+      op_name: in its graph.
+      reason: why it is forbidden.
+      source: file, line and text of the code that made it; "" if it was read from a saved function.
+      function: name of the graph it lies in: the audited function or one of its library.
+    """
+
+    op_type: str
+    op_name: str
+    reason: str
+    source: str
+    function: str
+
+
+class ForbiddenOpError(ValueError):
+    """A function holds operations that must not be in a compiled step."""
+
+
+def audit(concrete_function) -> tuple[Finding, ...]:
+    """Find every forbidden operation of a traced function and of all functions that it calls.
+
+    Args:
+      concrete_function: from `tf.function(...).get_concrete_function(...)`. Captured variables are fine.
+
+    Returns:
+      Findings, the forbidden operations before those that only pass on a variant, a string or a dynamic
+      shape; in the order of the graphs, the function itself before its library (nested calls, bodies of
+      loops and branches, and their gradients).
+    """
+    findings = []
+    for name, graph in _all_graphs(concrete_function.graph):
+        for op in graph.get_operations():
+            reasons = _reasons(op)
+            if reasons:
+                findings.append(Finding(op.type, op.name, "; ".join(reasons), _source(op), name))
+    return tuple(sorted(findings, key=lambda finding: not _why_forbidden(finding.op_type)))  # stable
+
+
+def format_findings(findings) -> str:
+    """Return one paragraph a finding: what, where and why."""
+    return "\n".join(
+        f"{finding.op_type} {finding.op_name!r} in {finding.function}: {finding.reason}\n"
+        f"    {finding.source or 'source unknown'}" for finding in findings)
+
+
+def check(concrete_function):
+    """Pass a function that holds no forbidden operation.
+
+    Args:
+      concrete_function: see `audit`.
+
+    Raises:
+      ForbiddenOpError: lists the first findings.
+    """
+    findings = audit(concrete_function)
+    if findings:
+        more = len(findings) - MAX_LISTED
+        raise ForbiddenOpError(
+            f"{len(findings)} operations of {concrete_function.name.decode()} must not be in a compiled step:\n"
+            + format_findings(findings[:MAX_LISTED]) + (f"\n... and {more} more" if more > 0 else ""))
+
+
+def _all_graphs(graph):
+    """Yield (name, graph) of a function graph and of its whole library, each function once."""
+    pending, seen = [(graph.name, graph)], set()
+    while pending:
+        name, graph = pending.pop(0)
+        yield name, graph
+        # Bodies of loops and branches register with the graph that holds the loop, so ask each graph.
+        for name, function in graph._functions.items():
+            if name not in seen:
+                seen.add(name)
+                pending.append((name, _graph_of(name, function, graph)))
+
+
+def _graph_of(name, function, parent):
+    graph = getattr(function, "graph", None)
+    if graph is not None:
+        return graph
+    from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
+
+    with parent.as_default():  # of a saved function only the definition is left; its library is the parent's
+        return function_def_to_graph(parent._get_function_def(name))
+
+
+def _why_forbidden(op_type: str) -> list[str]:
+    return [reason for pattern, reason in _FORBIDDEN.items() if re.fullmatch(pattern, op_type)]
+
+
+def _reasons(op) -> list[str]:
+    reasons = _why_forbidden(op.type)
+    reasons += [f"a tensor of {_NOT_TENSORS[dtype]} does not exist on the device"
+                for dtype in _NOT_TENSORS if dtype in _dtypes(op)]
+    if op.type == "Placeholder" and not op.outputs[0].consumers():
+        return reasons  # an argument that a loop's condition ignores: it may lack the shape its caller's tensor has
+    for output in op.outputs:
+        # A resource is a variable's handle; the shape of the variable is that of its reads.
+        if output.dtype != tf.resource and not output.shape.is_fully_defined():
+            reasons.append(f"dynamic shape {output.shape} of {output.name}")
+    return reasons
+
+
+def _dtypes(op) -> set:
+    found = {tensor.dtype for tensor in (*op.inputs, *op.outputs)}
+    for value in op.node_def.attr.values():
+        kinds = [value.type, value.tensor.dtype, *value.list.type, *(tensor.dtype for tensor in value.list.tensor)]
+        found.update(tf.as_dtype(kind) for kind in kinds if kind)
+    return found
+
+
+def _source(op) -> str:
+    """Return the innermost line of the op's origin that is neither TensorFlow's, Keras's nor Python's own."""
+    frames = list(op.traceback or ())
+    for frame in reversed(frames):
+        file = os.path.realpath(frame.filename)
+        if not file.startswith(_LIBRARY_FOLDERS) and (
+                not file.startswith(_STANDARD_LIBRARY) or "site-packages" in file) and os.path.isfile(file):
+            line = linecache.getline(frame.filename, frame.lineno).strip()
+            return f"{frame.filename}:{frame.lineno}, in {frame.name}: {line}"
+    return ""
