@@ -8,6 +8,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tpu_retinamask.data.annotations import AnnotationError, ClassNames, read_annotations, read_classes
+from tpu_retinamask.data.mask_reader import read_mask
+from tpu_retinamask.data.pipeline import InputPipeline
+from tpu_retinamask.data.scan import scan_records
+from tpu_retinamask.structures import Batch
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -61,9 +67,9 @@ def scene(write):
     write("b.png", rng.integers(0, 256, (20, 16, 3), dtype=np.uint8))
     first, second = np.zeros((20, 16), np.uint8), np.zeros((20, 16), np.uint8)
     first[1:7, 2:9] = 255
-    first[1, 2] = 0
+    first[1, 2:4] = 0
     second[8:20, 4:16] = 1
-    second[8:10, 4:6] = 0
+    second[8:10, 13:16] = 0
     write("b1.png", first)
     write("b2.png", second)
     write("c.png", rng.integers(0, 256, (12, 40, 3), dtype=np.uint8))
@@ -76,3 +82,85 @@ def scene(write):
         "b.png,0,0,5,5,cat\n"
         "c.png,,,,,,\n"))
     return annotations, write("classes.csv", "cat,0\ndog,1\n")
+
+
+@pytest.fixture
+def records(scene):
+    """The scanned records of `scene`."""
+    annotations, classes = scene
+    return scan_records(read_annotations(annotations, read_classes(classes))).records
+
+
+@pytest.fixture
+def scan(write):
+    """Scan annotations given as text, all of the class `cow`."""
+
+    def scan_text(text, **options):
+        return scan_records(read_annotations(write("t.csv", text), ClassNames(("cow",))), **options)
+
+    return scan_text
+
+
+@pytest.fixture
+def problems_of(scan):
+    """Scan annotations that must be refused; return the list of problems."""
+
+    def scan_bad_text(text, **options):
+        with pytest.raises(AnnotationError) as error:
+            scan(text, **options)
+        return error.value.problems
+
+    return scan_bad_text
+
+
+@pytest.fixture
+def pipeline():
+    """Build a small input pipeline without augmentation, changed by keyword."""
+
+    def build(**options):
+        settings = {"image_size": (64, 64), "max_instances": 4, "mask_size": 12, "augmentation": None}
+        return InputPipeline(**(settings | options))
+
+    return build
+
+
+@pytest.fixture
+def samples():
+    """Split the first batches of a dataset (or all) into one Batch of arrays per image."""
+
+    def split(dataset, count=-1):
+        found = [Batch(*(field.numpy() for field in batch)) for batch in dataset.take(count)]
+        return [Batch(*(field[index] for field in batch)) for batch in found
+                for index in range(len(batch.image_id))]
+
+    return split
+
+
+@pytest.fixture
+def assert_same_batch():
+    """Compare two batches or samples field by field, to the bit."""
+
+    def compare(a, b):
+        for name, left, right in zip(Batch._fields, a, b, strict=True):
+            np.testing.assert_array_equal(left, right, err_msg=name)
+
+    return compare
+
+
+@pytest.fixture
+def reference_masks():
+    """Crop the masks of a record to R x R, from the host reader: the pixel under each cell's centre."""
+
+    def crop(record, mask_size):
+        centres = (np.arange(mask_size) + 0.5) / mask_size
+        crops = np.zeros((len(record.instances), mask_size, mask_size), np.uint8)
+        for index, instance in enumerate(record.instances):
+            if instance.mask is None:
+                continue
+            mask = read_mask(instance, record.height, record.width)
+            x1, y1, x2, y2 = instance.box
+            rows, columns = (y1 + (y2 - y1) * centres).astype(int), (x1 + (x2 - x1) * centres).astype(int)
+            crops[index] = mask[np.ix_(rows, columns)]
+        return crops
+
+    return crop
