@@ -18,7 +18,9 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         """Return the learning rate at a step, float32 scalar."""
-        progress = tf.minimum(1.0, tf.cast(step, tf.float32) / max(1, self.steps))
+        if not self.steps:
+            return self.schedule(step)
+        progress = tf.minimum(1.0, tf.cast(step, tf.float32) / self.steps)
         return self.schedule(step) * (self.start_factor + (1.0 - self.start_factor) * progress)
 
     def get_config(self):

@@ -25,14 +25,16 @@ def compute_losses(model, criterion: Criterion, batch: Batch, probe=_no_probe):
       probe: called with the name and value of each intermediate result (`--debug`).
 
     Returns:
-      (total, metrics): the scalar to differentiate, and a dict of float32 scalars.
+      (total, metrics): the scalar to differentiate, and a dict of float32 scalars. All are this replica's
+      share: their sum over replicas is the value of the whole batch.
     """
     image_size = tuple(batch.image.shape[1:3])
     anchors = model.anchor_grid.anchors(image_size)
     targets = criterion.assign(anchors, model.box_coder, batch)
     probe("targets", targets)
     # Known before the forward pass, so the sum over replicas never waits for the network.
-    num_positive = sum_over_replicas(tf.reduce_sum(tf.cast(targets.labels >= 0, tf.float32)))
+    own_positive = tf.reduce_sum(tf.cast(targets.labels >= 0, tf.float32))
+    num_positive = sum_over_replicas(own_positive)
     batch_size = batch.image.shape[0] * tf.distribute.get_strategy().num_replicas_in_sync
 
     outputs = model(batch.image, batch.content_size, training=True)
@@ -52,7 +54,7 @@ def compute_losses(model, criterion: Criterion, batch: Batch, probe=_no_probe):
         "class_loss": class_loss,
         "box_loss": box_loss,
         "mask_loss": mask_loss,
-        "num_positive": num_positive,
+        "num_positive": own_positive,
         "mask_rois": tf.reduce_sum(tf.cast(rois.valid, tf.float32)),
         "mask_rois_overflow": tf.reduce_sum(tf.cast(rois.overflow, tf.float32)),
         "boxes_dropped": tf.reduce_sum(tf.cast(batch.dropped, tf.float32)),
@@ -72,8 +74,8 @@ def make_train_step(model, criterion: Criterion, optimizer: keras.Optimizer, *, 
       probe: see `compute_losses`.
 
     Returns:
-      A function of a Batch with static shapes; its metrics are those of `compute_losses` and
-      gradient_norm and learning_rate.
+      A function of a Batch with static shapes; its metrics are those of `compute_losses`, summed over
+      replicas, and gradient_norm and learning_rate.
 
     Raises:
       ValueError: the optimizer clips.
@@ -82,11 +84,13 @@ def make_train_step(model, criterion: Criterion, optimizer: keras.Optimizer, *, 
         raise ValueError("make_train_step: the optimizer has a clipping option set; pass clip_norm here instead, "
                          "which clips once, after the gradients of all replicas are summed")
     variables = model.trainable_variables
+    # Keras sums gradients over replicas when it applies them: by then they are summed already, and clipped.
+    optimizer._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
 
     def train_step(batch: Batch):
         with tf.GradientTape() as tape:
             total, metrics = compute_losses(model, criterion, batch, probe)
-        gradients = [sum_over_replicas(g) for g in tape.gradient(total, [v.value for v in variables])]
+        gradients = sum_over_replicas(tape.gradient(total, [v.value for v in variables]))
         for variable, gradient in zip(variables, gradients):
             probe(f"gradient of {variable.path}", gradient)
         norm = tf.linalg.global_norm(gradients)
@@ -95,7 +99,7 @@ def make_train_step(model, criterion: Criterion, optimizer: keras.Optimizer, *, 
             gradients = [g * scale for g in gradients]
         rate = tf.cast(optimizer.learning_rate, tf.float32)
         optimizer.apply(gradients, variables)
-        return metrics | {"gradient_norm": norm, "learning_rate": rate}
+        return sum_over_replicas(metrics) | {"gradient_norm": norm, "learning_rate": rate}
 
     return train_step
 
@@ -106,7 +110,7 @@ def compile_step(train_step, *, jit_compile: bool = True):
 
 
 def sum_over_replicas(value):
-    """Return the sum of a tensor over all replicas; itself where there is one."""
+    """Return the sum over all replicas of a tensor, or of each in a list or dict; itself where there is one."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return value
