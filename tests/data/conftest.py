@@ -58,7 +58,7 @@ def scene(write):
     write("a.png", rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
     labels = np.zeros((24, 32), np.uint8)
     labels[2:9, 3:14] = 1
-    labels[4, 5] = 0  # a hole, so that no mask is a plain rectangle
+    labels[4, 5] = 2  # a pixel of another object, so that no mask is a plain rectangle
     labels[10:20, 6:12] = 2
     labels[18:20, 10:12] = 0
     labels[5:23, 20:31] = 3

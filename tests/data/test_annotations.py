@@ -157,6 +157,10 @@ BAD = {
         "image,x1,x2,y1,y2,class\na.png,1,2,3,4,cow\n",
         "t.csv, line 1: read 'image,x1,x2,y1,y2,class', expected a header row in the order "
         "image,x1,y1,x2,y2,class,mask; reorder or convert the columns"),
+    "header of eight columns": (
+        "image,x1,y1,x2,y2,class,mask,area\na.png,1,2,3,4,cow,m.png\n",
+        "t.csv, line 1: read 'image,x1,y1,x2,y2,class,mask,area', expected a header row in the order "
+        "image,x1,y1,x2,y2,class,mask; reorder or convert the columns"),
     "header alone": ("image,x1,y1,x2,y2,class,mask\n",
                      "t.csv, line 1: only a header row, expected at least one image"),
     "a header that is not first": (

@@ -51,8 +51,8 @@ def test_every_entry_by_hand(records):
     table = [(a["id"], a["image_id"], a["category_id"], a["bbox"], a["area"], a["has_mask"], a["iscrowd"])
              for a in truth["annotations"]]
     assert table == [
-        (1, 0, 0, [3, 2, 11, 7], 76, True, 0),  # 11 x 7 less a hole of 1
-        (2, 0, 1, [6, 10, 6, 10], 56, True, 0),  # 6 x 10 less 4
+        (1, 0, 0, [3, 2, 11, 7], 76, True, 0),  # 11 x 7 less 1
+        (2, 0, 1, [6, 10, 6, 10], 57, True, 0),  # 6 x 10 less 4, and 1 outside its box
         (3, 0, 0, [20, 5, 11, 18], 190, True, 0),  # 11 x 18 less 8
         (4, 1, 1, [2, 1, 7, 6], 40, True, 0),  # 7 x 6 less 2
         (5, 1, 0, [4, 8, 12, 12], 138, True, 0),  # 12 x 12 less 6

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tpu_retinamask.data.annotations import read_annotations, read_classes
 from tpu_retinamask.data.augment import Augmentation
+from tpu_retinamask.data.mask_sampling import sample_masks
 from tpu_retinamask.data.pipeline import InputPipeline
 from tpu_retinamask.data.scan import scan_records
 from tpu_retinamask.structures import Batch
@@ -139,6 +140,18 @@ def test_a_mask_file_used_by_several_images_and_out_of_order_is_right(
         np.testing.assert_array_equal(sample.masks, reference_masks(record, 4))
         np.testing.assert_array_equal(sample.masks[0], np.tril(np.ones((4, 4))))
         np.testing.assert_array_equal(sample.has_mask, [True, False, True, True])
+
+
+def test_a_cell_that_rounds_onto_the_border_stays_inside_the_image(write):
+    """Next to 256 float32 knows no half: the centre of a sliver's last cell rounds to the border itself."""
+    mask = np.zeros((256, 256), np.uint8)
+    mask[:, 0] = mask[0, :] = 1  # what an index one too large would read instead
+    path = write("m.png", mask)
+    sliver = np.nextafter(np.float32(256), np.float32(0))
+    boxes = tf.constant([[sliver, 250, 256, 256], [250, sliver, 256, 256]], tf.float32)
+    crops = sample_masks(
+        lambda file: tf.io.read_file(path), boxes, tf.constant([0, 0]), tf.constant([0, 0], tf.uint16), 4)
+    np.testing.assert_array_equal(crops, 0)
 
 
 def test_cached_files_are_not_opened_again(records, pipeline, samples, assert_same_batch):

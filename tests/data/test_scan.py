@@ -173,6 +173,19 @@ REFUSED_MASKS = {
 }
 
 
+@pytest.mark.parametrize("row, column", [(9, 25), (20, 25), (15, 19), (15, 30)])
+def test_a_mask_beside_its_box_is_outside_and_one_at_the_edge_is_not(row, column, write, scan, problems_of):
+    write("x.png", NOISE)
+    mask = np.zeros((21, 34), np.uint8)
+    mask[row, column] = 1
+    write("m.png", mask)
+    problem, = problems_of(f"x.png,{BOX},cow,m.png\n")
+    assert problem.endswith("has no pixel inside the box 20,10,30,20")
+    mask[min(max(row, 10), 19), min(max(column, 20), 29)] = 1
+    write("m.png", mask)
+    assert not scan(f"x.png,{BOX},cow,m.png\n").reasons
+
+
 @pytest.mark.parametrize("kind", REFUSED_MASKS)
 def test_masks_refused_by_name(kind, write, tmp_path, problems_of):
     content, name, reason = REFUSED_MASKS[kind]

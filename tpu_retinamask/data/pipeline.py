@@ -145,11 +145,9 @@ class InputPipeline:
         return entry if self.cache else tf.io.read_file(entry)
 
     def _choose(self, visible: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
-        count = tf.size(visible)
-        if seed is None:
-            rank = tf.cast(tf.range(count), tf.float32) / tf.cast(tf.maximum(count, 1), tf.float32)
-        else:
-            rank = tf.random.stateless_uniform([count], seed)
+        rank = tf.zeros([tf.size(visible)])
+        if seed is not None:
+            rank = tf.random.stateless_uniform([tf.size(visible)], seed)
         # Ranks lie in [0, 1): adding 1 sorts every hidden instance behind every visible one.
         order = tf.argsort(rank + tf.cast(~visible, tf.float32), stable=True)
         kept = tf.minimum(tf.reduce_sum(tf.cast(visible, tf.int32)), self.max_instances)
