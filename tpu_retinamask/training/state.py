@@ -22,8 +22,16 @@ class TrainState:
         """
         self.model, self.optimizer = model, optimizer
         self.directory = os.path.join(model_dir, "checkpoints")
-        parts = {"model": model} if optimizer is None else {"model": model, "optimizer": optimizer}
-        self.checkpoint = tf.train.Checkpoint(**parts)
+        self.parts = {"model": {variable.path: variable.value for variable in model.variables}}
+        if optimizer is not None:
+            # Without the optimizer's own name, which Keras numbers within a process.
+            self.parts["optimizer"] = {variable.path.split("/", 1)[-1]: variable.value
+                                       for variable in optimizer.variables}
+        if [len(part) for part in self.parts.values()] != [len(o.variables) for o in (model, optimizer) if o is not None]:
+            raise ValueError("two variables share a path, so a checkpoint would hold only one of them")
+        # Every variable is listed by its path. TensorFlow would otherwise find them by walking the attributes
+        # of the layers, and in silence leave out those it does not see, such as layers in a list of lists.
+        self.checkpoint = tf.train.Checkpoint(**self.parts)
         self.manager = tf.train.CheckpointManager(self.checkpoint, self.directory, max_to_keep=keep)
 
     @property
@@ -51,15 +59,26 @@ class TrainState:
         path = self.manager.latest_checkpoint
         if path is None:
             return None
-        try:
-            status = self.checkpoint.restore(path)
-            status.assert_existing_objects_matched()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
+        unfit = self._differences(path)
+        if unfit:
             raise ValueError(
-                f"checkpoint {path} does not fit the model that the configuration describes: {error}\n"
-                "Use the configuration the run was started with, or another --model_dir to start anew.") from error
-        if self.optimizer is None:
-            status.expect_partial()
+                f"checkpoint {path} does not fit the model that the configuration describes:\n  " + "\n  ".join(unfit)
+                + "\nUse the configuration the run was started with, or another --model_dir to start anew.")
+        self.checkpoint.restore(path).expect_partial()
         step = int(path.rsplit("-", 1)[-1])
         log.info("restored step %d from %s", step, path)
         return step
+
+    def _differences(self, path: str, most: int = 20) -> list:
+        """Return a line for each variable that the checkpoint lacks or holds in another shape."""
+        saved = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+        lines = []
+        for part, variables in self.parts.items():
+            for name, variable in variables.items():
+                escaped = name.replace(".", "..").replace("/", ".S")  # as TensorFlow writes a key of a dict
+                shape = saved.get(f"{part}/{escaped}/.ATTRIBUTES/VARIABLE_VALUE")
+                if shape is None:
+                    lines.append(f"{name}: not in the checkpoint")
+                elif list(shape) != variable.shape.as_list():
+                    lines.append(f"{name}: {shape} in the checkpoint, {variable.shape.as_list()} in the model")
+        return lines[:most] + ([f"and {len(lines) - most} more"] if len(lines) > most else [])
