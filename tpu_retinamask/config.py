@@ -15,9 +15,11 @@ from pathlib import Path
 
 import gin
 from absl import app, flags
+from absl import logging as absl_logging
 
 from tpu_retinamask.data import augment, pipeline
 from tpu_retinamask.data.annotations import AnnotationError
+from tpu_retinamask.errors import UserError
 from tpu_retinamask.model import losses, postprocess, retinamask
 from tpu_retinamask.training import optimizers
 from tpu_retinamask.training.progress import NonFiniteLossError
@@ -37,10 +39,6 @@ make_optimizer = _configurable(optimizers.make_optimizer)
 log = logging.getLogger("tpu_retinamask")  # the project's own; libraries stay at warnings
 
 CONFIG_FILE, OPERATIVE_FILE = "config.gin", "operative_config.gin"
-
-
-class UserError(Exception):
-    """A mistake of the user's, shown without a traceback."""
 
 
 def define_gin_flags():
@@ -91,10 +89,13 @@ def parse_gin(files, params, *, model_dir: str | None = None):
             raise UserError(f"--model_dir {model_dir}: holds no {CONFIG_FILE}, so no training was started there. "
                             "Give the directory that was given to train.")
         paths = [path for path in recorded if tf.io.gfile.exists(path)] + paths
+    absl_logging.set_verbosity(absl_logging.FATAL)  # gin reports every folder it looks into, some as errors
     try:
         gin.parse_config_files_and_bindings(paths, list(params), skip_unknown=("train", "benchmark"))
     except (ValueError, SyntaxError, OSError, AttributeError) as error:
         raise UserError(f"gin configuration: {error}") from error
+    finally:
+        absl_logging.set_verbosity(absl_logging.WARNING)
 
 
 def write_config(model_dir: str):

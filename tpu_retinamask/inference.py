@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tpu_retinamask.data.class_names import ClassNames, read_classes
 from tpu_retinamask.data.coco_json import coco_from_records
+from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.coco import evaluate_coco
 from tpu_retinamask.evaluation.results import detections_to_results
 from tpu_retinamask.model.postprocess import detect
@@ -19,9 +20,17 @@ CLASSES_FILE = "classes.csv"
 
 
 def write_classes(model_dir: str, classes: ClassNames):
-    """Write the class names into the model directory."""
+    """Write the class names into the model directory.
+
+    Raises:
+      UserError: the directory belongs to a run with other classes.
+    """
     tf.io.gfile.makedirs(model_dir)
-    with tf.io.gfile.GFile(os.path.join(model_dir, CLASSES_FILE), "w") as file:
+    path = os.path.join(model_dir, CLASSES_FILE)
+    if tf.io.gfile.exists(path) and read_classes(path).names != classes.names:
+        raise UserError(f"{path} holds the classes {list(read_classes(path).names)} of the run that was started "
+                         f"there, but now they are {list(classes.names)}: choose another --model_dir")
+    with tf.io.gfile.GFile(path, "w") as file:
         file.write(classes.to_csv())
 
 
@@ -33,13 +42,13 @@ def load_model(model_dir: str, build_model):
       build_model: `num_classes -> RetinaMask`.
 
     Raises:
-      FileNotFoundError: the directory holds no checkpoint.
+      UserError: the directory holds no checkpoint.
     """
     classes = read_classes(os.path.join(model_dir, CLASSES_FILE))
     model = build_model(classes.num_classes).create_weights()
     step = TrainState(model_dir, model).restore()
     if step is None:
-        raise FileNotFoundError(f"{model_dir} holds no checkpoint yet: let train run until it has saved one")
+        raise UserError(f"{model_dir} holds no checkpoint yet: let train run until it has saved one")
     return model, classes
 
 

@@ -8,6 +8,8 @@ Run the same command again to go on from the last checkpoint.
 
 from tpu_retinamask import config  # first: it quiets TensorFlow's start-up
 
+import functools
+
 import gin
 import keras
 import numpy as np
@@ -19,10 +21,11 @@ from tpu_retinamask.data.class_names import read_classes
 from tpu_retinamask.data.scan import scan_records
 from tpu_retinamask.evaluation.report import format_table
 from tpu_retinamask.training.debug import debug_step
+from tpu_retinamask.training.devices import distribute_batches, distribute_step, make_strategy
 from tpu_retinamask.training.loop import run_training
 from tpu_retinamask.training.progress import Progress
 from tpu_retinamask.training.state import TrainState
-from tpu_retinamask.training.step import compile_step, make_train_step
+from tpu_retinamask.training.step import make_train_step
 from tpu_retinamask.xla import audit
 
 FLAGS = flags.FLAGS
@@ -32,10 +35,10 @@ MAX_UNCOVERED = 0.05  # share of boxes without an anchor at the positive IoU abo
 
 @gin.configurable
 def train(annotations: str, classes: str, model_dir: str, val_annotations: str | None = None, *,
-          dry_run: bool = False, debug: bool = False, batch_size: int = 8, epochs: float = 24.0,
-          steps: int | None = None, clip_norm: float | None = 10.0, jit_compile: bool = True, log_every: int = 20,
-          checkpoint_every: int = 500, evaluate_every: int | None = None, keep_checkpoints: int = 3,
-          on_bad_record: str = "stop", seed: int = 0):
+          tpu: str | None = None, dry_run: bool = False, debug: bool = False, batch_size: int = 8,
+          epochs: float = 24.0, steps: int | None = None, clip_norm: float | None = 10.0, jit_compile: bool = True,
+          log_every: int = 20, checkpoint_every: int = 500, evaluate_every: int | None = None,
+          keep_checkpoints: int = 3, on_bad_record: str = "stop", seed: int = 0):
     """Train until `epochs` (or `steps`) are done, resuming from the model directory's last checkpoint.
 
     Args:
@@ -43,6 +46,7 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
       classes: CSV of class names.
       model_dir: checkpoints, events, configuration and class names go here.
       val_annotations: CSV of images to score at the end and every `evaluate_every` steps.
+      tpu: Cloud TPU to train on, "local" on a TPU VM; None: this machine's CPU or GPU.
       dry_run: check files, configuration and shapes, build the step's graph, then stop.
       debug: run one step eagerly with statistics of every tensor, then stop.
       batch_size: images a step.
@@ -64,13 +68,15 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
     total_steps = steps or max(1, round(epochs * len(scanned.records) / batch_size))
 
     # Model
+    strategy = make_strategy(tpu)
     keras.utils.set_random_seed(seed)
-    model = config.RetinaMask(names.num_classes).create_weights()
+    with strategy.scope():
+        model = config.RetinaMask(names.num_classes).create_weights()
+        optimizer = config.make_optimizer(total_steps)
+        optimizer.build(model.trainable_variables)
     criterion = config.Criterion()
     config.log.info("model with %s parameters for %d classes", f"{model.count_params():,}", names.num_classes)
     report_coverage(model.anchor_grid, scanned.records, pipeline, criterion.positive_iou)
-    optimizer = config.make_optimizer(total_steps)
-    optimizer.build(model.trainable_variables)
 
     # State
     inference.write_classes(model_dir, names)
@@ -79,13 +85,14 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
     start_step = state.restore() or 0
     if start_step:
         config.log.info("resuming at step %d of %d", start_step, total_steps)
-    batches = pipeline.train_dataset(scanned.records, batch_size, start_step=start_step)
+    batches = distribute_batches(strategy, functools.partial(pipeline.train_dataset, scanned.records),
+                                 batch_size, start_step)
 
     def make_step(probe=None):
         options = {} if probe is None else {"probe": probe}
         return make_train_step(model, criterion, optimizer, clip_norm=clip_norm, **options)
 
-    step = compile_step(make_step(), jit_compile=jit_compile)
+    step = distribute_step(strategy, make_step(), jit_compile=jit_compile)
     if dry_run:
         traced = step.get_concrete_function(batches.element_spec)
         audit.check(traced)
@@ -100,6 +107,9 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
 
     # Loop
     evaluate = None
+    if val_annotations and strategy.num_replicas_in_sync > 1:
+        raise config.UserError("--val_annotations scores on one device only so far: leave it out with --tpu and run "
+                               "evaluate on the model directory")
     if val_annotations:
         evaluate = make_evaluation(model, names, val_annotations, pipeline, batch_size, on_bad_record)
     progress = Progress(model_dir, total_steps=total_steps, steps_per_epoch=len(scanned.records) / batch_size,
@@ -147,7 +157,7 @@ def main():
     """Run the program."""
     config.parse_gin(FLAGS.gin_file, FLAGS.gin_param)
     train(FLAGS.annotations, FLAGS.classes, FLAGS.model_dir, FLAGS.val_annotations,
-          dry_run=FLAGS.dry_run, debug=FLAGS.debug)
+          tpu=FLAGS.tpu, dry_run=FLAGS.dry_run, debug=FLAGS.debug)
 
 
 if __name__ == "__main__":
@@ -155,6 +165,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("classes", None, "CSV of class names: name,id.", required=True)
     flags.DEFINE_string("model_dir", None, "Folder of checkpoints, events and configuration.", required=True)
     flags.DEFINE_string("val_annotations", None, "CSV of images to score.")
+    flags.DEFINE_string("tpu", None, "Cloud TPU to train on, \"local\" on a TPU VM; this machine's CPU or GPU otherwise.")
     flags.DEFINE_bool("dry_run", False, "Check files, configuration and shapes, trace the step, then stop.")
     flags.DEFINE_bool("debug", False, "Run one step eagerly, print statistics of every tensor and name the first "
                       "that is not finite, then stop.")

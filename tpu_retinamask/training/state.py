@@ -5,6 +5,8 @@ import os
 
 import tensorflow as tf
 
+from tpu_retinamask.errors import UserError
+
 log = logging.getLogger("tpu_retinamask")
 
 
@@ -54,14 +56,14 @@ class TrainState:
           Its step, or None if the directory holds none.
 
         Raises:
-          ValueError: the checkpoint is of another architecture; names the first variable that differs.
+          UserError: the checkpoint is of another architecture; names the first variable that differs.
         """
         path = self.manager.latest_checkpoint
         if path is None:
             return None
         unfit = self._differences(path)
         if unfit:
-            raise ValueError(
+            raise UserError(
                 f"checkpoint {path} does not fit the model that the configuration describes:\n  " + "\n  ".join(unfit)
                 + "\nUse the configuration the run was started with, or another --model_dir to start anew.")
         self.checkpoint.restore(path).expect_partial()
