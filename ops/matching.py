@@ -32,12 +32,13 @@ def match_anchors(anchors: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, cont
     interval (`negative_iou`, `positive_iou`), else background. Anchors whose centre lies outside the
     image's own content are ignored. With best matching (arXiv 1901.03353 section 3.3) each box also
     takes the anchors with which its own IoU is largest, ties included (equal within 1e-4 of the IoU, so
-    that rounding does not choose among them), if that IoU exceeds `best_match_iou`: an anchor taken so belongs to the box that took it (of several, the one with the
-    larger IoU), whatever its IoU with other boxes.
+    that rounding does not choose among them), if that IoU exceeds `best_match_iou`: an anchor taken so
+    belongs to the box that took it (of several, the one with the larger IoU), whatever its IoU with other
+    boxes.
 
     Args:
-      anchors: [N, 4] float32.
-      boxes: [B, M, 4] float32.
+      anchors: [N, 4] float32 or float64.
+      boxes: [B, M, 4] in the dtype of the anchors.
       classes: [B, M] int32, -1 where padded.
       content_size: [B, 2] int32 or float32; height, width of the image inside the canvas.
       positive_iou: see above.
@@ -92,7 +93,7 @@ def match_rois(rois: tf.Tensor, roi_valid: tf.Tensor, boxes: tf.Tensor, box_vali
 
 
 def _centres_inside(anchors, content_size):
-    content_size = tf.cast(content_size, tf.float32)
+    content_size = tf.cast(content_size, anchors.dtype)
     centre = (anchors[:, :2] + anchors[:, 2:]) / 2  # [N, 2] as x, y
     height, width = content_size[:, :1], content_size[:, 1:]  # [B, 1]
     return (centre[None, :, 0] < width) & (centre[None, :, 1] < height) & \

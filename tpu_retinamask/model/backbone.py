@@ -48,54 +48,81 @@ def make_normalization(kind: str, name: str, epsilon: float = 1e-5) -> keras.Lay
 class ResNet(keras.Layer):
     """ResNet with bottleneck blocks, stride 2 in the first 1x1 of a stage (arXiv 1512.03385)."""
 
-    def __init__(self, blocks, *, normalization: str = "frozen", conv1_padding: str = "explicit", **kwargs):
+    def __init__(self, blocks, *, normalization: str = "frozen", conv1_padding: str = "explicit",
+                 pool_padding: str = "same", epsilon: float = 1e-5, **kwargs):
         """Create the layers.
 
         Args:
           blocks: residual blocks of the four stages.
           normalization: see `make_backbone`.
-          conv1_padding: "explicit", three zeros on each side (keras-resnet 0.1), or "same" (0.2); the
+          conv1_padding: "explicit", three zeros on each side (keras-resnet 0.1, keras.applications), or "same"
+            (keras-resnet 0.2); the two differ for even sides only.
+          pool_padding: "same" (keras-resnet), or "explicit", one zero on each side (keras.applications); the
             two differ for even sides only.
+          epsilon: of the normalisation; keras.applications has 1.001e-5.
+
+        Raises:
+          ValueError: a padding is neither of these.
         """
         super().__init__(**kwargs)
-        padding = "same" if conv1_padding == "same" else "valid"
-        self._pad = None if conv1_padding == "same" else keras.layers.ZeroPadding2D(3)
-        self.conv1 = keras.layers.Conv2D(64, 7, 2, padding, use_bias=False, name="conv1")
-        self.bn1 = make_normalization(normalization, "bn_conv1")
-        self.pool = keras.layers.MaxPooling2D(3, 2, "same")
+        for option, padding in (("conv1_padding", conv1_padding), ("pool_padding", pool_padding)):
+            if padding not in ("explicit", "same"):
+                raise ValueError(f"ResNet: {option} {padding!r} is neither 'explicit' nor 'same'")
+        self.conv1_padding, self.pool_padding, self.epsilon = conv1_padding, pool_padding, epsilon
+        self.conv1 = keras.layers.Conv2D(64, 7, 2, "valid" if conv1_padding == "explicit" else "same",
+                                         use_bias=False, name="conv1")
+        self.bn1 = make_normalization(normalization, "bn_conv1", epsilon)
+        # The pooled values are positive, so zeros around them change nothing but the places of the windows.
+        self.pool = keras.layers.MaxPooling2D(3, 2, "valid" if pool_padding == "explicit" else "same")
         self.stages = []
-        for stage, count in enumerate(blocks, start=2):
-            # keras-resnet letters the blocks of ResNet-50 and counts those of C3, C4 in deeper ones (res4b1).
-            numbered = sum(blocks) > 16 and stage in (3, 4)
-            names = ["a"] + [f"b{i}" if numbered else chr(ord("a") + i) for i in range(1, count)]
+        for stage in range(2, 2 + len(blocks)):
             self.stages.append([
-                BottleneckBlock(64 * 2 ** (stage - 2), 2 if name == "a" and stage > 2 else 1, f"{stage}{name}",
-                                project=name == "a", normalization=normalization) for name in names])
+                BottleneckBlock(64 * 2 ** (stage - 2), 2 if index == 0 and stage > 2 else 1, suffix,
+                                project=index == 0, normalization=normalization, epsilon=epsilon)
+                for index, suffix in enumerate(block_suffixes(blocks, stage))])
 
     def call(self, images, training=False):
         """Return (C3, C4, C5) of normalised images [B, H, W, 3]."""
-        x = images if self._pad is None else self._pad(images)
-        x = tf.nn.relu(self.bn1(self.conv1(x), training=training))  # [B, H/2, W/2, 64]
-        x = self.pool(x)  # [B, H/4, W/4, 64]
-        outputs = []
+        return self.stage_outputs(images, training)[2:]
+
+    def stage_outputs(self, images, training=False):
+        """Return (C1, ..., C5) of normalised images [B, H, W, 3]; C1 is the first convolution's, before pooling."""
+        x = _pad(images, 3) if self.conv1_padding == "explicit" else images
+        outputs = [tf.nn.relu(self.bn1(self.conv1(x), training=training))]  # [B, H/2, W/2, 64]
+        x = self.pool(_pad(outputs[0], 1) if self.pool_padding == "explicit" else outputs[0])  # [B, H/4, W/4, 64]
         for stage in self.stages:
             for block in stage:
                 x = block(x, training=training)
             outputs.append(x)  # C2 [B, H/4, W/4, 256] ... C5 [B, H/32, W/32, 2048]
-        return tuple(outputs[1:])
+        return tuple(outputs)
+
+
+def block_suffixes(blocks, stage: int) -> list:
+    """Return what keras-resnet calls the blocks of a stage (2 to 5), given the numbers of blocks of all four.
+
+    It letters the blocks of ResNet-50 (4a, 4b, 4c) and counts those of C3 and C4 in deeper networks (4a, 4b1, 4b2).
+    """
+    numbered = sum(blocks) > 16 and stage in (3, 4)
+    return [f"{stage}a"] + [f"{stage}b{i}" if numbered else f"{stage}{chr(ord('a') + i)}"
+                            for i in range(1, blocks[stage - 2])]
+
+
+def _pad(x, margin: int):
+    return tf.pad(x, [[0, 0], [margin, margin], [margin, margin], [0, 0]])
 
 
 class BottleneckBlock(keras.Layer):
     """1x1, 3x3, 1x1 convolutions beside a shortcut."""
 
-    def __init__(self, filters: int, stride: int, suffix: str, *, project: bool, normalization: str):
+    def __init__(self, filters: int, stride: int, suffix: str, *, project: bool, normalization: str,
+                 epsilon: float = 1e-5):
         """Create the layers; `suffix` is the stage and block letter of their names, as in "2a"."""
         super().__init__(name=f"res{suffix}")
 
         def conv_and_norm(branch, channels, size, step):
             conv = keras.layers.Conv2D(channels, size, step, "same", use_bias=False, name=f"res{suffix}_{branch}",
                                        kernel_initializer="he_normal")
-            return conv, make_normalization(normalization, f"bn{suffix}_{branch}")
+            return conv, make_normalization(normalization, f"bn{suffix}_{branch}", epsilon)
 
         self.reduce = conv_and_norm("branch2a", filters, 1, stride)
         self.spatial = conv_and_norm("branch2b", filters, 3, 1)

@@ -27,6 +27,12 @@ class Criterion:
       smooth_l1_beta: where the box loss turns from square to line, 1 / sigma**2.
       mask_rois: R, regions an image whose masks are trained.
       mask_rois_from_detections: ground-truth boxes are joined by this many detections; 0: none.
+      mask_rois_from_truth: whether the ground-truth boxes themselves are regions; keras-maskrcnn has
+        detections alone, and no mask loss until these are good.
+      proposal_filter: how the detections that become regions are chosen; None: as the paper does, 1000 a
+        level, suppression at 0.4.
+      mask_targets: "aligned", the mask at the cells of the region, rounded to 0 or 1; "crop_and_resize",
+        interpolated and not rounded (keras-maskrcnn); see `ops.masks`.
       class_weight: weight of the class loss in the sum.
       box_weight: weight of the box loss.
       mask_weight: weight of the mask loss.
@@ -41,6 +47,9 @@ class Criterion:
     smooth_l1_beta: float = 1 / 9
     mask_rois: int = 100
     mask_rois_from_detections: int = 100
+    mask_rois_from_truth: bool = True
+    proposal_filter: DetectionFilter | None = None
+    mask_targets: str = "aligned"
     class_weight: float = 1.0
     box_weight: float = 1.0
     mask_weight: float = 1.0
@@ -64,10 +73,10 @@ class Criterion:
         """Return the regions whose masks are trained; no gradient flows back through the choice."""
         boxes = None
         if self.mask_rois_from_detections:
-            # The paper's proposals in training: 1000 a level, suppression at 0.4.
-            proposals = DetectionFilter(max_detections=self.mask_rois_from_detections, nms_iou=0.4)
+            proposals = dataclasses.replace(self.proposal_filter or DetectionFilter(nms_iou=0.4),
+                                            max_detections=self.mask_rois_from_detections)
             boxes = proposals(outputs, anchors, box_coder, tuple(batch.image.shape[1:3])).boxes
-        return select_mask_rois(batch, boxes, num_rois=self.mask_rois)
+        return select_mask_rois(batch, boxes, num_rois=self.mask_rois, from_truth=self.mask_rois_from_truth)
 
     def anchor_losses(self, outputs: RawOutputs, targets: Targets, num_positive, batch_size):
         """Return class loss and box loss, float32 scalars.
@@ -101,5 +110,6 @@ class Criterion:
           batch: Batch.
           batch_size: images of the global batch.
         """
-        targets = tf.stop_gradient(crop_masks(batch.masks, batch.boxes, rois.boxes, rois.matched, logits.shape[-1]))
-        return tf.reduce_sum(mask_loss(logits, targets, rois.valid)) / float(batch_size)
+        targets = crop_masks(batch.masks, batch.boxes, rois.boxes, rois.matched, logits.shape[-1],
+                             binary=self.mask_targets == "aligned", semantics=self.mask_targets)
+        return tf.reduce_sum(mask_loss(logits, tf.stop_gradient(targets), rois.valid)) / float(batch_size)

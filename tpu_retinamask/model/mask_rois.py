@@ -8,7 +8,7 @@ from tpu_retinamask.structures import Batch, MaskRois
 
 
 def select_mask_rois(batch: Batch, detection_boxes: tf.Tensor | None, *, num_rois: int = 100,
-                     min_iou: float = 0.5) -> MaskRois:
+                     min_iou: float = 0.5, from_truth: bool = True) -> MaskRois:
     """Keep a fixed number of regions an image, matched ones first.
 
     Ground-truth boxes join the detections, so that masks learn from the first step, when no detection
@@ -20,13 +20,19 @@ def select_mask_rois(batch: Batch, detection_boxes: tf.Tensor | None, *, num_roi
       detection_boxes: [B, K, 4] float32, -1 where padded; None: ground truth alone.
       num_rois: R.
       min_iou: a region counts if its IoU with a valid box is at least this.
+      from_truth: False: the boxes are no regions themselves (keras-maskrcnn).
 
     Returns:
       MaskRois, without gradient. A region whose matched box has no mask is not valid.
+
+    Raises:
+      ValueError: neither detections nor the boxes are to be regions.
     """
+    if detection_boxes is None and not from_truth:
+        raise ValueError("select_mask_rois: without detections the ground-truth boxes must be the regions")
     boxes, is_real = batch.boxes, batch.classes >= 0  # [B, M, 4], [B, M]
     is_truth = tf.ones_like(is_real)
-    rois, roi_valid = boxes, is_real
+    rois, roi_valid = boxes, is_real & from_truth
     if detection_boxes is not None:
         found = detection_boxes[:, :, 2] >= 0.0  # padding is -1
         rois = tf.concat([boxes, detection_boxes], axis=1)  # [B, M + K, 4]

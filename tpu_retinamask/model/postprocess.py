@@ -17,7 +17,7 @@ class DetectionFilter:
 
     Args:
       score_threshold: only scores above it count.
-      nms_iou: detections of one class with a larger IoU suppress each other.
+      nms_iou: detections of one class with a larger IoU suppress each other; None: nothing is suppressed.
       max_detections: K, kept an image.
       top_k_per_level: candidates taken from each pyramid level before suppression.
       class_specific: suppress within each class; False: one class an anchor, its best, and all meet.
@@ -25,7 +25,7 @@ class DetectionFilter:
     """
 
     score_threshold: float = 0.05
-    nms_iou: float = 0.5
+    nms_iou: float | None = 0.5
     max_detections: int = 100
     top_k_per_level: int = 1000
     class_specific: bool = True
@@ -44,19 +44,46 @@ class DetectionFilter:
           Detections with masks of shape [B, K, 0, 0]. `cut` counts candidates above the threshold that
           `top_k_per_level` left out.
         """
-        levels = zip(outputs.class_logits, outputs.box_deltas, anchors)
-        candidates = [self._level_candidates(*level, box_coder) for level in levels]
-        boxes, scores, classes, cut = (list(part) for part in zip(*candidates))
-        scores, boxes, classes = tf.concat(scores, 1), tf.concat(boxes, 1), tf.concat(classes, 1)  # [B, k, ...]
-        limits = tf.constant([side - self.clip_margin for side in image_size], tf.float32)
-        boxes = clip_boxes(boxes, limits)
-        scores, order = tf.math.top_k(scores, scores.shape[1])  # sorts
-        boxes, classes = tf.gather(boxes, order, batch_dims=1), tf.gather(classes, order, batch_dims=1)
-        keep = nms(boxes, scores > self.score_threshold, self.nms_iou, classes if self.class_specific else None)
-        return self._best(boxes, scores, classes, keep, tf.add_n(cut))
+        return self.with_anchors(outputs, anchors, box_coder, image_size)[0]
 
-    def _level_candidates(self, logits, deltas, anchors, box_coder):
-        scores = tf.sigmoid(tf.stop_gradient(logits))  # [B, n, C]
+    def with_anchors(self, outputs: RawOutputs, anchors, box_coder, image_size):
+        """Select detections and say which anchor each comes from.
+
+        Args:
+          outputs: as of `__call__`, like the other arguments.
+          anchors: one [n, 4] array a level.
+          box_coder: of the model.
+          image_size: (H, W) of the canvas.
+
+        Returns:
+          (Detections, anchor): anchor [B, K] int32 counts over all levels, -1 where padded.
+        """
+        limits = tf.constant([side - self.clip_margin for side in image_size], tf.float32)
+        candidates, start = [], 0
+        for logits, deltas, level in zip(outputs.class_logits, outputs.box_deltas, anchors):
+            scores, anchor, classes, cut = self._candidates(tf.sigmoid(tf.stop_gradient(logits)))
+            deltas = tf.gather(tf.stop_gradient(deltas), anchor, batch_dims=1)  # [B, k, 4]
+            boxes = clip_boxes(box_coder.decode(deltas, tf.gather(tf.constant(level), anchor)), limits)
+            candidates.append((boxes, scores, classes, anchor + start, cut))
+            start += level.shape[0]
+        boxes, scores, classes, anchor, cut = (list(part) for part in zip(*candidates))
+        return self._suppress(*(tf.concat(part, 1) for part in (boxes, scores, classes, anchor)), tf.add_n(cut))
+
+    def from_boxes(self, boxes, scores):
+        """Select detections among boxes that are decoded and clipped already.
+
+        Args:
+          boxes: [B, N, 4] float32 pixels.
+          scores: [B, N, C] float32 probabilities.
+
+        Returns:
+          (Detections, row): row [B, K] int32 of `boxes`, -1 where padded; `top_k_per_level` holds for all N.
+        """
+        scores, row, classes, cut = self._candidates(tf.stop_gradient(scores))
+        boxes = tf.gather(tf.stop_gradient(boxes), row, batch_dims=1)
+        return self._suppress(boxes, scores, classes, row, cut)
+
+    def _candidates(self, scores):
         if not self.class_specific:
             best_class = tf.argmax(scores, axis=2, output_type=tf.int32)
             scores = tf.reduce_max(scores, axis=2, keepdims=True)  # [B, n, 1]
@@ -65,24 +92,29 @@ class DetectionFilter:
         if not self.class_specific:
             classes = tf.gather(best_class, anchor, batch_dims=1)
         kept = tf.reduce_sum(tf.cast(scores > self.score_threshold, tf.int32), axis=1)
-        deltas = tf.gather(tf.stop_gradient(deltas), anchor, batch_dims=1)  # [B, k, 4]
-        boxes = box_coder.decode(deltas, tf.gather(tf.constant(anchors), anchor))
-        return boxes, scores, classes, above - kept
+        return scores, anchor, classes, above - kept
 
-    def _best(self, boxes, scores, classes, keep, cut):
+    def _suppress(self, boxes, scores, classes, anchor, cut):
+        scores, order = tf.math.top_k(scores, scores.shape[1])  # sorts
+        boxes, classes, anchor = (tf.gather(part, order, batch_dims=1) for part in (boxes, classes, anchor))
+        keep = scores > self.score_threshold
+        if self.nms_iou is not None:
+            keep = nms(boxes, keep, self.nms_iou, classes if self.class_specific else None)
         count = self.max_detections
         missing = max(0, count - scores.shape[1])  # tiny canvases have fewer anchors than K
         scores = tf.pad(select(keep, scores, -1.0), [[0, 0], [0, missing]], constant_values=-1.0)
-        boxes, classes = tf.pad(boxes, [[0, 0], [0, missing], [0, 0]]), tf.pad(classes, [[0, 0], [0, missing]])
+        boxes = tf.pad(boxes, [[0, 0], [0, missing], [0, 0]])
+        classes, anchor = (tf.pad(part, [[0, 0], [0, missing]]) for part in (classes, anchor))
         scores, index = tf.math.top_k(scores, count)  # [B, K]
         valid = scores >= 0.0
         boxes = pad_invalid(tf.gather(boxes, index, batch_dims=1), valid)
-        classes = select(valid, tf.gather(classes, index, batch_dims=1), -1)
+        classes, anchor = (select(valid, tf.gather(part, index, batch_dims=1), -1) for part in (classes, anchor))
         empty = tf.zeros([tf.shape(scores)[0], count, 0, 0])
-        return Detections(boxes, select(valid, scores, -1.0), classes, empty, cut)
+        return Detections(boxes, select(valid, scores, -1.0), classes, empty, cut), anchor
 
 
-def detect(model, detection_filter: DetectionFilter, images, content_size, *, max_masks: int | None = None) -> Detections:
+def detect(model, detection_filter: DetectionFilter, images, content_size, *,
+           max_masks: int | None = None) -> Detections:
     """Find the objects of a batch of images, masks and all.
 
     Args:

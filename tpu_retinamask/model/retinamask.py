@@ -45,6 +45,7 @@ class RetinaMask(keras.Model):
         roi_semantics: str = "aligned",
         roi_sampling_ratio: int = 2,
         roi_implementation: str = "gather",
+        stop_mask_gradient: bool = False,
         dtype="float32",
     ):
         """Create the network.
@@ -73,6 +74,8 @@ class RetinaMask(keras.Model):
           roi_semantics: "aligned" or "crop_and_resize"; see `ops.roi_align`.
           roi_sampling_ratio: samples a bin and axis of "aligned".
           roi_implementation: "gather" or "matmul"; same numbers, another speed.
+          stop_mask_gradient: the mask loss trains the mask head alone, not the features it samples
+            (keras-maskrcnn).
           dtype: "float32" or "mixed_bfloat16" (float32 weights, bfloat16 convolutions).
         """
         super().__init__(name="retinamask")
@@ -94,6 +97,7 @@ class RetinaMask(keras.Model):
         self.compute_type = tf.as_dtype(policy.compute_dtype)
         self.roi_size = roi_size
         self.roi_levels = roi_levels
+        self.stop_mask_gradient = stop_mask_gradient
         self.roi_options = dict(output_size=roi_size, semantics=roi_semantics, sampling_ratio=roi_sampling_ratio,
                                 implementation=roi_implementation)
 
@@ -140,7 +144,10 @@ class RetinaMask(keras.Model):
         Returns:
           float32 [B, K, 2P, 2P], or [B, K, 2P, 2P, C] without classes.
         """
-        rois = multilevel_roi_align(features[:self.roi_levels], boxes, image_size, **self.roi_options)
+        features = features[:self.roi_levels]
+        if self.stop_mask_gradient:
+            features = [tf.stop_gradient(level) for level in features]
+        rois = multilevel_roi_align(features, boxes, image_size, **self.roi_options)
         return self.mask_head(rois, classes)  # rois [B, K, P, P, F]
 
 
