@@ -1,0 +1,37 @@
+"""Two replicas on an image each do what one device does on both."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = pathlib.Path(__file__).with_name("two_replicas.py")
+
+
+@pytest.fixture(scope="module", params=["frozen", "batch"])
+def comparison(request):
+    """What `two_replicas.py` printed."""
+    done = subprocess.run([sys.executable, str(SCRIPT), request.param], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_each_replica_reports_the_metrics_of_the_whole_batch(comparison):
+    for whole, replicas in zip(comparison["whole"], comparison["per_replica"]):
+        assert whole["gradient_norm"] > 4 * 0.5  # each replica's own share would be clipped too
+        for metrics in replicas:
+            # The sums are divided otherwise: float32 rounding through 30 layers, 1e-6 seen.
+            assert metrics == pytest.approx(whole, rel=2e-5)
+
+
+def test_weights_slots_and_statistics_equal_those_of_one_device(comparison):
+    assert comparison["compared"] > 250
+    # Relative to each tensor's largest element; the reasons are those of test_step_xla.
+    worst = max(comparison["differences"], key=comparison["differences"].get)
+    assert comparison["differences"][worst] < 3e-4, worst
+
+
+def test_replicas_stay_identical_to_the_bit(comparison):
+    assert {name for name, value in comparison["spread"].items() if value} == set()
