@@ -74,8 +74,13 @@ def multilevel_roi_align(features, boxes: tf.Tensor, image_size, *, min_level: i
         grid_x = _aligned_grid(boxes[..., 0], boxes[..., 2], stride, extent[..., 1], output_size * samples)
     else:
         samples = 1
-        grid_y = _cropped_grid(boxes[..., 1], boxes[..., 3], float(image_size[0]), extent[..., 0], output_size)
-        grid_x = _cropped_grid(boxes[..., 0], boxes[..., 2], float(image_size[1]), extent[..., 1], output_size)
+        # Gathered, not constant: XLA divides by a constant through its rounded reciprocal, and the last
+        # sample of a box as large as the image would fall outside the level.
+        divisors = [float(image_size[0]), float(image_size[1]), output_size - 1.0]
+        divisors = tf.gather(tf.constant([divisors] * len(features)), level)  # [B, K, 3]
+        high, wide, steps = tf.unstack(divisors, axis=-1)
+        grid_y = _cropped_grid(boxes[..., 1], boxes[..., 3], high, extent[..., 0], steps, output_size)
+        grid_x = _cropped_grid(boxes[..., 0], boxes[..., 2], wide, extent[..., 1], steps, output_size)
     sample = _gather if implementation == "gather" else _matmul
     return sample(features, cells, level, grid_y, grid_x, extent, samples)
 
@@ -87,12 +92,12 @@ def _aligned_grid(low, high, stride, cells, count):
     return tf.minimum(tf.maximum(grid, 0.0), cells[..., None] - 1.0)
 
 
-def _cropped_grid(low, high, side, cells, count):
+def _cropped_grid(low, high, side, cells, steps, count):
     # The order of the operations is the original's, so that a sample on the border falls on its side.
     last = tf.maximum(cells - 1.0, 1.0)
     low = (low / side * cells) / last
     high = (high / side * cells - 1.0) / last
-    step = (high - low) * last / (count - 1)
+    step = (high - low) * last / steps
     return low[..., None] * last[..., None] + tf.range(count, dtype=tf.float32) * step[..., None]
 
 

@@ -21,7 +21,7 @@ def test_counts_at_876x1876():
 def test_hand_worked_cell():
     # Cell row 1, column 2 of P3: centre x = 2.5 * 8 = 20, y = 1.5 * 8 = 12.
     level = AnchorGrid().anchors((64, 64))[0]
-    cell = level[(1 * 8 + 2) * 9:][:9]
+    cell = level[(1 * 8 + 2) * 9 :][:9]
     # Ratio 1, scale 1 (fourth anchor): 32 x 32.
     np.testing.assert_allclose(cell[3], [4, -4, 36, 28], atol=1e-5)
     # Ratio 0.5, scale 1 (first): w = sqrt(1024 / .5) = 45.2548, h = 22.6274.
@@ -45,8 +45,9 @@ def test_own_levels_sizes_and_ratios():
 
 def test_a_grid_of_a_larger_image_holds_the_smaller_one():
     small, large = AnchorGrid().anchors((64, 96)), AnchorGrid().anchors((128, 160))
-    for a, b, (h, w), (_, w2) in zip(small, large, AnchorGrid().level_shapes((64, 96)),
-                                     AnchorGrid().level_shapes((128, 160))):
+    for a, b, (h, w), (_, w2) in zip(
+        small, large, AnchorGrid().level_shapes((64, 96)), AnchorGrid().level_shapes((128, 160))
+    ):
         np.testing.assert_array_equal(a.reshape(h, w, 9, 4), b.reshape(-1, w2, 9, 4)[:h, :w])
 
 

@@ -6,7 +6,13 @@ import tensorflow as tf
 from reference import box_reference
 
 from tpu_retinamask.ops.boxes import (
-    CenterBoxCoder, CornerBoxCoder, box_area, clip_boxes, pad_invalid, pairwise_iou)
+    CenterBoxCoder,
+    CornerBoxCoder,
+    box_area,
+    clip_boxes,
+    pad_invalid,
+    pairwise_iou,
+)
 
 
 def _random_boxes(rng, *shape, low=0.0, high=200.0, smallest=1.0):
@@ -70,35 +76,51 @@ def test_clip_by_one_limit_and_by_a_limit_an_image():
 
 def test_corner_coder_known_values():
     # Anchor 20 wide, 10 high; corners moved by 2, -1, 4, 2 pixels; divided by sides, then by 0.2.
-    deltas = CornerBoxCoder().encode(tf.constant([[12.0, 19.0, 34.0, 32.0]]), tf.constant([[10.0, 20.0, 30.0, 30.0]]))
+    deltas = CornerBoxCoder().encode(
+        tf.constant([[12.0, 19.0, 34.0, 32.0]]), tf.constant([[10.0, 20.0, 30.0, 30.0]])
+    )
     np.testing.assert_allclose(deltas[0], [0.5, -0.5, 1.0, 1.0], rtol=1e-6)
 
 
 def test_center_coder_known_values():
     # Centre moved by (5, 0) of an anchor 20 x 10, twice as wide, half as high.
-    deltas = CenterBoxCoder().encode(tf.constant([[5.0, 22.5, 45.0, 27.5]]), tf.constant([[10.0, 20.0, 30.0, 30.0]]))
+    deltas = CenterBoxCoder().encode(
+        tf.constant([[5.0, 22.5, 45.0, 27.5]]), tf.constant([[10.0, 20.0, 30.0, 30.0]])
+    )
     np.testing.assert_allclose(deltas[0], [2.5, 0, 5 * np.log(2), -5 * np.log(2)], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("coder, reference, options", [
-    (CornerBoxCoder(), box_reference.corner_deltas, {}),
-    (CornerBoxCoder(mean=0.1, std=0.5), box_reference.corner_deltas, dict(mean=0.1, std=0.5)),
-    (CenterBoxCoder(), box_reference.center_deltas, {}),
-    (CenterBoxCoder((1.0, 2.0, 3.0, 4.0)), box_reference.center_deltas, dict(weights=(1.0, 2.0, 3.0, 4.0))),
-], ids=["corner", "corner-scaled", "center", "center-weights"])
+@pytest.mark.parametrize(
+    "coder, reference, options",
+    [
+        (CornerBoxCoder(), box_reference.corner_deltas, {}),
+        (CornerBoxCoder(mean=0.1, std=0.5), box_reference.corner_deltas, dict(mean=0.1, std=0.5)),
+        (CenterBoxCoder(), box_reference.center_deltas, {}),
+        (
+            CenterBoxCoder((1.0, 2.0, 3.0, 4.0)),
+            box_reference.center_deltas,
+            dict(weights=(1.0, 2.0, 3.0, 4.0)),
+        ),
+    ],
+    ids=["corner", "corner-scaled", "center", "center-weights"],
+)
 def test_coders_equal_loops_and_return(coder, reference, options):
     rng = np.random.default_rng(3)
     boxes, anchors = _random_boxes(rng, 2, 30), _random_boxes(rng, 30, smallest=8)
     deltas = coder.encode(boxes, anchors[None])
-    expected = [[reference([float(v) for v in b], [float(v) for v in a], **options)
-                 for b, a in zip(image, anchors)] for image in boxes]
+    expected = [
+        [reference([float(v) for v in b], [float(v) for v in a], **options) for b, a in zip(image, anchors)]
+        for image in boxes
+    ]
     # Coordinates up to 280 round by 1.5e-5, against anchors of 8 and a factor of at most 10.
     np.testing.assert_allclose(deltas, expected, atol=1e-4, rtol=1e-5)
     np.testing.assert_allclose(coder.decode(deltas, anchors[None]), boxes, atol=1e-3, rtol=0)
 
 
 def test_corner_decode_equals_reference():
-    box = CornerBoxCoder().decode(tf.constant([[1.0, -2.0, 3.0, 0.5]]), tf.constant([[10.0, 20.0, 30.0, 30.0]]))
+    box = CornerBoxCoder().decode(
+        tf.constant([[1.0, -2.0, 3.0, 0.5]]), tf.constant([[10.0, 20.0, 30.0, 30.0]])
+    )
     np.testing.assert_allclose(box[0], box_reference.corner_box([1, -2, 3, 0.5], [10, 20, 30, 30]), rtol=1e-6)
     np.testing.assert_allclose(box[0], [14, 16, 42, 31], rtol=1e-6)
 

@@ -9,11 +9,14 @@ from tpu_retinamask.ops.images import MODES, normalize_images
 _PIXEL = np.array([[[[10, 20, 30]]]], np.uint8)  # red 10, green 20, blue 30
 
 
-@pytest.mark.parametrize("mode, expected", [
-    ("caffe", [30 - 103.939, 20 - 116.779, 10 - 123.68]),
-    ("tf", [10 / 127.5 - 1, 20 / 127.5 - 1, 30 / 127.5 - 1]),
-    ("torch", [(10 / 255 - 0.485) / 0.229, (20 / 255 - 0.456) / 0.224, (30 / 255 - 0.406) / 0.225]),
-])
+@pytest.mark.parametrize(
+    "mode, expected",
+    [
+        ("caffe", [30 - 103.939, 20 - 116.779, 10 - 123.68]),
+        ("tf", [10 / 127.5 - 1, 20 / 127.5 - 1, 30 / 127.5 - 1]),
+        ("torch", [(10 / 255 - 0.485) / 0.229, (20 / 255 - 0.456) / 0.224, (30 / 255 - 0.406) / 0.225]),
+    ],
+)
 def test_known_pixel(mode, expected):
     np.testing.assert_allclose(normalize_images(_PIXEL, None, mode)[0, 0, 0], expected, rtol=1e-6)
 
@@ -36,7 +39,9 @@ def test_what_lies_in_the_padding_does_not_matter():
     dirty = pixels.copy()
     dirty[:, 2:] = 255
     content = tf.constant([[2, 4]])
-    np.testing.assert_array_equal(normalize_images(pixels, content, "caffe"), normalize_images(dirty, content, "caffe"))
+    np.testing.assert_array_equal(
+        normalize_images(pixels, content, "caffe"), normalize_images(dirty, content, "caffe")
+    )
 
 
 def test_unknown_mode_is_refused_by_name():

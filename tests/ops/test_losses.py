@@ -38,10 +38,15 @@ def test_focal_equals_loops_in_value_and_gradient(alpha, gamma, jit_compile):
     logits = rng.normal(0, 3, (40, 5)).astype(np.float32)
     labels = rng.choice([BACKGROUND, IGNORED, 0, 1, 2, 3, 4], 40)
     value, gradient = _value_and_gradient(
-        lambda x: sigmoid_focal_loss(x, tf.constant(labels, tf.int32), alpha=alpha, gamma=gamma), logits, jit_compile)
+        lambda x: sigmoid_focal_loss(x, tf.constant(labels, tf.int32), alpha=alpha, gamma=gamma),
+        logits,
+        jit_compile,
+    )
     # 200 float32 terms.
     assert float(value) == pytest.approx(loss_reference.focal(logits, labels, alpha, gamma), rel=1e-5)
-    np.testing.assert_allclose(gradient, loss_reference.focal_gradient(logits, labels, alpha, gamma), atol=2e-6)
+    np.testing.assert_allclose(
+        gradient, loss_reference.focal_gradient(logits, labels, alpha, gamma), atol=2e-6
+    )
 
 
 def test_focal_without_focus_is_weighted_cross_entropy():
@@ -65,9 +70,13 @@ def test_focal_of_huge_logits():
 
 def test_focal_of_levels_adds_up():
     rng = np.random.default_rng(2)
-    logits, labels = tf.constant(rng.normal(size=(2, 50, 3)), tf.float32), rng.integers(-2, 3, (2, 50)).astype(np.int32)
+    logits = tf.constant(rng.normal(size=(2, 50, 3)), tf.float32)
+    labels = rng.integers(-2, 3, (2, 50)).astype(np.int32)
     whole = sigmoid_focal_loss(logits, tf.constant(labels))
-    parts = [sigmoid_focal_loss(logits[:, i:j], tf.constant(labels[:, i:j])) for i, j in ((0, 30), (30, 45), (45, 50))]
+    parts = [
+        sigmoid_focal_loss(logits[:, i:j], tf.constant(labels[:, i:j]))
+        for i, j in ((0, 30), (30, 45), (45, 50))
+    ]
     np.testing.assert_allclose(tf.add_n(parts), whole, rtol=1e-6)
 
 
@@ -89,29 +98,36 @@ def test_smooth_l1_by_hand():
 @pytest.mark.parametrize("sigma", [1.0, 3.0])
 def test_smooth_l1_equals_loops(sigma, jit_compile):
     rng = np.random.default_rng(3)
-    predicted, target = rng.normal(0, 0.3, (30, 4)).astype(np.float32), rng.normal(0, 0.3, (30, 4)).astype(np.float32)
+    predicted, target = rng.normal(0, 0.3, (2, 30, 4)).astype(np.float32)
     positive = rng.random(30) < 0.5
     value, gradient = _value_and_gradient(
-        lambda x: smooth_l1_loss(x, target, tf.constant(positive), beta=1 / sigma ** 2), predicted, jit_compile)
-    assert float(value) == pytest.approx(loss_reference.smooth_l1(predicted, target, positive, sigma), rel=1e-5)
-    expected = np.clip((predicted - target) * sigma ** 2, -1, 1) * positive[:, None]
+        lambda x: smooth_l1_loss(x, target, tf.constant(positive), beta=1 / sigma**2), predicted, jit_compile
+    )
+    assert float(value) == pytest.approx(
+        loss_reference.smooth_l1(predicted, target, positive, sigma), rel=1e-5
+    )
+    expected = np.clip((predicted - target) * sigma**2, -1, 1) * positive[:, None]
     np.testing.assert_allclose(gradient, expected, atol=1e-5)
 
 
 def test_smooth_l1_with_beta_zero_is_l1():
     value, gradient = _value_and_gradient(
-        lambda x: smooth_l1_loss(x, tf.zeros([1, 4]), tf.constant([True]), beta=0.0), [[0.0, -2.0, 1e-3, 1e4]])
+        lambda x: smooth_l1_loss(x, tf.zeros([1, 4]), tf.constant([True]), beta=0.0), [[0.0, -2.0, 1e-3, 1e4]]
+    )
     assert float(value) == pytest.approx(10002.001, rel=1e-6)
     np.testing.assert_array_equal(gradient, [[0, -1, 1, 1]])
 
 
 def test_smooth_l1_of_huge_distances_and_of_no_positives():
     value, gradient = _value_and_gradient(
-        lambda x: smooth_l1_loss(x, tf.zeros([2, 4]), tf.constant([True, False])), [[1e4, -1e4, 0, 0], [1e30] * 4])
+        lambda x: smooth_l1_loss(x, tf.zeros([2, 4]), tf.constant([True, False])),
+        [[1e4, -1e4, 0, 0], [1e30] * 4],
+    )
     assert float(value) == pytest.approx(2e4 - 1 / 9, rel=1e-6)
     np.testing.assert_array_equal(gradient, [[1, -1, 0, 0], [0] * 4])
     value, gradient = _value_and_gradient(
-        lambda x: smooth_l1_loss(x, tf.zeros([2, 4]), tf.constant([False, False])), [[1.0] * 4] * 2)
+        lambda x: smooth_l1_loss(x, tf.zeros([2, 4]), tf.constant([False, False])), [[1.0] * 4] * 2
+    )
     assert float(value) == 0.0 and not gradient.any()
 
 
@@ -121,7 +137,9 @@ def test_mask_loss_equals_loops(jit_compile):
     logits = rng.normal(0, 3, (3, 4, 6, 6)).astype(np.float32)
     targets = rng.random((3, 4, 6, 6)).astype(np.float32)
     valid = np.array([[True, False, True, True], [False, False, False, True], [False] * 4])
-    value, gradient = _value_and_gradient(lambda x: mask_loss(x, targets, tf.constant(valid)), logits, jit_compile)
+    value, gradient = _value_and_gradient(
+        lambda x: mask_loss(x, targets, tf.constant(valid)), logits, jit_compile
+    )
     expected = [loss_reference.mask_loss(logits[b], targets[b], valid[b]) for b in range(3)]
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     count = np.maximum(1, 36 * valid.sum(axis=1))[:, None, None, None]
@@ -131,7 +149,8 @@ def test_mask_loss_equals_loops(jit_compile):
 
 def test_mask_loss_without_regions_is_exactly_zero():
     value, gradient = _value_and_gradient(
-        lambda x: mask_loss(x, tf.ones([2, 3, 5, 5]), tf.zeros([2, 3], tf.bool)), np.full((2, 3, 5, 5), -1e4))
+        lambda x: mask_loss(x, tf.ones([2, 3, 5, 5]), tf.zeros([2, 3], tf.bool)), np.full((2, 3, 5, 5), -1e4)
+    )
     np.testing.assert_array_equal(value, [0, 0])
     np.testing.assert_array_equal(gradient, np.zeros((2, 3, 5, 5)))
 

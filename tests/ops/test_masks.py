@@ -9,8 +9,14 @@ from tpu_retinamask.ops.masks import crop_masks
 
 
 def _crop(mask, box, roi, size, **options):
-    return crop_masks(tf.constant(mask)[None, None], tf.constant([[box]], tf.float32), tf.constant([[roi]], tf.float32),
-                      tf.zeros([1, 1], tf.int32), size, **options)[0, 0].numpy()
+    return crop_masks(
+        tf.constant(mask)[None, None],
+        tf.constant([[box]], tf.float32),
+        tf.constant([[roi]], tf.float32),
+        tf.zeros([1, 1], tf.int32),
+        size,
+        **options
+    )[0, 0].numpy()
 
 
 def _blob(side, seed=0):
@@ -61,12 +67,18 @@ def test_equals_loops(seed):
     rois = np.take_along_axis(boxes, matched[..., None], 1) + rng.uniform(-6, 6, (2, 5, 4))
     rois[:, 0] = [40, 40, 41, 41]  # one pixel
     rois = rois.astype(np.float32)
-    soft = crop_masks(masks, tf.constant(boxes), tf.constant(rois), tf.constant(matched), 14, binary=False).numpy()
+    soft = crop_masks(
+        masks, tf.constant(boxes), tf.constant(rois), tf.constant(matched), 14, binary=False
+    ).numpy()
     hard = crop_masks(masks, tf.constant(boxes), tf.constant(rois), tf.constant(matched), 14).numpy()
     for b in range(2):
         for k in range(5):
-            expected = mask_reference.crop(masks[b, matched[b, k]], boxes[b, matched[b, k]].astype(np.float64),
-                                           rois[b, k].astype(np.float64), 14)
+            expected = mask_reference.crop(
+                masks[b, matched[b, k]],
+                boxes[b, matched[b, k]].astype(np.float64),
+                rois[b, k].astype(np.float64),
+                14,
+            )
             # A position near 100 rounds by 4e-6 pixels, times at most 20 / 3 cells a pixel.
             np.testing.assert_allclose(soft[b, k], expected, atol=2e-4)
             clear = np.abs(expected - 0.5) > 1e-3

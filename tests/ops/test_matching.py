@@ -14,8 +14,12 @@ _EVERYWHERE = [[1000, 1000]]
 
 def _match(anchors, boxes, classes, content=_EVERYWHERE, **options):
     labels, matched = match_anchors(
-        tf.constant(anchors, tf.float32), tf.constant(boxes, tf.float32)[None], tf.constant(classes)[None],
-        tf.constant(content), **options)
+        tf.constant(anchors, tf.float32),
+        tf.constant(boxes, tf.float32)[None],
+        tf.constant(classes)[None],
+        tf.constant(content),
+        **options
+    )
     return labels[0].numpy().tolist(), matched[0].numpy().tolist()
 
 
@@ -30,14 +34,21 @@ def test_thresholds_are_at_least_half_and_an_open_interval():
 
 def test_own_thresholds():
     anchors = [[0, 0, 10, h] for h in (7.5, 7, 3, 2.5)]
-    labels, _ = _match(anchors, [[0, 0, 10, 10]], [1], positive_iou=0.75, negative_iou=0.25, best_match_iou=None)
+    labels, _ = _match(
+        anchors, [[0, 0, 10, 10]], [1], positive_iou=0.75, negative_iou=0.25, best_match_iou=None
+    )
     assert labels == [1, IGNORED, IGNORED, BACKGROUND]
     with pytest.raises(ValueError, match="negative_iou 0.6 must not exceed positive_iou 0.5"):
         _match(anchors, [[0, 0, 10, 10]], [1], negative_iou=0.6)
 
 
 def test_centre_rule_is_half_open():
-    anchors = [[0, 0, 20, 20], [10, 0, 30, 20], [0, 10, 20, 30], [-30, 0, 10, 20]]  # centres 10,10 20,10 10,20 -10,10
+    anchors = [
+        [0, 0, 20, 20],
+        [10, 0, 30, 20],
+        [0, 10, 20, 30],
+        [-30, 0, 10, 20],
+    ]  # centres 10,10 20,10 10,20 -10,10
     labels, _ = _match(anchors, [[0, 0, 20, 20]], [3], content=[[20, 20]], best_match_iou=None)
     assert labels == [3, IGNORED, IGNORED, IGNORED]
     labels, _ = _match(anchors, [[0, 0, 20, 20]], [3], content=[[21, 21]], best_match_iou=None)
@@ -55,7 +66,9 @@ def test_equal_boxes_go_to_the_first():
 def test_no_boxes_keep_the_centre_rule():
     anchors = [[0, 0, 20, 20], [10, 0, 30, 20]]
     for best_match in (None, 0.0):
-        labels, matched = _match(anchors, [[0, 0, 20, 20]], [-1], content=[[20, 20]], best_match_iou=best_match)
+        labels, matched = _match(
+            anchors, [[0, 0, 20, 20]], [-1], content=[[20, 20]], best_match_iou=best_match
+        )
         assert (labels, matched) == ([BACKGROUND, IGNORED], [0, 0])
 
 
@@ -140,8 +153,9 @@ def test_equals_loops(best_match):
     content = np.array([[96, 128], [80, 100], [96, 64]], np.int32)
     labels, matched = match_anchors(anchors, boxes, classes, content, best_match_iou=best_match)
     for b in range(3):
-        expected, row = matching_reference.match_anchors(anchors, boxes[b], classes[b], content[b],
-                                                         best_match_iou=best_match)
+        expected, row = matching_reference.match_anchors(
+            anchors, boxes[b], classes[b], content[b], best_match_iou=best_match
+        )
         # The loops work in float64, so an IoU within rounding of a threshold or of another may differ.
         assert np.mean(labels[b].numpy() != expected) < 1e-3
         assert np.mean(matched[b].numpy() != row) < 1e-3
@@ -166,7 +180,9 @@ def test_every_box_near_anchors_is_taken_when_compiled():
         taken = set(labels[b].numpy().tolist())
         # A box may lose its anchors only to a box that overlaps the same anchor more.
         for lost in set(range(30)) - taken:
-            assert any(box_reference.iou(boxes[b, lost], boxes[b, other]) > 0 for other in range(30) if other != lost)
+            assert any(
+                box_reference.iou(boxes[b, lost], boxes[b, other]) > 0 for other in range(30) if other != lost
+            )
 
 
 def test_matching_a_batch_equals_matching_singles():
@@ -176,7 +192,9 @@ def test_matching_a_batch_equals_matching_singles():
     boxes, classes = np.stack([s[1] for s in scenes]), np.stack([s[2] for s in scenes])
     labels, matched = match_anchors(anchors, boxes, classes, content)
     for b in range(2):
-        one_label, one_match = match_anchors(anchors, boxes[b:b + 1], classes[b:b + 1], content[b:b + 1])
+        one_label, one_match = match_anchors(
+            anchors, boxes[b : b + 1], classes[b : b + 1], content[b : b + 1]
+        )
         np.testing.assert_array_equal(labels[b], one_label[0])
         np.testing.assert_array_equal(matched[b], one_match[0])
 

@@ -37,7 +37,9 @@ def test_a_chain_keeps_every_second_box(length):
 
 
 def test_threshold_is_exclusive():
-    boxes = tf.constant([[[0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 5]]], tf.float32)  # IoU exactly 1/2, then 1
+    boxes = tf.constant(
+        [[[0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 5]]], tf.float32
+    )  # IoU exactly 1/2, then 1
     assert nms(boxes, tf.ones([1, 3], tf.bool), 0.5)[0].numpy().tolist() == [True, True, False]
     assert nms(boxes, tf.ones([1, 3], tf.bool), 0.49)[0].numpy().tolist() == [True, False, False]
 
@@ -70,7 +72,7 @@ def test_batch_equals_singles_though_the_rounds_are_shared():
     valid[3] = False
     keep = nms(tf.constant(boxes), tf.constant(valid), 0.4, tf.constant(classes))
     for b in range(4):
-        one = nms(boxes[b:b + 1], tf.constant(valid[b:b + 1]), 0.4, classes[b:b + 1])
+        one = nms(boxes[b : b + 1], tf.constant(valid[b : b + 1]), 0.4, classes[b : b + 1])
         np.testing.assert_array_equal(keep[b], one[0])
 
 

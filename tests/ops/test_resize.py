@@ -8,10 +8,19 @@ from reference import conv_reference
 from tpu_retinamask.ops.resize import conv3x3_after_upsample, upsample_nearest
 
 
-@pytest.mark.parametrize("source, size", [
-    ((3, 4), None), ((3, 4), (6, 8)), ((3, 4), (5, 7)), ((3, 4), (6, 7)), ((1, 1), (1, 1)), ((1, 1), (2, 1)),
-    ((3, 5), (11, 17)), ((4, 4), (3, 9)),
-])
+@pytest.mark.parametrize(
+    "source, size",
+    [
+        ((3, 4), None),
+        ((3, 4), (6, 8)),
+        ((3, 4), (5, 7)),
+        ((3, 4), (6, 7)),
+        ((1, 1), (1, 1)),
+        ((1, 1), (2, 1)),
+        ((3, 5), (11, 17)),
+        ((4, 4), (3, 9)),
+    ],
+)
 def test_equals_floor_of_the_position(source, size):
     x = np.random.default_rng(0).normal(size=(2, *source, 3)).astype(np.float32)
     up = upsample_nearest(tf.constant(x), size)
@@ -45,7 +54,8 @@ def test_fused_convolution_equals_upsample_then_convolve(side):
 def test_fused_gradients_equal_those_of_the_two_steps(jit_compile):
     rng = np.random.default_rng(2)
     x = tf.constant(rng.normal(size=(3, 4, 5, 6)), tf.float32)
-    kernel, bias = tf.constant(rng.normal(size=(3, 3, 6, 7)), tf.float32), tf.constant(rng.normal(size=7), tf.float32)
+    kernel = tf.constant(rng.normal(size=(3, 3, 6, 7)), tf.float32)
+    bias = tf.constant(rng.normal(size=7), tf.float32)
     weight = tf.constant(rng.normal(size=(3, 8, 10, 7)), tf.float32)
 
     def two_steps(x, kernel, bias):

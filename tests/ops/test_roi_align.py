@@ -6,20 +6,31 @@ import tensorflow as tf
 from reference import roi_align_reference
 
 from tpu_retinamask.ops.roi_align import (
-    IMPLEMENTATIONS, SEMANTICS, assign_levels, interpolation_matrix, multilevel_roi_align, zero_padding)
+    IMPLEMENTATIONS,
+    SEMANTICS,
+    assign_levels,
+    interpolation_matrix,
+    multilevel_roi_align,
+    zero_padding,
+)
 
 _SIZE = (176, 240)
 # Inside, large, one pixel, tall, past the border, the whole image, no area, padding.
-_BOXES = np.array([
-    [[10.3, 12.7, 61.2, 50.9], [5, 8, 230, 170], [100, 60, 101, 61], [3.5, 2.5, 20, 171]],
-    [[-20, -30, 40, 50], [0, 0, 240, 176], [30, 30, 30, 50], [-1, -1, -1, -1]],
-], np.float32)
+_BOXES = np.array(
+    [
+        [[10.3, 12.7, 61.2, 50.9], [5, 8, 230, 170], [100, 60, 101, 61], [3.5, 2.5, 20, 171]],
+        [[-20, -30, 40, 50], [0, 0, 240, 176], [30, 30, 30, 50], [-1, -1, -1, -1]],
+    ],
+    np.float32,
+)
 
 
 def _pyramid(levels=3, channels=3, seed=0, size=_SIZE):
     rng = np.random.default_rng(seed)
-    return [rng.normal(size=(2, -(-size[0] // 2 ** l), -(-size[1] // 2 ** l), channels)).astype(np.float32)
-            for l in range(3, 3 + levels)]
+    return [
+        rng.normal(size=(2, -(-size[0] // 2**l), -(-size[1] // 2**l), channels)).astype(np.float32)
+        for l in range(3, 3 + levels)
+    ]
 
 
 def _reference(pyramid, boxes, size, semantics, image_size=_SIZE, ratio=2):
@@ -30,7 +41,7 @@ def _reference(pyramid, boxes, size, semantics, image_size=_SIZE, ratio=2):
             level = roi_align_reference.level_of(box, 3, 2 + len(pyramid))
             feature = pyramid[level - 3][b].astype(np.float64)
             if semantics == "aligned":
-                out[b, k] = roi_align_reference.aligned(feature, box, 2 ** level, size, ratio)
+                out[b, k] = roi_align_reference.aligned(feature, box, 2**level, size, ratio)
             else:
                 out[b, k] = roi_align_reference.crop_and_resize(feature, box, image_size, size)
     return out
@@ -40,7 +51,9 @@ def _reference(pyramid, boxes, size, semantics, image_size=_SIZE, ratio=2):
 @pytest.mark.parametrize("levels", [1, 3, 5])
 def test_aligned_equals_loops(implementation, levels):
     pyramid = _pyramid(levels)
-    rois = multilevel_roi_align(pyramid, tf.constant(_BOXES), _SIZE, output_size=7, implementation=implementation)
+    rois = multilevel_roi_align(
+        pyramid, tf.constant(_BOXES), _SIZE, output_size=7, implementation=implementation
+    )
     # Positions up to 30 cells round by 2e-6, times differences of neighbouring values up to 6.
     np.testing.assert_allclose(rois, _reference(pyramid, _BOXES, 7, "aligned"), atol=3e-5)
 
@@ -52,8 +65,14 @@ def test_crop_and_resize_equals_loops(implementation, levels):
     boxes = _BOXES.copy()
     # A sample that falls exactly on the border is decided by rounding: move the whole-image box inside.
     boxes[1, 1] = [0.5, 0.5, 239.5, 175.5]
-    rois = multilevel_roi_align(pyramid, tf.constant(boxes), _SIZE, output_size=14, semantics="crop_and_resize",
-                                implementation=implementation)
+    rois = multilevel_roi_align(
+        pyramid,
+        tf.constant(boxes),
+        _SIZE,
+        output_size=14,
+        semantics="crop_and_resize",
+        implementation=implementation,
+    )
     np.testing.assert_allclose(rois, _reference(pyramid, boxes, 14, "crop_and_resize"), atol=3e-5)
 
 
@@ -61,8 +80,14 @@ def test_crop_and_resize_equals_loops(implementation, levels):
 def test_sampling_ratios(ratio):
     pyramid = _pyramid(2, seed=2)
     for implementation in IMPLEMENTATIONS:
-        rois = multilevel_roi_align(pyramid, tf.constant(_BOXES), _SIZE, output_size=5, sampling_ratio=ratio,
-                                    implementation=implementation)
+        rois = multilevel_roi_align(
+            pyramid,
+            tf.constant(_BOXES),
+            _SIZE,
+            output_size=5,
+            sampling_ratio=ratio,
+            implementation=implementation,
+        )
         np.testing.assert_allclose(rois, _reference(pyramid, _BOXES, 5, "aligned", ratio=ratio), atol=3e-5)
 
 
@@ -77,8 +102,13 @@ def test_hand_worked_aligned_box():
 def test_hand_worked_crop_and_resize():
     # The same box in the original's semantics: samples at linspace(8 * 6 / 48, 24 * 6 / 48 - 1, 2) = 1, 2.
     feature = np.tile(np.arange(6, dtype=np.float32)[None, None, :, None], (1, 4, 1, 1))
-    rois = multilevel_roi_align([feature], tf.constant([[[8.0, 8, 24, 24], [24, 8, 64, 24]]]), (32, 48),
-                                output_size=2, semantics="crop_and_resize")
+    rois = multilevel_roi_align(
+        [feature],
+        tf.constant([[[8.0, 8, 24, 24], [24, 8, 64, 24]]]),
+        (32, 48),
+        output_size=2,
+        semantics="crop_and_resize",
+    )
     np.testing.assert_allclose(rois[0, 0, :, :, 0], [[1, 2], [1, 2]], atol=1e-6)
     # The second box ends at 8 cells - 1 = 7, outside the level: zero there.
     np.testing.assert_allclose(rois[0, 1, :, :, 0], [[3, 0], [3, 0]], atol=1e-6)
@@ -99,8 +129,12 @@ def test_halving_image_and_box_changes_nothing():
     half = multilevel_roi_align([level], tf.constant(box / 2), (88, 120), output_size=7, min_level=3)
     full = multilevel_roi_align([level], tf.constant(box), (176, 240), output_size=7, min_level=4)
     np.testing.assert_array_equal(half, full)  # powers of two do not round
-    half = multilevel_roi_align([level], tf.constant(box / 2), (88, 120), output_size=7, semantics="crop_and_resize")
-    full = multilevel_roi_align([level], tf.constant(box), (176, 240), output_size=7, semantics="crop_and_resize")
+    half = multilevel_roi_align(
+        [level], tf.constant(box / 2), (88, 120), output_size=7, semantics="crop_and_resize"
+    )
+    full = multilevel_roi_align(
+        [level], tf.constant(box), (176, 240), output_size=7, semantics="crop_and_resize"
+    )
     np.testing.assert_array_equal(half, full)
 
 
@@ -128,8 +162,17 @@ def test_levels_at_their_borders():
 
 
 def test_level_counts_the_area_not_the_sides():
-    boxes = tf.constant([[0, 0, 448, 112], [10, 10, 234, 234], [0, 0, 448, 111], [5, 5, 5, 900], [9, 0, 1, 900],
-                         [-1, -1, -1, -1]], tf.float32)
+    boxes = tf.constant(
+        [
+            [0, 0, 448, 112],
+            [10, 10, 234, 234],
+            [0, 0, 448, 111],
+            [5, 5, 5, 900],
+            [9, 0, 1, 900],
+            [-1, -1, -1, -1],
+        ],
+        tf.float32,
+    )
     np.testing.assert_array_equal(assign_levels(boxes, 3, 7), [4, 4, 3, 3, 3, 3])
 
 
@@ -138,14 +181,17 @@ def test_implementations_agree_in_value_and_gradient(semantics):
     pyramid = [tf.constant(level) for level in _pyramid(3, channels=5, seed=5)]
     rng = np.random.default_rng(6)
     corner = rng.uniform(-20, 180, (2, 12, 2))
-    boxes = tf.constant(np.concatenate([corner, corner + np.exp(rng.uniform(0, 5.5, (2, 12, 2)))], 2), tf.float32)
+    boxes = tf.constant(
+        np.concatenate([corner, corner + np.exp(rng.uniform(0, 5.5, (2, 12, 2)))], 2), tf.float32
+    )
     weight = tf.constant(rng.normal(size=(2, 12, 7, 7, 5)), tf.float32)
 
     def run(implementation):
         with tf.GradientTape() as tape:
             tape.watch(pyramid)
-            rois = multilevel_roi_align(pyramid, boxes, _SIZE, output_size=7, semantics=semantics,
-                                        implementation=implementation)
+            rois = multilevel_roi_align(
+                pyramid, boxes, _SIZE, output_size=7, semantics=semantics, implementation=implementation
+            )
             total = tf.reduce_sum(rois * weight)
         return [rois, *tape.gradient(total, pyramid)]
 
@@ -163,8 +209,9 @@ def test_gradient_equals_finite_differences(semantics, implementation):
     weight = tf.random.stateless_normal([2, 2, 4, 4, 1], seed=[1, 2])
 
     def total(pyramid):
-        rois = multilevel_roi_align(pyramid, boxes, (40, 56), output_size=4, semantics=semantics,
-                                    implementation=implementation)
+        rois = multilevel_roi_align(
+            pyramid, boxes, (40, 56), output_size=4, semantics=semantics, implementation=implementation
+        )
         return tf.reduce_sum(rois * weight)
 
     with tf.GradientTape() as tape:
@@ -174,7 +221,9 @@ def test_gradient_equals_finite_differences(semantics, implementation):
     # The function is linear in the features: a step of 1 is exact but for rounding of the sum.
     for cell in [(0, 0, 0), (0, 2, 3), (1, 4, 6), (1, 1, 0), (0, 4, 3), (1, 2, 2)]:
         moved = pyramid[0] + tf.scatter_nd([[*cell, 0]], [1.0], pyramid[0].shape)
-        assert float(total([moved, pyramid[1]]) - value) == pytest.approx(float(gradients[0][(*cell, 0)]), abs=2e-5)
+        assert float(total([moved, pyramid[1]]) - value) == pytest.approx(
+            float(gradients[0][(*cell, 0)]), abs=2e-5
+        )
     assert not np.any(gradients[1])  # no box of this image is large enough for P4
 
 
@@ -190,8 +239,10 @@ def test_no_gradient_reaches_the_boxes(semantics):
 @pytest.mark.parametrize("semantics", SEMANTICS)
 def test_padding_and_wild_boxes_stay_finite(semantics, implementation):
     pyramid = [tf.constant(level) for level in _pyramid(3)]
-    boxes = tf.constant([[[-1, -1, -1, -1], [0, 0, 0, 0], [9, 9, 2, 2], [1e6, 1e6, 2e6, 2e6], [-1e6, 5, 1e6, 6]]] * 2,
-                        tf.float32)
+    boxes = tf.constant(
+        [[[-1, -1, -1, -1], [0, 0, 0, 0], [9, 9, 2, 2], [1e6, 1e6, 2e6, 2e6], [-1e6, 5, 1e6, 6]]] * 2,
+        tf.float32,
+    )
     with tf.GradientTape() as tape:
         tape.watch(pyramid)
         rois = multilevel_roi_align(pyramid, boxes, _SIZE, semantics=semantics, implementation=implementation)
@@ -204,10 +255,17 @@ def test_padding_and_wild_boxes_stay_finite(semantics, implementation):
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_batch_equals_singles(implementation):
     pyramid = _pyramid(3, seed=8)
-    rois = multilevel_roi_align(pyramid, tf.constant(_BOXES), _SIZE, output_size=7, implementation=implementation)
+    rois = multilevel_roi_align(
+        pyramid, tf.constant(_BOXES), _SIZE, output_size=7, implementation=implementation
+    )
     for b in range(2):
-        one = multilevel_roi_align([level[b:b + 1] for level in pyramid], tf.constant(_BOXES[b:b + 1]), _SIZE,
-                                   output_size=7, implementation=implementation)
+        one = multilevel_roi_align(
+            [level[b : b + 1] for level in pyramid],
+            tf.constant(_BOXES[b : b + 1]),
+            _SIZE,
+            output_size=7,
+            implementation=implementation,
+        )
         # A matrix product may sum in another order for another batch.
         np.testing.assert_allclose(rois[b], one[0], atol=1e-6)
 
@@ -220,8 +278,9 @@ def test_compiled_equals_eager(semantics, implementation):
     def run(boxes):
         with tf.GradientTape() as tape:
             tape.watch(pyramid)
-            rois = multilevel_roi_align(pyramid, boxes, _SIZE, output_size=7, semantics=semantics,
-                                        implementation=implementation)
+            rois = multilevel_roi_align(
+                pyramid, boxes, _SIZE, output_size=7, semantics=semantics, implementation=implementation
+            )
             total = tf.reduce_sum(tf.square(rois))
         return [rois, *tape.gradient(total, pyramid)]
 
@@ -231,12 +290,35 @@ def test_compiled_equals_eager(semantics, implementation):
         np.testing.assert_allclose(compiled, eager, atol=1e-4)  # as between the implementations
 
 
+def test_rounding_of_the_image_border_is_the_same_when_compiled():
+    # The last sample of a box as large as the image lies exactly on the last cell: inside, but where
+    # float32 rounds it up (13 * (7 / 13) > 7 on a level of 8 cells), as in the original.
+    for size in [(352, 480), (333, 500), (876, 1876), (256, 320)]:
+        pyramid = [tf.ones([1, -(-size[0] // 2**l), -(-size[1] // 2**l), 1]) for l in range(3, 8)]
+        boxes = tf.constant(
+            [[[0, 0, size[1], size[0]], [0, 0, 40, size[0]], [0, 0, size[1], 100]]], tf.float32
+        )
+
+        def run(boxes):
+            return multilevel_roi_align(pyramid, boxes, size, semantics="crop_and_resize")
+
+        eager = run(boxes).numpy()
+        # Weights of a sample inside sum to 1, outside to 0.
+        np.testing.assert_allclose(tf.function(run, jit_compile=True)(boxes), eager, atol=1e-5)
+        assert eager[0, :, :-1, :-1].min() > 0.99
+
+
 def test_bfloat16_features_stay_near_float32():
     pyramid = _pyramid(3, seed=10)
     exact = multilevel_roi_align(pyramid, tf.constant(_BOXES), _SIZE, output_size=7)
     for implementation in IMPLEMENTATIONS:
-        rough = multilevel_roi_align([tf.cast(level, tf.bfloat16) for level in pyramid], tf.constant(_BOXES), _SIZE,
-                                     output_size=7, implementation=implementation)
+        rough = multilevel_roi_align(
+            [tf.cast(level, tf.bfloat16) for level in pyramid],
+            tf.constant(_BOXES),
+            _SIZE,
+            output_size=7,
+            implementation=implementation,
+        )
         assert rough.dtype == tf.bfloat16
         # 8 bits of mantissa: 2**-9 relative in features, in two weights and in the sums, values up to 4.
         np.testing.assert_allclose(tf.cast(rough, tf.float32), exact, atol=0.06)
@@ -244,14 +326,18 @@ def test_bfloat16_features_stay_near_float32():
 
 def test_interpolation_matrix_by_hand():
     matrix = interpolation_matrix(tf.constant([0.0, 0.25, 2.0, -0.1, 2.1]), 3)
-    np.testing.assert_allclose(matrix, [[1, 0, 0], [0.75, 0.25, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]], atol=1e-7)
+    np.testing.assert_allclose(
+        matrix, [[1, 0, 0], [0.75, 0.25, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]], atol=1e-7
+    )
     grouped = interpolation_matrix(tf.constant([[0.0, 1.0, 1.5, 2.0]]), 3, samples=2)
     np.testing.assert_allclose(grouped[0], [[0.5, 0.5, 0], [0, 0.25, 0.75]], atol=1e-7)
 
 
 def test_zero_padding():
     rois = tf.ones([1, 2, 1, 1, 3])
-    np.testing.assert_array_equal(zero_padding(rois, tf.constant([[True, False]]))[0, :, 0, 0], [[1] * 3, [0] * 3])
+    np.testing.assert_array_equal(
+        zero_padding(rois, tf.constant([[True, False]]))[0, :, 0, 0], [[1] * 3, [0] * 3]
+    )
 
 
 def test_unknown_names_are_refused():

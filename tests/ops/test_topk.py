@@ -12,7 +12,9 @@ def _full_sort(scores, k):
     return sorted(pairs, key=lambda pair: -pair[0])[:k]
 
 
-@pytest.mark.parametrize("anchors, classes, k", [(200, 7, 30), (50, 1, 10), (8, 5, 30), (8, 5, 40), (8, 5, 1000), (1, 1, 1)])
+@pytest.mark.parametrize(
+    "anchors, classes, k", [(200, 7, 30), (50, 1, 10), (8, 5, 30), (8, 5, 40), (8, 5, 1000), (1, 1, 1)]
+)
 def test_equals_a_full_sort(anchors, classes, k):
     rng = np.random.default_rng(anchors)
     # Distinct scores, so that the order is unique.

@@ -3,12 +3,18 @@
 import math
 
 
-def anchors(height, width, sizes=(32, 64, 128, 256, 512), levels=(3, 4, 5, 6, 7), ratios=(0.5, 1.0, 2.0),
-            scales=(1.0, 2 ** (1 / 3), 2 ** (2 / 3))):
+def anchors(
+    height,
+    width,
+    sizes=(32, 64, 128, 256, 512),
+    levels=(3, 4, 5, 6, 7),
+    ratios=(0.5, 1.0, 2.0),
+    scales=(1.0, 2 ** (1 / 3), 2 ** (2 / 3)),
+):
     """All anchors of an image: levels, then y, then x, then ratio (height / width), then scale."""
     rows = []
     for level, size in zip(levels, sizes):
-        stride = 2 ** level
+        stride = 2**level
         for row in range(math.ceil(height / stride)):
             for column in range(math.ceil(width / stride)):
                 x, y = (column + 0.5) * stride, (row + 0.5) * stride

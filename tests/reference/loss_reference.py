@@ -21,7 +21,7 @@ def focal(logits, labels, alpha=0.25, gamma=2.0):
             if c == label:
                 total -= alpha * (1 - p) ** gamma * math.log(p)
             else:
-                total -= (1 - alpha) * p ** gamma * math.log(1 - p)
+                total -= (1 - alpha) * p**gamma * math.log(1 - p)
     return total
 
 
@@ -37,7 +37,7 @@ def focal_gradient(logits, labels, alpha=0.25, gamma=2.0):
             elif c == label:
                 line.append(alpha * (1 - p) ** gamma * (gamma * p * math.log(p) + p - 1))
             else:
-                line.append((1 - alpha) * p ** gamma * (p - gamma * (1 - p) * math.log(1 - p)))
+                line.append((1 - alpha) * p**gamma * (p - gamma * (1 - p) * math.log(1 - p)))
         gradient.append(line)
     return gradient
 
@@ -48,7 +48,7 @@ def smooth_l1(predicted, target, positive, sigma=3.0):
     for p_row, t_row, counts in zip(predicted, target, positive):
         for p, t in zip(p_row, t_row):
             d = abs(float(p) - float(t))
-            value = 0.5 * (sigma * d) ** 2 if d < 1 / sigma ** 2 else d - 0.5 / sigma ** 2
+            value = 0.5 * (sigma * d) ** 2 if d < 1 / sigma**2 else d - 0.5 / sigma**2
             total += value if counts else 0.0
     return total
 

@@ -18,8 +18,12 @@ def bilinear(feature, y, x):
     top, left = int(math.floor(y)), int(math.floor(x))
     bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
     dy, dx = y - top, x - left
-    return ((1 - dy) * (1 - dx) * feature[top, left] + (1 - dy) * dx * feature[top, right]
-            + dy * (1 - dx) * feature[bottom, left] + dy * dx * feature[bottom, right])
+    return (
+        (1 - dy) * (1 - dx) * feature[top, left]
+        + (1 - dy) * dx * feature[top, right]
+        + dy * (1 - dx) * feature[bottom, left]
+        + dy * dx * feature[bottom, right]
+    )
 
 
 def aligned(feature, box, stride, size, ratio=2):
@@ -34,7 +38,7 @@ def aligned(feature, box, stride, size, ratio=2):
                     y = (box[1] + p * bin_height + (i + 0.5) * bin_height / ratio) / stride - 0.5
                     x = (box[0] + q * bin_width + (j + 0.5) * bin_width / ratio) / stride - 0.5
                     y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
-                    out[p, q] += bilinear(feature, y, x) / ratio ** 2
+                    out[p, q] += bilinear(feature, y, x) / ratio**2
     return out
 
 

@@ -118,7 +118,8 @@ class MaskHead(keras.Layer):
             return tf.reshape(logits, [-1, num_rois, side, side, logits.shape[-1]])
         column = tf.maximum(classes, 0)
         weights = tf.gather(tf.transpose(kernel), column)  # [B, K, F]
-        logits = tf.einsum("bksf,bkf->bks", x, weights) + tf.gather(bias, column)[..., None]
+        # As a column, so that its gradient comes back dense, like every other, and not as IndexedSlices.
+        logits = tf.einsum("bksf,bkf->bks", x, weights) + tf.gather(bias[:, None], column)
         return tf.reshape(tf.cast(logits, tf.float32), [-1, num_rois, side, side])
 
 

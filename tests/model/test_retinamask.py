@@ -1,0 +1,199 @@
+"""The whole network: its size, its first outputs, and what must not change them."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from reference import scenes
+
+from tpu_retinamask.model.losses import Criterion
+from tpu_retinamask.model.postprocess import DetectionFilter, detect
+from tpu_retinamask.model.retinamask import RetinaMask
+from tpu_retinamask.training.step import compute_losses, make_train_step
+
+_SMALL = dict(
+    backbone="small",
+    backbone_options=dict(widths=(16, 16, 16, 16, 32)),
+    fpn_channels=16,
+    head_channels=16,
+    head_depth=1,
+    head_initializer="he_normal",
+    mask_channels=16,
+    mask_depth=1,
+    roi_size=7,
+)
+_SIZE = (72, 100)  # no level divides it
+
+
+def _small(num_classes=2, **options):
+    keras.utils.set_random_seed(0)
+    return RetinaMask(num_classes, **{**_SMALL, **options}).create_weights(_SIZE)
+
+
+def _lively(model):
+    """Weights under which scores spread over (0, 1), so that detections exist."""
+    model.class_head.last.kernel.assign(model.class_head.last.kernel * 30)
+    model.class_head.last.bias.assign(tf.fill(model.class_head.last.bias.shape, -2.0))
+    model.mask_head.last.kernel.assign(model.mask_head.last.kernel * 30)
+    return model
+
+
+@pytest.mark.parametrize("num_classes", [1, 3, 80])
+def test_parameter_count_of_the_original(num_classes):
+    model = RetinaMask(num_classes, p6_from="c5", mask_upsample="nearest").create_weights()
+    assert model.count_params() == 39_312_612 + 21_002 * num_classes
+
+
+def test_a_new_model_calls_one_anchor_in_a_hundred_positive():
+    outputs = _small()(tf.zeros([1, *_SIZE, 3]), tf.constant([[0, 0]]))  # an image of padding only: all zeros
+    for logits, deltas in zip(outputs.class_logits, outputs.box_deltas):
+        np.testing.assert_allclose(tf.sigmoid(logits), np.full(logits.shape, 0.01), rtol=1e-5)
+        np.testing.assert_array_equal(deltas, np.zeros(deltas.shape))
+
+
+def test_outputs_and_anchors_have_the_same_rows():
+    model = _small()
+    outputs = model(tf.zeros([1, *_SIZE, 3]))
+    anchors = model.anchor_grid.anchors(_SIZE)
+    assert [level.shape[1] for level in outputs.class_logits] == [len(level) for level in anchors]
+    assert [level.shape[1] for level in outputs.box_deltas] == [len(level) for level in anchors]
+
+
+@pytest.mark.parametrize("normalization", ["frozen", "batch", "group"])
+def test_batch_equals_singles_in_inference(normalization):
+    model = _lively(_small(normalization=normalization))
+    batch = scenes.random_batch(1, size=_SIZE)
+    content = tf.constant([[72, 100], [50, 100], [72, 33]])
+    detection_filter = DetectionFilter(max_detections=10)
+    whole = detect(model, detection_filter, batch.image, content)
+    assert (whole.scores.numpy() > 0).sum() > 10
+    for b in range(3):
+        one = detect(model, detection_filter, batch.image[b : b + 1], content[b : b + 1])
+        np.testing.assert_array_equal(whole.classes[b], one.classes[0])
+        # Convolutions may sum in another order for another batch.
+        np.testing.assert_allclose(whole.scores[b], one.scores[0], atol=1e-5)
+        np.testing.assert_allclose(whole.boxes[b], one.boxes[0], atol=1e-3)
+        np.testing.assert_allclose(whole.masks[b], one.masks[0], atol=1e-4)
+
+
+def test_masks_are_of_the_detected_class_and_zero_in_padding():
+    model = _lively(_small())
+    batch = scenes.random_batch(2, size=_SIZE)
+    found = detect(model, DetectionFilter(max_detections=900, nms_iou=0.2), batch.image, batch.content_size)
+    outputs = model(batch.image, batch.content_size)
+    every = tf.sigmoid(model.mask_logits(outputs.features, found.boxes, None, _SIZE)).numpy()
+    classes = found.classes.numpy()
+    assert (classes == 0).any() and (classes == 1).any() and (classes == -1).any()
+    for c in (0, 1):
+        np.testing.assert_allclose(found.masks.numpy()[classes == c], every[classes == c][..., c], atol=1e-5)
+    assert not found.masks.numpy()[classes == -1].any()
+
+
+def test_fewer_masks_are_the_best_detections():
+    model = _lively(_small())
+    batch = scenes.random_batch(3, size=_SIZE)
+    whole = detect(model, DetectionFilter(max_detections=12), batch.image, batch.content_size)
+    few = detect(model, DetectionFilter(max_detections=12), batch.image, batch.content_size, max_masks=5)
+    for field in ("boxes", "scores", "classes"):
+        np.testing.assert_array_equal(getattr(few, field), getattr(whole, field)[:, :5])
+    # The mask head sees another number of regions: sums may run in another order.
+    np.testing.assert_allclose(few.masks, whole.masks[:, :5], atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_uint8_equals_float32_input(dtype):
+    model = _small(dtype=dtype)
+    image = scenes.random_batch(4, size=_SIZE).image
+    for a, b in zip(tf.nest.flatten(model(image)), tf.nest.flatten(model(tf.cast(image, tf.float32)))):
+        np.testing.assert_array_equal(tf.cast(a, tf.float32), tf.cast(b, tf.float32))
+
+
+def test_what_lies_outside_the_content_does_not_matter():
+    model = _small()
+    image = scenes.random_batch(5, size=_SIZE, counts=(0,)).image.numpy()
+    dirty = image.copy()
+    dirty[:, 40:], dirty[:, :, 60:] = 255, 7
+    content = tf.constant([[40, 60]])
+    for a, b in zip(tf.nest.flatten(model(image, content)), tf.nest.flatten(model(dirty, content))):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_bfloat16_stays_near_float32():
+    exact, rough = _lively(_small()), _small(dtype="mixed_bfloat16")
+    rough.set_weights(exact.get_weights())
+    batch = scenes.random_batch(6, size=_SIZE)
+    outputs, near = exact(batch.image), rough(batch.image)
+    assert near.features[0].dtype == tf.bfloat16
+    for a, b in zip((*outputs.class_logits, *outputs.box_deltas), (*near.class_logits, *near.box_deltas)):
+        assert b.dtype == tf.float32
+        # 8 bits of mantissa through some 12 layers: a few hundredths of the spread of the values.
+        assert np.abs(a - b).max() < 0.06 * np.ptp(a)
+    classes = tf.maximum(batch.classes, 0)
+    masks = exact.mask_logits(outputs.features, batch.boxes, classes, _SIZE)
+    near_masks = rough.mask_logits(near.features, batch.boxes, classes, _SIZE)
+    assert near_masks.dtype == tf.float32
+    assert np.abs(masks - near_masks).max() < 0.06 * np.ptp(masks)
+    assert {v.dtype for v in rough.trainable_variables} == {"float32"}
+
+
+def test_compiled_equals_eager():
+    model = _lively(_small())
+    batch = scenes.random_batch(7, size=_SIZE)
+    run = lambda image: detect(model, DetectionFilter(max_detections=10), image, batch.content_size)
+    compiled, eager = tf.function(run, jit_compile=True)(batch.image), run(batch.image)
+    np.testing.assert_array_equal(compiled.classes, eager.classes)
+    # Another order of the sums in every convolution.
+    np.testing.assert_allclose(compiled.scores, eager.scores, atol=1e-4)
+    np.testing.assert_allclose(compiled.boxes, eager.boxes, atol=1e-2)
+    np.testing.assert_allclose(compiled.masks, eager.masks, atol=1e-3)
+
+
+@pytest.mark.parametrize("normalization", ["frozen", "batch"])
+def test_training_changes_all_but_frozen_normalisation(normalization):
+    model = _small(normalization=normalization)
+    batch = scenes.random_batch(8, size=_SIZE)
+    optimizer = keras.optimizers.SGD(0.01)
+    optimizer.build(model.trainable_variables)
+    before = {v.path: v.numpy() for v in model.variables}
+    metrics = make_train_step(model, Criterion(), optimizer, clip_norm=10.0)(batch)
+    assert (
+        np.isfinite(metrics["loss"])
+        and float(metrics["num_positive"]) > 0
+        and float(metrics["mask_rois"]) > 0
+    )
+    for variable in model.variables:
+        changed = not np.array_equal(before[variable.path], variable.numpy())
+        frozen = "/bn" in variable.path and normalization == "frozen"
+        assert changed != frozen, variable.path
+
+
+def test_gradients_of_the_whole_loss_equal_finite_differences():
+    # No detections join the regions and the matching does not depend on the weights, so the loss is smooth.
+    # Group normalisation keeps the loss near 1, so that its float32 digits suffice for a difference.
+    model = _small(normalization="group")
+    batch = scenes.random_batch(9, size=_SIZE)
+    criterion = Criterion(mask_rois_from_detections=0, mask_rois=4)
+    names = (
+        "pyramid_classification/bias",
+        "pyramid_regression/bias",
+        "roi_mask/bias",
+        "P3/bias",
+        "roi_mask_0/bias",
+    )
+    variables = [next(v for v in model.trainable_variables if v.path.endswith(name)) for name in names]
+    with tf.GradientTape() as tape:
+        loss, _ = compute_losses(model, criterion, batch)
+    gradients = tape.gradient(loss, [v.value for v in variables])
+    for variable, gradient in zip(variables, gradients):
+        value, direction = variable.numpy(), np.sign(gradient.numpy())
+        step = 1e-2
+        ends = []
+        for sign in (1, -1):
+            variable.assign(value + sign * step * direction)
+            ends.append(float(compute_losses(model, criterion, batch)[0]))
+        variable.assign(value)
+        # Error of the central difference: third derivatives times 1e-4, kinks of relu, and the rounding of
+        # the loss, 1e-7, over the step.
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(
+            float(np.abs(gradient).sum()), rel=0.02
+        ), variable.path
