@@ -41,13 +41,33 @@ def sample_masks(read, boxes: tf.Tensor, files: tf.Tensor, values: tf.Tensor, ma
     return tf.gather(masks, tf.argsort(order))
 
 
+def sample_mask_stack(masks: tf.Tensor, boxes: tf.Tensor, mask_size: int) -> tf.Tensor:
+    """Crop masks that are in memory to their boxes, with the very cells of `sample_masks`.
+
+    Args:
+      masks: [n, h, w] uint8, 1 on the instance.
+      boxes: [n, 4] float32 in pixels of the masks, with an area.
+      mask_size: R.
+
+    Returns:
+      [n, R, R] uint8.
+    """
+    _, height, width = tf.unstack(tf.shape(masks))
+    flat = tf.reshape(masks, [-1, height * width])
+    return tf.gather(flat, _cells(boxes, height, width, mask_size), batch_dims=1)
+
+
 def _crop(pixels, boxes, values, mask_size):
     height, width = tf.unstack(tf.shape(pixels))
+    seen = tf.gather(tf.reshape(pixels, [-1]), _cells(boxes, height, width, mask_size))
+    wanted = values[:, tf.newaxis, tf.newaxis]
+    return tf.cast(select(wanted == 0, seen != 0, seen == wanted), tf.uint8)
+
+
+def _cells(boxes, height, width, mask_size):
+    """Return the pixels [n, R, R], counted row by row, under the cells of each box."""
     centres = (tf.range(mask_size, dtype=tf.float32) + 0.5) / mask_size  # [R]
     x1, y1, x2, y2 = tf.unstack(boxes[:, tf.newaxis], axis=-1)  # [n, 1]
     columns = tf.minimum(tf.cast(x1 + (x2 - x1) * centres, tf.int32), width - 1)  # [n, R]
     rows = tf.minimum(tf.cast(y1 + (y2 - y1) * centres, tf.int32), height - 1)
-    cells = rows[:, :, tf.newaxis] * width + columns[:, tf.newaxis, :]  # [n, R, R]
-    seen = tf.gather(tf.reshape(pixels, [-1]), cells)
-    wanted = values[:, tf.newaxis, tf.newaxis]
-    return tf.cast(select(wanted == 0, seen != 0, seen == wanted), tf.uint8)
+    return rows[:, :, tf.newaxis] * width + columns[:, tf.newaxis, :]

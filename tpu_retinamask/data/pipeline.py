@@ -33,6 +33,7 @@ class InputPipeline:
 
     Raises:
       ValueError: a size that is not positive.
+      TypeError: a Python function as augmentation, which no graph can hold.
     """
 
     image_size: tuple[int, int]
@@ -47,6 +48,11 @@ class InputPipeline:
     prefetch: int = tf.data.AUTOTUNE
 
     def __post_init__(self):
+        if not isinstance(self.augmentation, Augmentation | None):
+            raise TypeError(
+                f"InputPipeline.augmentation is {self.augmentation!r}, expected an Augmentation or None: the pipeline is a "
+                "tf.data graph, which a Python transform cannot enter. Give it to compat.host_batches.HostBatches, which "
+                "runs on the host")
         sizes = {"image_size": min(self.image_size), "min_side": self.min_side, "max_side": self.max_side,
                  "max_instances": self.max_instances, "mask_size": self.mask_size}
         for name, value in sizes.items():
@@ -73,10 +79,7 @@ class InputPipeline:
         count = len(records)
 
         def sample(number):
-            position = tf.random.experimental.index_shuffle(
-                number % count, seed=tf.stack([tf.constant(self.seed, tf.int64), number // count]),
-                max_index=tf.constant(count - 1, tf.int64))
-            return self._sample(tensors, position, tf.stack([tf.constant(self.seed, tf.int64), number]))
+            return self._sample(tensors, *self.sample_position(number, count))
 
         numbers = tf.data.Dataset.range(start_step * batch_size, tf.int64.max)
         return self._batches(numbers.map(sample, self.num_parallel_calls, deterministic=True), batch_size)
@@ -99,6 +102,13 @@ class InputPipeline:
         padding = tf.data.Dataset.from_tensors(self._padding_sample()).repeat(-len(records) % batch_size)
         return self._batches(samples.concatenate(padding), batch_size)
 
+    def sample_position(self, number: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return which of `count` images sample `number` (int64) of the run shows, and the seed [2] of its changes."""
+        seed = tf.constant(self.seed, tf.int64)
+        position = tf.random.experimental.index_shuffle(
+            number % count, seed=tf.stack([seed, number // count]), max_index=tf.constant(count - 1, tf.int64))
+        return position, tf.stack([seed, number])
+
     def scale_of(self, height: int, width: int) -> float:
         """Return the scale, without augmentation, of a picture of this size."""
         return float(fit_scale(
@@ -111,6 +121,39 @@ class InputPipeline:
 
     def _sample(self, tensors: RecordTensors, position: tf.Tensor, seed: tf.Tensor | None) -> Batch:
         size = tensors.sizes[position]  # [2]
+        rows = slice(tensors.instance_splits[position], tensors.instance_splits[position + 1])
+        files, values = tensors.files[rows], tensors.values[rows]
+
+        def crop_masks(boxes, chosen):
+            return sample_masks(lambda file: self._contents(tensors.masks[file]), boxes,
+                                tf.gather(files, chosen), tf.gather(values, chosen), self.mask_size)
+
+        def picture():
+            return apply_orientation(decode_image(self._contents(tensors.images[position])),
+                                     tensors.orientations[position])
+
+        return self.compose(picture, crop_masks, size=size, original_size=size, boxes=tensors.boxes[rows],
+                            classes=tensors.classes[rows], has_mask=files >= 0,
+                            image_id=tensors.image_ids[position], seed=seed)
+
+    def compose(self, picture, crop_masks, *, size, original_size, boxes, classes, has_mask, image_id, seed) -> Batch:
+        """Make one sample of static shape, in graph operations.
+
+        Args:
+          picture: function without arguments; returns uint8 [h, w, 3].
+          crop_masks: function of boxes [m, 4] float32 in pixels of the picture and of their rows [m] int32 among
+            the instances; returns uint8 [m, R, R].
+          size: [2] int32, height and width of the picture.
+          original_size: [2] int32, of the image file; goes into the batch unread.
+          boxes: [n, 4] float32 in pixels of the picture.
+          classes: [n] int32.
+          has_mask: [n] bool.
+          image_id: int64.
+          seed: [2] int64 of the changes; None: an unchanged sample.
+
+        Returns:
+          Batch without its first dimension.
+        """
         changes = None if seed is None or self.augmentation is None else draw(self.augmentation, seed)
         canvas = tf.constant(self.image_size)
         if changes is not None:  # what will be turned by a quarter must fit the canvas turned back
@@ -122,24 +165,18 @@ class InputPipeline:
         else:
             view = place(size, canvas, scale * changes.scale_factor, changes.position)
 
-        rows = slice(tensors.instance_splits[position], tensors.instance_splits[position + 1])
-        source_boxes, boxes, visible = clip_to_view(tensors.boxes[rows], view)  # [n, 4] [n, 4] [n]
+        source_boxes, boxes, visible = clip_to_view(boxes, view)  # [n, 4] [n, 4] [n]
         chosen = self._choose(visible, seed)  # [m], m <= M
         # Instances that a crop leaves out are not there to be seen; all others that are missing count.
         candidates = select(view.cropped, tf.reduce_sum(tf.cast(visible, tf.int32)), tf.size(visible))
-        files = tf.gather(tensors.files[rows], chosen)
-        masks = sample_masks(
-            lambda file: self._contents(tensors.masks[file]), tf.gather(source_boxes, chosen), files,
-            tf.gather(tensors.values[rows], chosen), self.mask_size)  # [m, R, R]
+        masks = crop_masks(tf.gather(source_boxes, chosen), chosen)  # [m, R, R]
         boxes = tf.gather(boxes, chosen)
 
-        image = apply_orientation(decode_image(self._contents(tensors.images[position])),
-                                  tensors.orientations[position])
-        image, boxes, masks = self._change(render(image, view), boxes, masks, changes)
+        image, boxes, masks = self._change(render(picture(), view), boxes, masks, changes)
         return self._pad(
-            image=image, boxes=boxes, classes=tf.gather(tensors.classes[rows], chosen), masks=masks,
-            has_mask=files >= 0, image_scale=view.scale, original_size=size,
-            image_id=tensors.image_ids[position], dropped=candidates - tf.size(chosen))
+            image=image, boxes=boxes, classes=tf.gather(classes, chosen), masks=masks,
+            has_mask=tf.gather(has_mask, chosen), image_scale=view.scale, original_size=original_size,
+            image_id=image_id, dropped=candidates - tf.size(chosen))
 
     def _contents(self, entry: tf.Tensor) -> tf.Tensor:
         return entry if self.cache else tf.io.read_file(entry)
