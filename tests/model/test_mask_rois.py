@@ -69,6 +69,17 @@ def test_ground_truth_alone():
     assert _rows(rois) == [(truth[0], 0), (truth[2], 2)]
 
 
+def test_detections_alone():
+    truth = [[0, 0, 10, 10], [20, 20, 40, 40]]
+    found = [[20, 20, 40, 38], [50, 50, 60, 60], [0, 0, 10, 9.5]]
+    batch, found_tensor = _batch(truth, [1, 0]), tf.constant([found], tf.float32)
+    rois = select_mask_rois(batch, found_tensor, num_rois=6, from_truth=False)
+    assert _rows(rois) == [(found[2], 0), (found[0], 1)]
+    assert int(select_mask_rois(batch, found_tensor, num_rois=1, from_truth=False).overflow[0]) == 1
+    with pytest.raises(ValueError, match="must be the regions"):
+        select_mask_rois(batch, None, from_truth=False)
+
+
 def test_image_without_boxes():
     rois = select_mask_rois(
         _batch([[0, 0, 0, 0]], [-1]), tf.constant([[[0, 0, 10, 9]]], tf.float32), num_rois=3

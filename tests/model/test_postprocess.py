@@ -7,7 +7,7 @@ from reference import box_reference, detection_reference
 
 from tpu_retinamask.model.postprocess import DetectionFilter
 from tpu_retinamask.ops.anchors import AnchorGrid
-from tpu_retinamask.ops.boxes import CornerBoxCoder
+from tpu_retinamask.ops.boxes import CornerBoxCoder, clip_boxes
 from tpu_retinamask.structures import RawOutputs
 
 _SIZE = (64, 80)
@@ -147,6 +147,36 @@ def test_best_come_first_and_a_batch_equals_singles():
         )
         for batched, single in zip(every, DetectionFilter(max_detections=40)(one, _ANCHORS, _CODER, _SIZE)):
             np.testing.assert_array_equal(batched[b], single[0])
+
+
+def test_without_suppression_the_best_scores_remain():
+    options = dict(score_threshold=0.2, max_detections=30, top_k_per_level=1000, class_specific=True)
+    outputs = _outputs(7)
+    found = DetectionFilter(nms_iou=None, **options)(outputs, _ANCHORS, _CODER, _SIZE)
+    for b in range(2):
+        _assert_equal(found, b, _reference(outputs, b, nms_iou=1.1, **options))  # an IoU never exceeds 1
+
+
+@pytest.mark.parametrize("class_specific", [True, False])
+def test_detections_say_which_anchor_they_come_from(class_specific):
+    outputs = _outputs(8)
+    detection_filter = DetectionFilter(max_detections=300, class_specific=class_specific)
+    found, anchor = detection_filter.with_anchors(outputs, _ANCHORS, _CODER, _SIZE)
+    scores = tf.sigmoid(tf.concat(outputs.class_logits, 1)).numpy()
+    boxes = _CODER.decode(tf.concat(outputs.box_deltas, 1), np.concatenate(_ANCHORS))
+    boxes = clip_boxes(boxes, tf.constant(_SIZE)).numpy()
+    for b in range(2):
+        real = found.classes[b].numpy() >= 0
+        assert real.any() and not real.all()
+        rows, classes = anchor[b].numpy(), found.classes[b].numpy()
+        np.testing.assert_array_equal(rows[~real], -1)
+        np.testing.assert_array_equal(found.scores[b].numpy()[real], scores[b][rows[real], classes[real]])
+        np.testing.assert_array_equal(found.boxes[b].numpy()[real], boxes[b][rows[real]])
+        if not class_specific:
+            assert len(set(rows[real])) == real.sum()
+    again, row = detection_filter.from_boxes(boxes, scores)
+    for first, second in zip((*found, anchor), (*again, row)):
+        np.testing.assert_array_equal(first, second)
 
 
 def test_no_gradient_flows_back():

@@ -57,8 +57,25 @@ def test_known_soft_values():
     np.testing.assert_array_equal(_crop(mask, [0, 0, 8, 8], [0, 0, 8, 8], 4), np.tile([0, 0, 1, 1], (4, 1)))
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_equals_loops(seed):
+def test_crop_and_resize_of_a_full_size_mask_by_hand():
+    # A mask of the image's size "fills" the image. Rows linspace(2, 5, 4) = 2 3 4 5, columns 1, 2.5, 4, 5.5.
+    mask = np.zeros((8, 8), np.uint8)
+    mask[3:5, 2:5] = 1
+    soft = _crop(mask, [0, 0, 8, 8], [1, 2, 6.5, 6], 4, binary=False, semantics="crop_and_resize")
+    np.testing.assert_allclose(soft, np.outer([0, 1, 1, 0], [0, 1, 1, 0]), atol=1e-6)
+    soft = _crop(mask, [0, 0, 8, 8], [1.5, 2, 6, 6], 4, binary=False, semantics="crop_and_resize")
+    # Columns linspace(1.5, 5, 4) = 1.5, 2.67, 3.83, 5: half way into the mask, inside, inside, past its end.
+    np.testing.assert_allclose(soft, np.outer([0, 1, 1, 0], [0.5, 1, 1, 0]), atol=1e-6)
+
+
+def test_unknown_semantics_are_refused():
+    with pytest.raises(ValueError, match="semantics 'nearest' is not one of"):
+        _crop(_blob(8), [0, 0, 8, 8], [0, 0, 8, 8], 4, semantics="nearest")
+
+
+@pytest.mark.parametrize("semantics", ["aligned", "crop_and_resize"])
+@pytest.mark.parametrize("seed", range(3))
+def test_equals_loops(seed, semantics):
     rng = np.random.default_rng(seed)
     masks = np.stack([[_blob(20, 10 * seed + i) for i in range(3)] for _ in range(2)])
     corner = rng.uniform(0, 60, (2, 3, 2))
@@ -67,10 +84,12 @@ def test_equals_loops(seed):
     rois = np.take_along_axis(boxes, matched[..., None], 1) + rng.uniform(-6, 6, (2, 5, 4))
     rois[:, 0] = [40, 40, 41, 41]  # one pixel
     rois = rois.astype(np.float32)
-    soft = crop_masks(
-        masks, tf.constant(boxes), tf.constant(rois), tf.constant(matched), 14, binary=False
-    ).numpy()
-    hard = crop_masks(masks, tf.constant(boxes), tf.constant(rois), tf.constant(matched), 14).numpy()
+    soft, hard = (
+        crop_masks(
+            masks, tf.constant(boxes), tf.constant(rois), matched, 14, binary=binary, semantics=semantics
+        ).numpy()
+        for binary in (False, True)
+    )
     for b in range(2):
         for k in range(5):
             expected = mask_reference.crop(
@@ -78,10 +97,11 @@ def test_equals_loops(seed):
                 boxes[b, matched[b, k]].astype(np.float64),
                 rois[b, k].astype(np.float64),
                 14,
+                semantics,
             )
             # A position near 100 rounds by 4e-6 pixels, times at most 20 / 3 cells a pixel.
             np.testing.assert_allclose(soft[b, k], expected, atol=2e-4)
-            clear = np.abs(expected - 0.5) > 1e-3
+            clear = np.abs(expected - 0.5) > 2e-3
             np.testing.assert_array_equal(hard[b, k][clear], (expected >= 0.5)[clear])
 
 

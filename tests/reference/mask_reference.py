@@ -5,14 +5,22 @@ import math
 import numpy as np
 
 
-def crop(mask, box, roi, size):
-    """Bilinear values of a mask [R, R] that fills `box`, at the centres of the size x size cells of `roi`."""
+def crop(mask, box, roi, size, semantics="aligned"):
+    """Bilinear values of a mask [R, R] that fills `box`, at size x size places of `roi`.
+
+    "aligned": at the centres of its cells. "crop_and_resize": at the centres of the pixels
+    linspace(y1, y2 - 1, size).
+    """
     side = mask.shape[0]
     out = np.zeros((size, size))
     for p in range(size):
         for q in range(size):
-            y = roi[1] + (p + 0.5) * (roi[3] - roi[1]) / size
-            x = roi[0] + (q + 0.5) * (roi[2] - roi[0]) / size
+            if semantics == "aligned":
+                y = roi[1] + (p + 0.5) * (roi[3] - roi[1]) / size
+                x = roi[0] + (q + 0.5) * (roi[2] - roi[0]) / size
+            else:
+                y = np.linspace(roi[1], roi[3] - 1, size)[p] + 0.5
+                x = np.linspace(roi[0], roi[2] - 1, size)[q] + 0.5
             if not (box[1] <= y <= box[3] and box[0] <= x <= box[2]):
                 continue
             row = min(max((y - box[1]) / (box[3] - box[1]) * side - 0.5, 0.0), side - 1.0)

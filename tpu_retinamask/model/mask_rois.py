@@ -36,7 +36,7 @@ def select_mask_rois(batch: Batch, detection_boxes: tf.Tensor | None, *, num_roi
     if detection_boxes is not None:
         found = detection_boxes[:, :, 2] >= 0.0  # padding is -1
         rois = tf.concat([boxes, detection_boxes], axis=1)  # [B, M + K, 4]
-        roi_valid = tf.concat([is_real, found], axis=1)
+        roi_valid = tf.concat([roi_valid, found], axis=1)
         is_truth = tf.concat([is_truth, tf.zeros_like(found)], axis=1)
     iou, matched = match_rois(rois, roi_valid, boxes, is_real)  # [B, M + K]
     if detection_boxes is None:
