@@ -1,0 +1,88 @@
+"""The golden network: gin/model/keras_maskrcnn.gin with the weights of the manifest."""
+
+from typing import NamedTuple
+
+import gin
+import numpy as np
+import pytest
+import tensorflow as tf
+from golden import golden_set
+
+from tpu_retinamask import config
+
+_CAFFE_MEAN = (103.939, 116.779, 123.68)
+
+
+class Original(NamedTuple):
+    """What the configuration builds."""
+
+    model: config.RetinaMask
+    criterion: config.Criterion
+    detection_filter: config.DetectionFilter
+
+    def weight(self, name):
+        """Return the variable of a manifest's "layer/weight"."""
+        return weights_by_name(self.model)[tuple(name.split("/"))]
+
+
+def weights_by_name(model) -> dict:
+    """Return {(layer, weight): variable}; the last two parts of a path are the original's names."""
+    return {tuple(variable.path.split("/")[-2:]): variable for variable in model.weights}
+
+
+def configure(build, *params):
+    """Return what `build()` makes under keras_maskrcnn.gin and further settings."""
+    config.parse_gin(["model/keras_maskrcnn.gin"], params)
+    try:
+        return build()
+    finally:
+        gin.clear_config()
+
+
+@pytest.fixture(scope="session")
+def manifest():
+    """The list of weights."""
+    return golden_set.values("model/weights_manifest")
+
+
+@pytest.fixture(scope="session")
+def weights(manifest):
+    """{(layer, weight): array} as the manifest's formula draws them."""
+    return golden_set.make_weights(manifest)
+
+
+@pytest.fixture(scope="session")
+def build_original(manifest, weights):
+    """A function from the padding of the first convolution to Original, weights set."""
+
+    def build(conv1_padding="explicit"):
+        def make():
+            model = config.RetinaMask(manifest["num_classes"]).create_weights()
+            return Original(model, config.Criterion(), config.DetectionFilter())
+
+        original = configure(make, f"RetinaMask.backbone_options = {{'conv1_padding': '{conv1_padding}'}}")
+        variables = weights_by_name(original.model)
+        assert set(variables) == set(weights)
+        for name, variable in variables.items():
+            variable.assign(weights[name])
+        return original
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def original(build_original):
+    """Original with keras-resnet 0.1's explicit padding. Shared: tests that train put the weights back."""
+    return build_original()
+
+
+@pytest.fixture(scope="session")
+def read_images():
+    """A function from a forward file's arrays to RGB images [B, H, W, 3], uint8 where the file has them."""
+
+    def read(arrays):
+        if "image_bgr_u8" in arrays:
+            return tf.constant(arrays["image_bgr_u8"][..., ::-1].copy())
+        return tf.constant((arrays["x"] + np.float32(_CAFFE_MEAN))[..., ::-1].copy())
+
+    return read
