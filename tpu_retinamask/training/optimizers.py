@@ -53,7 +53,7 @@ def make_optimizer(total_steps: int, *, name: str = "sgd", learning_rate: float 
 
     Args:
       total_steps: length of the training.
-      name: one of OPTIMIZERS.
+      name: one of OPTIMIZERS; "adam" and "adamw" are the same, decay being decoupled in both.
       learning_rate: after warm-up.
       momentum: of "sgd".
       weight_decay: decoupled, times the learning rate; bias and normalisation are left out.
@@ -84,6 +84,7 @@ def make_optimizer(total_steps: int, *, name: str = "sgd", learning_rate: float 
     if name == "sgd":
         optimizer = keras.optimizers.SGD(schedule, momentum=momentum, **decayed)
     else:
-        optimizer = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[name](schedule, **decayed)
+        # Keras's Adam decays weights as its AdamW does, which only refuses to do without decay.
+        optimizer = keras.optimizers.Adam(schedule, **decayed)
     optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     return optimizer

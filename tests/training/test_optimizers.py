@@ -1,0 +1,127 @@
+"""Rates worked by hand, and weight decay that leaves biases and normalisation alone."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tpu_retinamask.training.optimizers import DECAYS, OPTIMIZERS, StepDecay, WarmUp, make_optimizer
+
+
+def _rates(optimizer, steps):
+    rates = []
+    for step in steps:
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    return rates
+
+
+def test_warm_up_rises_from_a_third_in_a_straight_line():
+    optimizer = make_optimizer(1000, learning_rate=0.3, warmup_steps=10, decay="constant")
+    # 1/3 + 2/3 * step / 10 of 0.3: 0.1 at first, 0.02 more each step.
+    assert _rates(optimizer, [0, 1, 5, 10, 11, 999]) == pytest.approx([0.1, 0.12, 0.2, 0.3, 0.3, 0.3], rel=1e-6)
+
+
+def test_no_warm_up_starts_at_the_rate():
+    optimizer = make_optimizer(1000, learning_rate=0.3, warmup_steps=0, decay="constant")
+    assert _rates(optimizer, [0, 1]) == pytest.approx([0.3, 0.3], rel=1e-6)
+
+
+def test_warm_up_takes_at_most_a_tenth_of_the_training():
+    optimizer = make_optimizer(40, learning_rate=0.3, warmup_steps=500, decay="constant")
+    assert _rates(optimizer, [0, 2, 4]) == pytest.approx([0.1, 0.2, 0.3], rel=1e-6)
+
+
+def test_steps_divide_by_ten_at_two_thirds_and_eight_ninths():
+    # The paper's 1.5x schedule: 180k and 240k of 270k.
+    optimizer = make_optimizer(270_000, learning_rate=0.005, warmup_steps=500)
+    assert _rates(optimizer, [500, 179_999, 180_000, 239_999, 240_000, 269_999]) == pytest.approx(
+        [0.005, 0.005, 0.0005, 0.0005, 0.00005, 0.00005], rel=1e-5)
+
+
+def test_steps_fall_where_they_are_told():
+    optimizer = make_optimizer(100, learning_rate=1.0, warmup_steps=0, decay_at=(0.5,))
+    assert _rates(optimizer, [49, 50, 99]) == pytest.approx([1.0, 0.1, 0.1], rel=1e-6)
+
+
+def test_cosine_ends_at_its_final_share():
+    optimizer = make_optimizer(100, learning_rate=2.0, warmup_steps=0, decay="cosine", final_factor=0.1)
+    # 2 * (0.9 * (1 + cos(pi * share)) / 2 + 0.1)
+    expected = [2.0 * (0.45 * (1 + math.cos(math.pi * share)) + 0.1) for share in (0, 0.25, 0.5, 1.0)]
+    assert expected[2] == pytest.approx(1.1)
+    assert _rates(optimizer, [0, 25, 50, 100]) == pytest.approx(expected, rel=1e-5)
+    assert _rates(optimizer, [150]) == pytest.approx([0.2], rel=1e-5)  # stays there
+
+
+def test_schedules_come_back_from_their_configuration():
+    schedule = StepDecay(3.0, [5, 7], factor=0.5)
+    again = StepDecay(**schedule.get_config())
+    assert [float(again(step)) for step in (4, 5, 7)] == [3.0, 1.5, 0.75]
+    warm = WarmUp(**WarmUp(schedule, 4, start_factor=0.5).get_config())
+    assert [float(warm(step)) for step in (0, 2, 4, 5)] == [1.5, 2.25, 3.0, 1.5]
+
+
+class _Layers(keras.Model):
+    """A convolution and normalisation: a kernel, a bias, gamma and beta."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = keras.layers.Conv2D(2, 1, bias_initializer="ones")
+        self.norm = keras.layers.BatchNormalization(beta_initializer="ones")
+        self(tf.zeros([1, 2, 2, 2]))
+
+    def call(self, x):
+        return self.norm(self.conv(x))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_weight_decay_shrinks_kernels_alone(name, jit_compile):
+    model = _Layers()
+    optimizer = make_optimizer(10, name=name, learning_rate=0.1, weight_decay=0.5, warmup_steps=0, decay="constant")
+    optimizer.build(model.trainable_variables)
+    before = {v.path: v.numpy() for v in model.trainable_variables}
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def update():
+        optimizer.apply([tf.zeros(v.shape) for v in model.trainable_variables], model.trainable_variables)
+
+    update()
+    assert {path.rsplit("/", 1)[1] for path in before} == {"kernel", "bias", "gamma", "beta"}
+    for variable in model.trainable_variables:
+        # No gradient: only decay moves, by rate * decay of the weight. One product and one difference in float32.
+        factor = 1.0 - 0.1 * 0.5 if variable.path.endswith("kernel") else 1.0
+        np.testing.assert_allclose(variable.numpy(), factor * before[variable.path], rtol=1e-6)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_sgd_with_momentum_by_hand(jit_compile):
+    weight = keras.Variable([1.0, -2.0])
+    optimizer = make_optimizer(100, learning_rate=0.1, momentum=0.9, warmup_steps=0, decay_at=(0.01,))
+    optimizer.build([weight])
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def update(gradient):
+        optimizer.apply([gradient], [weight])
+
+    update(tf.constant([1.0, 2.0]))  # velocity -0.1 * g = -0.1, -0.2
+    np.testing.assert_allclose(weight.numpy(), [0.9, -2.2], rtol=1e-6)
+    update(tf.constant([1.0, 0.0]))  # the rate fell to 0.01: velocity 0.9 * v - 0.01 * g = -0.1, -0.18
+    np.testing.assert_allclose(weight.numpy(), [0.8, -2.38], rtol=1e-6)
+    assert int(optimizer.iterations) == 2
+
+
+@pytest.mark.parametrize("option, word", [({"name": "lion"}, "'lion' is not one of .*adamw"),
+                                          ({"decay": "linear"}, "'linear' is not one of .*cosine")])
+def test_unknown_names_are_refused(option, word):
+    with pytest.raises(ValueError, match=word):
+        make_optimizer(10, **option)
+    assert "cosine" in DECAYS
+
+
+def test_the_optimizer_leaves_clipping_to_the_step():
+    for name in OPTIMIZERS:
+        optimizer = make_optimizer(10, name=name)
+        assert (optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue) == (None, None, None)
