@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from tpu_retinamask import inference
+from tpu_retinamask.compat.weights import load_weights
 from tpu_retinamask.data.annotations import read_annotations
 from tpu_retinamask.data.class_names import read_classes
 from tpu_retinamask.data.scan import scan_records
@@ -35,10 +36,10 @@ MAX_UNCOVERED = 0.05  # share of boxes without an anchor at the positive IoU abo
 
 @gin.configurable
 def train(annotations: str, classes: str, model_dir: str, val_annotations: str | None = None, *,
-          tpu: str | None = None, dry_run: bool = False, debug: bool = False, batch_size: int = 8,
-          epochs: float = 24.0, steps: int | None = None, clip_norm: float | None = 10.0, jit_compile: bool = True,
-          log_every: int = 20, checkpoint_every: int = 500, evaluate_every: int | None = None,
-          keep_checkpoints: int = 3, on_bad_record: str = "stop", seed: int = 0):
+          weights: str | None = None, skip_mismatched: bool = False, tpu: str | None = None, dry_run: bool = False,
+          debug: bool = False, batch_size: int = 8, epochs: float = 24.0, steps: int | None = None,
+          clip_norm: float | None = 10.0, jit_compile: bool = True, log_every: int = 20, checkpoint_every: int = 500,
+          evaluate_every: int | None = None, keep_checkpoints: int = 3, on_bad_record: str = "stop", seed: int = 0):
     """Train until `epochs` (or `steps`) are done, resuming from the model directory's last checkpoint.
 
     Args:
@@ -46,6 +47,9 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
       classes: CSV of class names.
       model_dir: checkpoints, events, configuration and class names go here.
       val_annotations: CSV of images to score at the end and every `evaluate_every` steps.
+      weights: where a new run starts: a `.h5` of keras-maskrcnn, keras-retinanet or keras.applications, a model
+        directory or checkpoint of ours, or "imagenet"; see `compat.weights`.
+      skip_mismatched: layers whose shapes differ from those of `weights` start anew (other classes).
       tpu: Cloud TPU to train on, "local" on a TPU VM; None: this machine's CPU or GPU.
       dry_run: check files, configuration and shapes, build the step's graph, then stop.
       debug: run one step eagerly with statistics of every tensor, then stop.
@@ -82,8 +86,12 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
     inference.write_classes(model_dir, names)
     config.write_config(model_dir)
     state = TrainState(model_dir, model, optimizer, keep_checkpoints)
-    start_step = state.restore() or 0
-    if start_step:
+    start_step = state.restore()
+    if start_step is None:
+        start_step = 0
+        if weights:
+            config.log.info("%s", load_weights(model, weights, skip_mismatched=skip_mismatched))
+    else:
         config.log.info("resuming at step %d of %d", start_step, total_steps)
     batches = distribute_batches(strategy, functools.partial(pipeline.train_dataset, scanned.records),
                                  batch_size, start_step)
@@ -157,7 +165,8 @@ def main():
     """Run the program."""
     config.parse_gin(FLAGS.gin_file, FLAGS.gin_param)
     train(FLAGS.annotations, FLAGS.classes, FLAGS.model_dir, FLAGS.val_annotations,
-          tpu=FLAGS.tpu, dry_run=FLAGS.dry_run, debug=FLAGS.debug)
+          weights=FLAGS.weights, skip_mismatched=FLAGS.skip_mismatched, tpu=FLAGS.tpu, dry_run=FLAGS.dry_run,
+          debug=FLAGS.debug)
 
 
 if __name__ == "__main__":
@@ -165,6 +174,9 @@ if __name__ == "__main__":
     flags.DEFINE_string("classes", None, "CSV of class names: name,id.", required=True)
     flags.DEFINE_string("model_dir", None, "Folder of checkpoints, events and configuration.", required=True)
     flags.DEFINE_string("val_annotations", None, "CSV of images to score.")
+    flags.DEFINE_string("weights", None, "Where a new run starts: a .h5 of keras-maskrcnn, keras-retinanet or "
+                        "keras.applications, a model directory or checkpoint of ours, or imagenet.")
+    flags.DEFINE_bool("skip_mismatched", False, "Start layers anew whose shapes differ from those of --weights.")
     flags.DEFINE_string("tpu", None, "Cloud TPU to train on, \"local\" on a TPU VM; this machine's CPU or GPU otherwise.")
     flags.DEFINE_bool("dry_run", False, "Check files, configuration and shapes, trace the step, then stop.")
     flags.DEFINE_bool("debug", False, "Run one step eagerly, print statistics of every tensor and name the first "
