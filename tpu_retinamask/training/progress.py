@@ -46,7 +46,7 @@ class Progress:
             self._restart_clock()
         if self.step % self.log_every == 0 or self.step == self.total_steps:
             self.show({name: float(value) for name, value in metrics.items()})
-        elif not math.isfinite(float(metrics["loss"])):
+        else:  # before this step can be saved: a gradient that is not finite has already spoilt the weights
             stop_if_not_finite(self.step, metrics)
 
     def show(self, metrics: dict):
