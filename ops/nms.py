@@ -13,7 +13,8 @@ def nms(boxes: tf.Tensor, valid: tf.Tensor, iou_threshold: float, classes: tf.Te
     practice all of them within the depth of the longest chain of suppressions, a handful of rounds.
 
     Args:
-      boxes: [B, k, 4] float32, best score first.
+      boxes: [B, k, 4] float32, best score first. Corners may come in either order, as in TensorFlow's own
+        suppression: a corner coder can decode a box inside out.
       valid: [B, k] bool; padding neither survives nor suppresses.
       iou_threshold: boxes with a larger IoU (strictly) than this suppress each other.
       classes: [B, k] int32; boxes of different classes never meet. None: all boxes meet.
@@ -22,6 +23,8 @@ def nms(boxes: tf.Tensor, valid: tf.Tensor, iou_threshold: float, classes: tf.Te
       keep [B, k] bool.
     """
     k = boxes.shape[1]
+    low, high = boxes[..., :2], boxes[..., 2:]
+    boxes = tf.concat([tf.minimum(low, high), tf.maximum(low, high)], axis=-1)
     overlap = pairwise_iou(boxes, boxes) > iou_threshold  # [B, k, k]
     if classes is not None:
         overlap &= classes[:, :, None] == classes[:, None, :]

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tpu_retinamask.ops.select import select
 
 SEMANTICS = ("aligned", "crop_and_resize")
 IMPLEMENTATIONS = ("gather", "matmul")
@@ -76,7 +75,7 @@ def multilevel_roi_align(features, boxes: tf.Tensor, image_size, *, min_level: i
         samples = 1
         # Gathered, not constant: XLA divides by a constant through its rounded reciprocal, and the last
         # sample of a box as large as the image would fall outside the level.
-        divisors = [float(image_size[0]), float(image_size[1]), output_size - 1.0]
+        divisors = [float(image_size[0]), float(image_size[1]), max(1.0, output_size - 1.0)]
         divisors = tf.gather(tf.constant([divisors] * len(features)), level)  # [B, K, 3]
         high, wide, steps = tf.unstack(divisors, axis=-1)
         grid_y = _cropped_grid(boxes[..., 1], boxes[..., 3], high, extent[..., 0], steps, output_size)
@@ -164,8 +163,3 @@ def interpolation_matrix(grid: tf.Tensor, cells: int, samples: int = 1) -> tf.Te
     shape = weights.shape
     grouped = tf.reshape(weights, [-1, *shape[1:-2], shape[-2] // samples, samples, cells])
     return tf.reduce_mean(grouped, axis=-2)
-
-
-def zero_padding(rois: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-    """Zero the features [B, K, P, P, F] of regions whose valid [B, K] is False."""
-    return select(valid[:, :, None, None, None], rois, 0.0)

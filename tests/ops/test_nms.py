@@ -88,3 +88,9 @@ def test_compiled_equals_the_greedy_loop():
     keep = compiled(tf.constant(boxes), tf.constant(valid), tf.constant(classes)).numpy()
     for b in range(3):
         assert keep[b].tolist() == nms_reference.nms(boxes[b], valid[b], 0.45, classes[b])
+
+
+def test_corners_in_either_order():
+    """A box decoded inside out suppresses as the box it encloses."""
+    boxes = tf.constant([[[0.0, 0.0, 10.0, 10.0], [10.0, 9.0, 0.0, 1.0], [30.0, 30.0, 20.0, 20.0]]])
+    np.testing.assert_array_equal(nms(boxes, tf.ones([1, 3], tf.bool), 0.5), [[True, False, True]])

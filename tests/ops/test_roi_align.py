@@ -11,7 +11,6 @@ from tpu_retinamask.ops.roi_align import (
     assign_levels,
     interpolation_matrix,
     multilevel_roi_align,
-    zero_padding,
 )
 
 _SIZE = (176, 240)
@@ -331,13 +330,6 @@ def test_interpolation_matrix_by_hand():
     )
     grouped = interpolation_matrix(tf.constant([[0.0, 1.0, 1.5, 2.0]]), 3, samples=2)
     np.testing.assert_allclose(grouped[0], [[0.5, 0.5, 0], [0, 0.25, 0.75]], atol=1e-7)
-
-
-def test_zero_padding():
-    rois = tf.ones([1, 2, 1, 1, 3])
-    np.testing.assert_array_equal(
-        zero_padding(rois, tf.constant([[True, False]]))[0, :, 0, 0], [[1] * 3, [0] * 3]
-    )
 
 
 def test_unknown_names_are_refused():
