@@ -1,5 +1,6 @@
 """The golden network: gin/model/keras_maskrcnn.gin with the weights of the manifest."""
 
+import functools
 from typing import NamedTuple
 
 import gin
@@ -53,8 +54,12 @@ def weights(manifest):
 
 @pytest.fixture(scope="session")
 def build_original(manifest, weights):
-    """A function from the padding of the first convolution to Original, weights set."""
+    """A function from the padding of the first convolution to Original, weights set.
 
+    What it returns is shared by all tests: who trains it puts the weights back.
+    """
+
+    @functools.cache
     def build(conv1_padding="explicit"):
         def make():
             model = config.RetinaMask(manifest["num_classes"]).create_weights()
@@ -68,12 +73,6 @@ def build_original(manifest, weights):
         return original
 
     return build
-
-
-@pytest.fixture(scope="session")
-def original(build_original):
-    """Original with keras-resnet 0.1's explicit padding. Shared: tests that train put the weights back."""
-    return build_original()
 
 
 @pytest.fixture(scope="session")
