@@ -64,6 +64,7 @@ class CSVGenerator(keras.utils.PyDataset):
         pixel_mode: str = "caffe",
         config: str | AnchorGrid | None = None,
         seed: int | None = None,
+        tuple_targets: bool = False,
         **workers,
     ):
         """Read the annotations; images and masks are opened batch by batch.
@@ -85,6 +86,8 @@ class CSVGenerator(keras.utils.PyDataset):
           config: anchors, as an AnchorGrid or as the path of an `.ini` file with `[anchor_parameters]` and
             `[pyramid_levels]`; None: the defaults.
           seed: of the order; None: another one each time.
+          tuple_targets: give the three tensors as a tuple: `keras.Model.fit` of Keras 3 refuses a list inside a
+            batch, code written for the original expects one.
           **workers: `workers`, `use_multiprocessing`, `max_queue_size` of keras.utils.PyDataset.
 
         Raises:
@@ -102,7 +105,7 @@ class CSVGenerator(keras.utils.PyDataset):
         self.classes = read_classes(classes)
         self.records = read_annotations(annotations, self.classes)
         _require_masks(annotations, self.records)
-        self.batch_size, self.shuffle_groups = batch_size, shuffle_groups
+        self.batch_size, self.shuffle_groups, self.tuple_targets = batch_size, shuffle_groups, tuple_targets
         self.image_min_side, self.image_max_side = image_min_side, image_max_side
         self.transform, self.pixel_mode = transform, pixel_mode
         self.transform_generator = None if transform_generator is None else iter(transform_generator)
@@ -138,7 +141,8 @@ class CSVGenerator(keras.utils.PyDataset):
         content = np.array([sample[0].shape[:2] for sample in samples], np.float64)
         anchors = np.concatenate(self.anchor_grid.anchors_float64((height, width)))
         regression, classification = anchor_targets(anchors, boxes, labels, content, self.num_classes())
-        return images, [regression.numpy(), classification.numpy(), masks]
+        targets = [regression.numpy(), classification.numpy(), masks]
+        return images, tuple(targets) if self.tuple_targets else targets
 
     def on_epoch_end(self):
         """Shuffle the order of the batches, if asked to."""
