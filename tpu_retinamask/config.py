@@ -39,6 +39,7 @@ make_optimizer = _configurable(optimizers.make_optimizer)
 log = logging.getLogger("tpu_retinamask")  # the project's own; libraries stay at warnings
 
 CONFIG_FILE, OPERATIVE_FILE = "config.gin", "operative_config.gin"
+PROGRAMS = ("train", "evaluate", "predict", "benchmark")  # each knows its own settings and passes over the others'
 
 
 def define_gin_flags():
@@ -91,7 +92,7 @@ def parse_gin(files, params, *, model_dir: str | None = None):
         paths = [path for path in recorded if tf.io.gfile.exists(path)] + paths
     absl_logging.set_verbosity(absl_logging.FATAL)  # gin reports every folder it looks into, some as errors
     try:
-        gin.parse_config_files_and_bindings(paths, list(params), skip_unknown=("train", "benchmark"))
+        gin.parse_config_files_and_bindings(paths, list(params), skip_unknown=PROGRAMS)
     except (ValueError, SyntaxError, OSError, AttributeError) as error:
         raise UserError(f"gin configuration: {error}") from error
     finally:

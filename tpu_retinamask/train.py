@@ -83,10 +83,13 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
     report_coverage(model.anchor_grid, scanned.records, pipeline, criterion.positive_iou)
 
     # State
-    inference.write_classes(model_dir, names)
-    config.write_config(model_dir)
+    training = not (dry_run or debug)
+    if training:
+        inference.write_classes(model_dir, names)
     state = TrainState(model_dir, model, optimizer, keep_checkpoints)
     start_step = state.restore()
+    if training:  # now that it fits the checkpoint: a slip must not replace the configuration of a run
+        config.write_config(model_dir)
     if start_step is None:
         start_step = 0
         if weights:
