@@ -1,86 +1,71 @@
 """A snapshot in keras-maskrcnn's own layout gives keras-maskrcnn's own outputs."""
 
-import json
-
 import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
+from golden import golden_set
 from reference import keras_snapshot
-from reference.keras_snapshot import GOLDEN
 
-from tpu_retinamask import config
-from tpu_retinamask.compat import weights
+from tpu_retinamask.compat.weights import load_weights, model_layers
 
-FORWARD = [path.stem for path in sorted((GOLDEN / "model").glob("forward_*.npz"))]
+FORWARD = golden_set.present(("forward_even", "forward_odd"), "model/{}.npz")
 
 
 @pytest.fixture(name="snapshot", scope="module")
-def _snapshot(tmp_path_factory):
+def _snapshot(tmp_path_factory, weights):
+    layers = {}
+    for (layer, weight), value in weights.items():
+        layers.setdefault(layer, {})[weight] = value
     path = tmp_path_factory.mktemp("snapshot") / "resnet50_csv_50.h5"
-    yield keras_snapshot.write_snapshot(path, keras_snapshot.manifest_weights())
-    path.unlink()
+    yield keras_snapshot.write_snapshot(path, layers)
+    path.unlink()  # 157 MB
 
 
-@pytest.fixture(name="network", scope="module")
-def _network():
-    """Return `conv1_padding -> model`, built once each."""
-    num_classes = json.loads((GOLDEN / "model" / "weights_manifest.json").read_text())["num_classes"]
-    models = {}
-
-    def build(conv1_padding):
-        if conv1_padding not in models:
-            config.parse_gin(["model/keras_maskrcnn.gin"],
-                             [f"RetinaMask.backbone_options = {{'conv1_padding': '{conv1_padding}'}}"])
-            models[conv1_padding] = config.RetinaMask(num_classes).create_weights()
-        return models[conv1_padding]
-
-    return build
+@pytest.fixture(name="loaded", scope="module")
+def _loaded(build_original, snapshot):
+    """Return the golden network, its weights lost and found again in the snapshot, and the report."""
+    original = build_original("explicit")
+    for variable in original.model.variables:
+        variable.assign(tf.fill(variable.shape, 0.5))
+    return original, load_weights(original.model, snapshot)
 
 
 def test_the_synthetic_snapshot_has_the_layout_of_the_original(snapshot):
-    layout = json.loads((GOLDEN / "model" / "h5_weights_layout.json").read_text())["groups"]
+    layout = golden_set.values("model/h5_weights_layout")["groups"]
     expected = {f"{group['layer']}/{name}": tuple(shape) for group in layout for name, shape in group["weights"]}
     actual = {}
     with h5py.File(snapshot) as file:
         file.visititems(lambda name, item: actual.update({name: getattr(item, "shape", None)}))
-    actual = {name: shape for name, shape in actual.items() if shape is not None}  # None: a group
-    assert actual == expected
+    assert {name: shape for name, shape in actual.items() if shape is not None} == expected  # None: a group
 
 
-def test_every_layer_is_loaded_and_counted(snapshot, network):
-    model = network("explicit")
-    report = weights.load_weights(model, snapshot)
-    assert set(report.loaded) == set(weights.model_layers(model))
+def test_every_variable_is_loaded_and_counted(loaded, weights):
+    original, report = loaded
+    layers = model_layers(original.model)
+    assert set(report.loaded) == set(layers)
     assert not (report.mismatched or report.missing or report.unused or report.ignored)
-    assert model.count_params() == 39_312_612 + 21_002 * model.num_classes
+    assert sum(map(len, layers.values())) == len(original.model.variables) == len(weights)
+    for (layer, weight), value in weights.items():
+        np.testing.assert_array_equal(layers[layer][weight].numpy(), value)
+    assert original.model.count_params() == 39_312_612 + 21_002 * original.model.num_classes
 
 
-# The padding of keras-resnet 0.2 needs a second network; the backbone's own tests have it at small sizes.
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=pytest.mark.slow) if name.endswith("_conv1_same") else name for name in FORWARD] or [None])
-def test_outputs_equal_the_originals(name, snapshot, network):
-    assert name is not None, f"{GOLDEN}/model holds no forward_*.npz"
-    golden = np.load(GOLDEN / "model" / f"{name}.npz")
-    same = name.endswith("_conv1_same")  # such a file has the images of its namesake
-    pixels = np.load(GOLDEN / "model" / f"{name.removesuffix('_conv1_same')}.npz")
-    images = tf.constant(pixels["image_bgr_u8"][..., ::-1])
-    content = tf.constant([images.shape[1:3]] * len(images), tf.int32)
-    model = network("same" if same else "explicit")
-    weights.load_weights(model, snapshot)
-    config.parse_gin(["model/keras_maskrcnn.gin"], [])
-
-    outputs = model(images, content)
-    # Some fifty layers of float32 sums of up to 4608 terms in another order; values up to about 1.
-    np.testing.assert_allclose(tf.concat(outputs.box_deltas, 1), golden["regression"], atol=1e-4, rtol=0)
-    np.testing.assert_allclose(tf.sigmoid(tf.concat(outputs.class_logits, 1)), golden["classification"],
-                               atol=1e-5, rtol=0)
+@pytest.mark.parametrize("name", FORWARD or [None])
+def test_outputs_equal_the_originals(name, loaded, read_images):
+    assert name is not None, f"{golden_set.FOLDER}/model holds no forward_*.npz"
+    (model, _, detection_filter), _ = loaded
+    golden = golden_set.Arrays(f"model/{name}")
+    images = read_images(golden)
     size = tuple(images.shape[1:3])
-    found = config.DetectionFilter()(outputs, model.anchor_grid.anchors(size), model.box_coder, size)
-    np.testing.assert_array_equal(found.classes, golden["labels"])
-    np.testing.assert_allclose(found.boxes, golden["boxes"], atol=5e-3)  # pixels, from deltas times sides of 1000
-    np.testing.assert_allclose(found.scores, golden["scores"], atol=1e-5)
-    best = golden["masks_top20"]  # [B, 20, 28, 28, C]
-    masks = tf.sigmoid(model.mask_logits(outputs.features, found.boxes[:, :best.shape[1]], None, size))
-    np.testing.assert_allclose(masks, best, atol=1e-4)
+    outputs = model(images)
+    # Some fifty layers of float32 sums of up to 4608 terms, in another order; values up to a few units.
+    golden.compare("regression", tf.concat(outputs.box_deltas, 1), atol=5e-5)
+    golden.compare("classification", tf.sigmoid(tf.concat(outputs.class_logits, 1)), atol=5e-6)
+    found = detection_filter(outputs, model.anchor_grid.anchors(size), model.box_coder, size)
     assert not np.any(found.cut)
+    golden.compare("labels", found.classes)
+    golden.compare("boxes", found.boxes, atol=2e-3)  # pixels: 5e-5 of anchors up to 800 wide, times 0.2
+    golden.compare("scores", found.scores, atol=5e-6)
+    masks = tf.sigmoid(model.mask_logits(outputs.features, found.boxes[:, :20], None, size))
+    golden.compare("masks_top20", masks, atol=1e-4)
