@@ -135,7 +135,8 @@ def test_masks_of_narrower_images_are_right_where_the_original_scrambles_them():
         both = np.logical_and(scrambled[image, :count], expected).sum(axis=(1, 2))
         iou = both / np.logical_or(scrambled[image, :count], expected).sum(axis=(1, 2))
         # Recorded with four digits when the set was made.
-        np.testing.assert_allclose(iou, info["iou_of_upstream_mask_target_with_correctly_padded_mask"][image], atol=1e-4)
+        recorded = info["iou_of_upstream_mask_target_with_correctly_padded_mask"][image]
+        np.testing.assert_allclose(iou, recorded, atol=1e-4)
         worst = min(worst, iou.min())
     assert worst < 0.5  # the fault is in the set: trained on, these masks teach noise
 

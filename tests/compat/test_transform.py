@@ -114,22 +114,22 @@ def test_masks_may_be_stacked_flat_or_of_other_values(sample):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"image": lambda image: image.astype(np.float32)}, r"image is an array \[20, 30, 3\] of float32; expected a uint8"),
-    ({"image": lambda image: image[..., 0]}, r"image is an array \[20, 30\] of uint8; expected a uint8 array \[h, w, 3\]"),
+    ({"image": lambda image: image.astype(np.float32)}, r"image is an array \[20, 30, 3\] of float32; expected"),
+    ({"image": lambda image: image[..., 0]}, r"image is an array \[20, 30\] of uint8; expected a uint8 array"),
     ({"image": None}, "image is NoneType None; expected"),
     ({"masks": None}, r"masks is NoneType None; expected a list of uint8 arrays \[20, 30, 1\]"),
     ({"masks": lambda masks: [masks[0].astype(bool), *masks[1:]]}, r"masks\[0\] is an array \[20, 30, 1\] of bool"),
     ({"masks": lambda masks: [*masks[:2], masks[2][1:], masks[3]]}, r"masks\[2\] is an array \[19, 30, 1\] of uint8"),
-    ({"masks": lambda masks: masks[:3]}, r"masks is 3 masks for 4 bboxes \(4 were given\); expected a mask for every box"),
+    ({"masks": lambda masks: masks[:3]}, r"masks is 3 masks for 4 bboxes \(4 were given\); expected a mask for"),
     ({"masks": []}, "masks is 0 masks for 4 bboxes"),
     ({"labels": lambda labels: labels[:3]}, "labels is 3 labels for 4 bboxes"),
     ({"labels": ["cat"] * 4}, r"labels is list \['cat', 'cat', 'cat', 'cat'\]; expected a class id for every box"),
     ({"labels": [0.5, 0, 0, 0]}, r"labels is \[0.5, 0.0, 0.0, 0.0\]; expected whole numbers from 0"),
     ({"labels": [-1, 0, 0, 0]}, r"labels is \[-1.0, 0.0, 0.0, 0.0\]; expected whole numbers from 0"),
-    ({"bboxes": lambda boxes: boxes[:, :3]}, r"bboxes is an array \[4, 3\] of float64; expected n times x1, y1, x2, y2"),
+    ({"bboxes": lambda boxes: boxes[:, :3]}, r"bboxes is an array \[4, 3\] of float64; expected n times x1, y1"),
     ({"bboxes": 3}, "bboxes is int 3; expected"),
     ({"bboxes": lambda boxes: boxes * np.nan}, "bboxes is .* expected n times x1, y1, x2, y2, finite"),
-    ({"bboxes": lambda boxes: boxes - [0, 0, 0, -25]}, r"bboxes\[0\] is .*outside the returned image of 30 x 20 pixels")])
+    ({"bboxes": lambda boxes: boxes - [0, 0, 0, -25]}, r"bboxes\[0\] is .*outside the returned image of 30 x 20")])
 def test_what_is_refused_is_named(sample, changes, message):
     with pytest.raises(TransformError, match=f"^transform of images/7.png: {message}"):
         apply_transform(changed(**changes), *sample, name="images/7.png")

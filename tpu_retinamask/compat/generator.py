@@ -237,4 +237,4 @@ def _require_masks(path, records):
                for record in records for instance in record.instances if instance.mask is None]
     if missing:
         raise AnnotationError(f"{path}: {len(missing)} boxes without a mask, which the tensors of CSVGenerator cannot "
-                              "tell from an empty mask; data.pipeline.InputPipeline trains them as boxes alone", missing)
+                              "tell from an empty mask; data.pipeline.InputPipeline trains them as boxes", missing)

@@ -54,8 +54,8 @@ class HostBatches:
         if not records:
             raise ValueError("no records: expected at least one image")
         if min(batch_size, workers) < 1 or min(start_step, prefetch) < 0:
-            raise ValueError(f"batch_size {batch_size} and workers {workers} must be at least 1, start_step {start_step} "
-                             f"and prefetch {prefetch} at least 0")
+            raise ValueError(f"batch_size {batch_size} and workers {workers} must be at least 1, "
+                             f"start_step {start_step} and prefetch {prefetch} at least 0")
         self.pipeline, self.records, self.transform = pipeline, records, transform
         self.batch_size, self.start_step, self.workers, self.prefetch = batch_size, start_step, workers, prefetch
         self.dropped_by_transform = 0

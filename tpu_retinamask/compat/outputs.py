@@ -30,8 +30,8 @@ def keras_maskrcnn_outputs(model, detection_filter, images, content_size=None, *
       ValueError: normalised images with a content size, which they no longer need.
     """
     if normalized and content_size is not None:
-        raise ValueError("keras_maskrcnn_outputs: content_size tells which pixels to normalise, but normalized=True says "
-                         "that this is done; leave one of them out")
+        raise ValueError("keras_maskrcnn_outputs: content_size tells which pixels to normalise, but normalized=True "
+                         "says that this is done; leave one of them out")
     images = tf.convert_to_tensor(images)
     image_size = tuple(images.shape[1:3])
     outputs = _after_normalization(model, images) if normalized else model(images, content_size, training=False)

@@ -55,8 +55,9 @@ def apply_transform(transform: Callable, image: np.ndarray, masks: np.ndarray, l
       TransformError: called inside a graph; or says which key, what was returned and what was expected.
     """
     if not isinstance(image, np.ndarray):
-        raise TransformError(f"transform of {name}: image is {_describe(image)}; a Python transform works on NumPy arrays on "
-                             "the host and cannot run inside tf.data or tf.function: use host_batches.HostBatches")
+        raise TransformError(f"transform of {name}: image is {_describe(image)}; a Python transform works on NumPy "
+                             "arrays on the host and cannot run inside tf.data or tf.function: use "
+                             "host_batches.HostBatches")
     count = len(bboxes)
     has_mask = np.ones(count, bool) if has_mask is None else np.asarray(has_mask, bool)
     given = {

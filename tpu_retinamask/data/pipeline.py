@@ -50,9 +50,9 @@ class InputPipeline:
     def __post_init__(self):
         if not isinstance(self.augmentation, Augmentation | None):
             raise TypeError(
-                f"InputPipeline.augmentation is {self.augmentation!r}, expected an Augmentation or None: the pipeline is a "
-                "tf.data graph, which a Python transform cannot enter. Give it to compat.host_batches.HostBatches, which "
-                "runs on the host")
+                f"InputPipeline.augmentation is {self.augmentation!r}, expected an Augmentation or None: the pipeline is "
+                "a tf.data graph, which a Python transform cannot enter. Give it to compat.host_batches.HostBatches, "
+                "which runs on the host")
         sizes = {"image_size": min(self.image_size), "min_side": self.min_side, "max_side": self.max_side,
                  "max_instances": self.max_instances, "mask_size": self.mask_size}
         for name, value in sizes.items():
