@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from tpu_retinamask import inference
+from tpu_retinamask.compat.host_batches import HostBatches
 from tpu_retinamask.compat.weights import load_weights
 from tpu_retinamask.data.annotations import read_annotations
 from tpu_retinamask.data.class_names import read_classes
@@ -39,7 +40,8 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
           weights: str | None = None, skip_mismatched: bool = False, tpu: str | None = None, dry_run: bool = False,
           debug: bool = False, batch_size: int = 8, epochs: float = 24.0, steps: int | None = None,
           clip_norm: float | None = 10.0, jit_compile: bool = True, log_every: int = 20, checkpoint_every: int = 500,
-          evaluate_every: int | None = None, keep_checkpoints: int = 3, on_bad_record: str = "stop", seed: int = 0):
+          evaluate_every: int | None = None, keep_checkpoints: int = 3, on_bad_record: str = "stop", seed: int = 0,
+          transform=None):
     """Train until `epochs` (or `steps`) are done, resuming from the model directory's last checkpoint.
 
     Args:
@@ -64,6 +66,8 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
       keep_checkpoints: newest checkpoints kept.
       on_bad_record: "stop" at a file that cannot be used, or "skip" it, counted.
       seed: of the initial weights, the order of the images and their augmentation.
+      transform: Python function on each image and its masks, an albumentations pipeline for one; runs on the
+        host, so not with `tpu`. See `compat.transform` for what goes in and out.
     """
     # Data
     names = read_classes(classes)
@@ -96,8 +100,14 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
             config.log.info("%s", load_weights(model, weights, skip_mismatched=skip_mismatched))
     else:
         config.log.info("resuming at step %d of %d", start_step, total_steps)
-    batches = distribute_batches(strategy, functools.partial(pipeline.train_dataset, scanned.records),
-                                 batch_size, start_step)
+    if transform is None:
+        make_dataset = functools.partial(pipeline.train_dataset, scanned.records)
+        batches = distribute_batches(strategy, make_dataset, batch_size, start_step)
+    elif tpu is None:
+        batches = HostBatches(pipeline, scanned.records, transform, batch_size, start_step=start_step)
+    else:
+        raise config.UserError("train.transform is a Python function, which the host of a TPU cannot run: use the "
+                               "settings of Augmentation, which are graph operations")
 
     def make_step(probe=None):
         options = {} if probe is None else {"probe": probe}
