@@ -9,6 +9,9 @@ from tpu_retinamask.structures import BACKGROUND, IGNORED
 # Anchors that tie for a box (it lies inside many of equal area) differ by the rounding of their
 # coordinates, up to 2e-5 of the IoU for a 32 pixel anchor at pixel 2000.
 _TIE = 1e-4
+# A box of 32 x 64 pixels around an anchor of half its area has an IoU of 0.5, and float32 says 0.49999997. Near a
+# threshold an IoU counts as equal to it within the rounding of coordinates below 1400 pixels.
+_ROUNDING = 5e-6
 
 
 def first_argmax(values: tf.Tensor, axis: int) -> tf.Tensor:
@@ -29,7 +32,8 @@ def match_anchors(anchors: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, cont
     """Assign to every anchor a class, "background" or "ignored", and a ground-truth box.
 
     An anchor is positive if its IoU with some box is >= `positive_iou`, ignored if it lies in the open
-    interval (`negative_iou`, `positive_iou`), else background. Anchors whose centre lies outside the
+    interval (`negative_iou`, `positive_iou`), else background; in float32 an IoU within 5e-6 of a threshold
+    equals it. Anchors whose centre lies outside the
     image's own content are ignored. With best matching (arXiv 1901.03353 section 3.3) each box also
     takes the anchors with which its own IoU is largest, ties included (equal within 1e-4 of the IoU, so
     that rounding does not choose among them), if that IoU exceeds `best_match_iou`: an anchor taken so
@@ -59,8 +63,9 @@ def match_anchors(anchors: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, cont
     iou = select(valid[:, None, :], pairwise_iou(anchors[None], boxes), -1.0)  # [B, N, M]
     matched = first_argmax(iou, axis=2)  # [B, N]
     best = tf.reduce_max(iou, axis=2)  # [B, N]
-    positive = best >= positive_iou
-    ignored = (best > negative_iou) & ~positive
+    slack = _ROUNDING if best.dtype == tf.float32 else 0.0
+    positive = best >= positive_iou - slack
+    ignored = (best > negative_iou + slack) & ~positive
     if best_match_iou is not None:
         iou = select(inside[:, :, None], iou, -1.0)  # a box cannot take an anchor outside the image
         best_of_box = tf.reduce_max(iou, axis=1, keepdims=True)  # [B, 1, M]

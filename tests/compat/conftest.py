@@ -10,6 +10,7 @@ import tensorflow as tf
 from golden import golden_set
 
 from tpu_retinamask import config
+from tpu_retinamask import train  # noqa: F401  # so that gin knows its settings
 
 _CAFFE_MEAN = (103.939, 116.779, 123.68)
 
@@ -85,3 +86,9 @@ def read_images():
         return tf.constant((arrays["x"] + np.float32(_CAFFE_MEAN))[..., ::-1].copy())
 
     return read
+
+
+@pytest.fixture
+def training_options():
+    """(optimizer, clip_norm) of the configuration."""
+    return configure(lambda: (config.make_optimizer(total_steps=1000), gin.query_parameter("train.clip_norm")))

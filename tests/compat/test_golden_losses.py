@@ -163,15 +163,8 @@ def test_some_case_shows_the_leak():
 @pytest.mark.parametrize("name", [name for name in _names("mask") if any(_CASES["mask"][name]["matched"])])
 def test_masks_cropped_to_their_boxes_lose_little(name):
     # What the input pipeline keeps of a mask: 112 x 112 cells of its own box, each the pixel below its centre.
-    case, side = _MaskCase(name), 112
-    boxes, full = case.truth_boxes.numpy(), case.truth_masks.numpy()
-    steps = (np.arange(side) + 0.5) / side
-    crops = np.zeros((*full.shape[:2], side, side), np.uint8)
-    for b, m in np.ndindex(*full.shape[:2]):
-        x1, y1, x2, y2 = boxes[b, m]
-        rows, columns = (y1 + steps * (y2 - y1)).astype(int), (x1 + steps * (x2 - x1)).astype(int)
-        crops[b, m] = full[b, m][np.ix_(rows, columns)]
-    crops = tf.constant(crops)
+    case = _MaskCase(name)
+    crops = tf.constant(golden_set.crop_to_boxes(case.truth_masks.numpy(), case.truth_boxes.numpy(), 112))
     kept, matched = case.match(case.boxes)
     exact = losses.crop_full_masks(case.truth_masks, case.boxes, matched, case.size)
     near = losses.crop_masks(crops, case.truth_boxes, case.boxes, matched, case.size, binary=False,

@@ -67,7 +67,7 @@ class Arrays:
     def compare(self, key, value, *, atol=0.0, rtol=0.0):
         """Assert that `value` equals the array of that name, within atol + rtol * |expected|; both 0: exactly."""
         value, expected = self.part(key, value)
-        if atol == 0 and rtol == 0:
+        if not np.any(atol) and rtol == 0:
             np.testing.assert_array_equal(value, expected, err_msg=key)
         else:
             assert_close(value, expected, atol=atol, rtol=rtol, name=key)
@@ -77,6 +77,8 @@ def assert_close(value, expected, *, atol=0.0, rtol=0.0, name=""):
     """Assert equality within atol + rtol * |expected|, and equal shapes."""
     value, expected = np.asarray(value), np.asarray(expected)
     assert value.shape == expected.shape, (name, value.shape, expected.shape)
+    if np.ndim(atol):  # a tolerance each
+        value, expected, atol = value / atol, expected / atol, 1.0
     np.testing.assert_allclose(value, expected, atol=atol, rtol=rtol, err_msg=name)
 
 
@@ -93,6 +95,17 @@ def present(names, pattern="{}.npz") -> list:
 def cases(arrays: Arrays, names, suffix: str) -> list:
     """Return those names that the file has arrays of, `<name><suffix>`."""
     return [name for name in names if name + suffix in arrays]
+
+
+def crop_to_boxes(masks, boxes, side):
+    """Return masks [B, M, H, W] cropped to their boxes [B, M, 4] as the input pipeline does, [B, M, side, side]."""
+    steps = (np.arange(side) + 0.5) / side
+    crops = np.zeros((*masks.shape[:2], side, side), np.uint8)
+    for b, m in np.ndindex(*masks.shape[:2]):
+        x1, y1, x2, y2 = boxes[b, m]
+        rows, columns = (y1 + steps * (y2 - y1)).astype(int), (x1 + steps * (x2 - x1)).astype(int)
+        crops[b, m] = masks[b, m][np.ix_(rows, columns)]
+    return crops
 
 
 def make_weights(manifest: dict) -> dict:
