@@ -4,6 +4,7 @@ Flags say where, gin says what. The classes below are configurable by their own 
 file reads like their constructors: `RetinaMask.backbone = 'resnet101'`.
 """
 
+import functools
 import os
 import sys
 
@@ -26,7 +27,16 @@ from tpu_retinamask.training.progress import NonFiniteLossError
 
 
 def _configurable(target):
-    return gin.external_configurable(target, target.__name__, module="tpu_retinamask")
+    configured = gin.external_configurable(target, target.__name__, module="tpu_retinamask")
+
+    @functools.wraps(target, updated=())
+    def build(*args, **kwargs):
+        try:
+            return configured(*args, **kwargs)
+        except (TypeError, ValueError) as error:  # a value that the configuration gave, or should have given
+            raise UserError(f"{target.__name__}: {error}") from error
+
+    return build
 
 
 RetinaMask = _configurable(retinamask.RetinaMask)
@@ -123,7 +133,8 @@ def run_program(main):
         try:
             main()
         except (UserError, AnnotationError, NonFiniteLossError, FileNotFoundError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            message = str(error).split("\n  In call to configurable", maxsplit=1)[0]  # gin's own traceback
+            print(f"error: {message}", file=sys.stderr)
             sys.exit(2)
 
     app.run(guarded)
