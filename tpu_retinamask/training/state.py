@@ -39,7 +39,7 @@ class TrainState:
     @property
     def step(self) -> int:
         """Return the number of updates made."""
-        return int(self.optimizer.iterations)
+        return int(self.optimizer.iterations.numpy())  # of one replica, where there are many
 
     def save(self) -> str:
         """Write a checkpoint named by the step and return its path.
