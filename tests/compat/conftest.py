@@ -32,13 +32,19 @@ def weights_by_name(model) -> dict:
     return {tuple(variable.path.split("/")[-2:]): variable for variable in model.weights}
 
 
-def configure(build, *params):
+def _configure(build, *params):
     """Return what `build()` makes under keras_maskrcnn.gin and further settings."""
     config.parse_gin(["model/keras_maskrcnn.gin"], params)
     try:
         return build()
     finally:
         gin.clear_config()
+
+
+@pytest.fixture(scope="session")
+def configure():
+    """A function from `build` and settings to what `build()` makes under the configuration."""
+    return _configure
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +72,7 @@ def build_original(manifest, weights):
             model = config.RetinaMask(manifest["num_classes"]).create_weights()
             return Original(model, config.Criterion(), config.DetectionFilter())
 
-        original = configure(make, f"RetinaMask.backbone_options = {{'conv1_padding': '{conv1_padding}'}}")
+        original = _configure(make, f"RetinaMask.backbone_options = {{'conv1_padding': '{conv1_padding}'}}")
         variables = weights_by_name(original.model)
         assert set(variables) == set(weights)
         for name, variable in variables.items():
@@ -91,4 +97,4 @@ def read_images():
 @pytest.fixture
 def training_options():
     """(optimizer, clip_norm) of the configuration."""
-    return configure(lambda: (config.make_optimizer(total_steps=1000), gin.query_parameter("train.clip_norm")))
+    return _configure(lambda: (config.make_optimizer(total_steps=1000), gin.query_parameter("train.clip_norm")))

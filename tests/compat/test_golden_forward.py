@@ -15,7 +15,7 @@ from tpu_retinamask.structures import RawOutputs
 
 _FILES = golden_set.present(("forward_even", "forward_odd", "forward_even_conv1_same"), "model/{}.npz")
 # Sums of up to 4608 products, fifty layers deep, in another order: some 1e-6 of the largest value of the layer.
-_RELATIVE = 1e-5
+_RELATIVE = 2e-5
 
 
 class Pass(NamedTuple):
@@ -175,7 +175,7 @@ def test_odd_sides_do_not_show_which_padding_it_was(forward, build_original):
     # With odd sides three zeros all round are what "same" pads, so both versions of keras-resnet agree.
     info = golden_set.values("model/info_krn020")
     if forward.name != "forward_odd":
-        assert info["even_size_max_abs_difference_to_explicit_padding"]["regression"] > 0.1
+        assert info["even_size_max_abs_difference_to_explicit_padding"]["regression"] > 1e-3
         return
     assert info["odd_size_max_abs_difference_to_explicit_padding"]["regression"] == 0
     other = build_original("same").model(forward.images, training=False)

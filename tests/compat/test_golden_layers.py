@@ -47,10 +47,10 @@ def test_levels_of_boxes(case):
 def test_roi_align(case, implementation, compiled):
     features = [tf.constant(_ROIALIGN[f"{case}_P{level}"]) for level in _LEVELS]
     boxes = tf.constant(_ROIALIGN[f"{case}_boxes"])
-    size = {"a": 14, "b": 7}[case]
     align = tf.function(multilevel_roi_align, jit_compile=True) if compiled else multilevel_roi_align
-    rois = align(features, boxes, tuple(_ROIALIGN[f"{case}_image_hw"].tolist()), output_size=size,
-                 semantics="crop_and_resize", implementation=implementation)
+    image_size, size = tuple(_ROIALIGN[f"{case}_image_hw"].tolist()), _ROIALIGN[f"{case}_rois"].shape[2]
+    rois = align(features, boxes, image_size, output_size=size, semantics="crop_and_resize",
+                 implementation=implementation)
     # Features of order 1 times weights whose position, up to 60 cells, is rounded to 4e-6.
     _ROIALIGN.compare(f"{case}_rois", rois, atol=5e-5)
 

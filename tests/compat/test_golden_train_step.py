@@ -167,7 +167,7 @@ def test_the_mask_loss_trains_the_mask_head_alone(first):
 def test_beyond_the_mask_head_the_original_has_the_leak_and_nothing_else(first):
     leaking = _norms(first.gradients["leaking"])
     _ARRAYS.compare("grad_norm_of_masks_loss", leaking, **_NORM, atol=1e-6 * np.nanmax(leaking))
-    assert leaking[_NAMES.index("pyramid_regression/kernel")] > 0.1
+    assert leaking[_NAMES.index("pyramid_regression/kernel")] > 1e-3 * np.nanmax(leaking)
     assert np.isnan(leaking[_NAMES.index("pyramid_classification/kernel")])
     assert first.losses["leaking"] == pytest.approx(first.losses["masks"], rel=1e-6)
 
@@ -177,19 +177,23 @@ def test_gradient_of_the_sum(first):
     norms = _norms(golden)
     _ARRAYS.compare("total_grad_norm", norms, **_NORM, atol=1e-6 * norms.max())
     size = np.array([golden[name].size for name in _NAMES])
-    # Single elements carry the error of the whole tensor's norm; a sum over n of them grows with its root.
+    # Single elements carry the error of the whole tensor's norm; a sum over n of them grows with its root. A
+    # rectifier on the other side is felt in the backbone most, with its fifty layers.
     for row, name in enumerate(_NAMES):
+        tolerance = 1e-3 if name.startswith(("conv1", "res")) else 1e-4
         scale = max(norms[row], 1e-6 * norms.max())
         elements = np.resize(np.append(golden[name].ravel()[:8], np.zeros(8)), 8)
-        golden_set.assert_close(elements, _ARRAYS["total_grad_first8"][row], atol=1e-4 * scale, name=name)
+        golden_set.assert_close(elements, _ARRAYS["total_grad_first8"][row], atol=tolerance * scale, name=name)
         total = np.float64(golden[name]).sum()
-        golden_set.assert_close(total, _ARRAYS["total_grad_sum"][row], atol=1e-4 * scale * np.sqrt(size[row]), name=name)
+        golden_set.assert_close(total, _ARRAYS["total_grad_sum"][row], atol=tolerance * scale * np.sqrt(size[row]),
+                                name=name)
     np.testing.assert_allclose(np.sqrt(np.sum(norms ** 2)), _INFO["global_gradient_norm"], **_NORM)
-    # Where the leak does not reach, ours is that gradient; where it does, ours differs by the leak.
-    reached = np.nan_to_num(_norms(first.gradients["leaking"])) > 1e-3
+    # Where the leak does not reach, ours is that gradient; where it does, ours differs by the leak and no more.
+    leaked = np.nan_to_num(_norms(first.gradients["leaking"]))
     for row, name in enumerate(_NAMES):
-        same = np.linalg.norm(ours[name] - golden[name]) <= 1e-6 * norms.max()
-        assert same == (not reached[row] or name.startswith("roi_mask")), name
+        difference = np.linalg.norm(ours[name] - golden[name])
+        expected = 0.0 if name.startswith("roi_mask") else leaked[row]
+        assert difference == pytest.approx(expected, rel=1e-3, abs=1e-6 * norms.max()), name
 
 
 def _adam_steps(network, truth, optimizer, clip_norm, gradients, count):
@@ -277,8 +281,8 @@ def test_our_training_step_under_the_configuration(network, truth, first, traini
     for variable, old in zip(network.model.trainable_variables, before):
         variable.assign(old)
     golden = dict(zip(_INFO["loss_order"], _ARRAYS["losses"]))
-    assert metrics["box_loss"] == pytest.approx(golden["regression"], rel=1e-5)
-    assert metrics["class_loss"] == pytest.approx(golden["classification"], rel=1e-5)
+    assert metrics["box_loss"] == pytest.approx(golden["regression"], rel=1e-4)
+    assert metrics["class_loss"] == pytest.approx(golden["classification"], rel=1e-4)
     assert metrics["mask_loss"] == pytest.approx(golden["masks"], rel=0.02)  # crops of the masks, not the masks
     assert metrics["num_positive"] == sum(_INFO["positives_per_image"])
     assert metrics["mask_rois"] == sum(_INFO["matched_detections"]) and metrics["mask_rois_overflow"] == 0
