@@ -46,6 +46,8 @@ InputPipeline = _configurable(pipeline.InputPipeline)
 Augmentation = _configurable(augment.Augmentation)
 make_optimizer = _configurable(optimizers.make_optimizer)
 
+flags.disclaim_key_flags()  # the flags defined here belong to the program that asks for them, so --help shows them
+
 log = logging.getLogger("tpu_retinamask")  # the project's own; libraries stay at warnings
 
 CONFIG_FILE, OPERATIVE_FILE = "config.gin", "operative_config.gin"

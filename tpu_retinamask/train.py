@@ -1,4 +1,4 @@
-"""Train RetinaMask on a CSV of boxes and masks.
+r"""Train RetinaMask on a CSV of boxes and masks.
 
   python -m tpu_retinamask.train --annotations=train.csv --classes=classes.csv --model_dir=runs/mine \
       --val_annotations=val.csv --gin_file=model/small.gin --gin_param='train.epochs = 30'
