@@ -1,0 +1,136 @@
+"""Training as a user runs it: it learns, leaves what others need, and survives being killed."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+
+import numpy as np
+import tensorflow as tf
+
+
+def _saved_numbers(folder):
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(os.path.join(folder, "checkpoints")))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_dtype_map()
+            if name != "_CHECKPOINTABLE_OBJECT_GRAPH"}
+
+
+def _shown_steps(text):
+    """The line of each step that was shown."""
+    lines = [re.match(r"\S+ step (\d+)/", line) for line in text.splitlines()]
+    return {int(match[1]): match.string for match in lines if match}
+
+
+def test_it_learns_and_says_how_it_goes(trained, training):
+    _, done = trained
+    lines = done.stderr.splitlines()
+    assert any("anchors cover 100.0% of 9 boxes" in line for line in lines)
+    shown = _shown_steps(done.stderr)
+    assert list(shown) == list(range(1, training.steps + 1))
+    first, last = shown[1], shown[training.steps]
+
+    def loss(line):
+        return float(line.split("  loss ")[1].split()[0])
+
+    assert loss(last) < 0.1 * loss(first)
+    for word in ("class ", "box ", "mask ", "lr ", "images/s", "input wait", "ETA"):
+        assert word in last
+    score, = [line.split() for line in lines if line.startswith("mask  ")]
+    assert float(score[2]) >= 0.9  # mask AP50 on images it has seen: it learnt them by heart
+
+
+def test_the_model_directory_tells_what_was_run(trained, training):
+    folder, _ = trained
+    assert (folder / "classes.csv").read_text() == "disc,0\nsquare,1\n"
+    config = (folder / "config.gin").read_text()
+    assert "RetinaMask.fpn_channels = 16" in config
+    assert "focal_gamma" not in config  # defaults are in the other file
+    operative = (folder / "operative_config.gin").read_text()
+    for line in ("RetinaMask.fpn_channels = 16", "Criterion.focal_gamma = 2.0", "train.clip_norm = 10.0"):
+        assert line in operative.splitlines()
+    kept = sorted(name for name in os.listdir(folder / "checkpoints") if name.endswith(".index"))
+    assert kept == [f"ckpt-{step}.index" for step in (training.steps - 20, training.steps - 10, training.steps)]
+    assert os.listdir(folder / "events")
+
+
+def _kill_at(command, folder, environment, step):
+    """Start a training and kill it, without warning, when it shows a step."""
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment)
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if f" step {step}/" in line:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stderr.read()
+    assert process.wait() == -signal.SIGKILL, "".join(seen)[-2000:]
+
+
+def test_killed_at_a_random_step_it_goes_on_as_if_nothing_had_been(trained, training, program, tmp_path):
+    whole, _ = trained
+    step = random.SystemRandom().randrange(11, training.steps - 20)
+    command = program.command("train", *training.flags(tmp_path), gin=training.gin)
+    _kill_at(command, program.folder, program.environment, step)
+    saved = int(tf.train.latest_checkpoint(tmp_path / "checkpoints").rsplit("-", 1)[1])
+    # When step k is shown, the save of an earlier multiple of ten has ended.
+    assert saved % 10 == 0 and saved >= (step - 1) // 10 * 10, step
+    done = program("train", *training.flags(tmp_path), gin=training.gin)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"resuming at step {saved} of {training.steps}" in done.stderr
+    assert list(_shown_steps(done.stderr)) == list(range(saved + 1, training.steps + 1)), step
+    expected, found = _saved_numbers(whole), _saved_numbers(tmp_path)
+    assert expected.keys() == found.keys() and len(expected) > 100
+    different = [name for name in expected if np.asarray(expected[name]).tobytes() != np.asarray(found[name]).tobytes()]
+    assert different == [], f"killed at step {step}, resumed at {saved}"
+
+
+def test_a_finished_run_has_nothing_to_do(trained, training, program):
+    folder, _ = trained
+    before = _saved_numbers(folder)
+    done = program("train", *training.flags(folder), gin=training.gin)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"resuming at step {training.steps} of {training.steps}" in done.stderr
+    assert _shown_steps(done.stderr) == {}
+    after = _saved_numbers(folder)
+    assert all(np.asarray(before[name]).tobytes() == np.asarray(after[name]).tobytes() for name in before)
+
+
+def test_dry_run_traces_the_step_and_leaves_nothing(training, program, tmp_path):
+    done = program("train", *training.flags(tmp_path / "run"), "--dry_run", gin=training.gin)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "dry run: 200 steps of 2 images" in done.stderr and "no forbidden ops" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_debug_shows_every_tensor(training, program, tmp_path):
+    done = program("train", *training.flags(tmp_path / "run"), "--debug", gin=training.gin)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "debug: every tensor is finite" in done.stderr
+    assert sum(line.startswith("layer ") for line in done.stdout.splitlines()) > 20
+    assert not (tmp_path / "run").exists()
+
+
+def test_debug_names_the_first_tensor_that_is_not_finite(training, program, tmp_path):
+    done = program("train", *training.flags(tmp_path / "run"), "--debug",
+                   gin=training.gin + ["Criterion.mask_weight = 1e39"])  # infinite in float32
+    assert "debug: first tensor that is not finite: gradient of " in done.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_it(training, program, tmp_path):
+    done = program("train", *training.flags(tmp_path),
+                   gin=training.gin + ["make_optimizer.learning_rate = 1e30", "train.jit_compile = False"])
+    assert done.returncode == 2
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith("error: step ") and "_loss = " in message and "--debug" in message
+    assert "Traceback" not in done.stderr
+
+
+def test_another_architecture_is_refused_and_the_run_keeps_its_configuration(trained, training, program):
+    folder, _ = trained
+    before = (folder / "config.gin").read_text()
+    done = program("train", *training.flags(folder), gin=training.gin + ["RetinaMask.fpn_channels = 24"])
+    assert done.returncode == 2
+    assert all(word in done.stderr for word in ("does not fit the model", "ckpt-200", "C3_reduced", "--model_dir"))
+    assert "Traceback" not in done.stderr
+    assert (folder / "config.gin").read_text() == before
