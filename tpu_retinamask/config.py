@@ -94,7 +94,9 @@ def parse_gin(files, params, *, model_dir: str | None = None):
 
     gin.clear_config()
     gin.add_config_file_search_path(str(gin_folder()))
-    gin.config.register_file_reader(tf.io.gfile.GFile, tf.io.gfile.exists)
+    # Instead of gin's own: it takes `model/small.gin` for a file of a package `model` and fails where a folder lies
+    # about that has this name.
+    gin.config._FILE_READERS[:] = [(open, os.path.isfile), (tf.io.gfile.GFile, tf.io.gfile.exists)]
     paths = [find_gin_file(name) for name in files]
     if model_dir is not None:
         recorded = [os.path.join(model_dir, name) for name in (CONFIG_FILE, OPERATIVE_FILE)]

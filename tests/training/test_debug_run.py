@@ -42,7 +42,8 @@ def test_a_sound_step_names_nothing(debug):
     names = [line.split()[:2] for line in lines]
     order = [names.index(expected) for expected in (
         ["batch.image", "[2,"], ["targets.labels", "[2,"], ["layer", "stem"], ["layer", "res3a_branch2a"],
-        ["layer", "P5"], ["layer", "pyramid_classification_0"], ["outputs.class_logits[0]", "[2,"], ["mask_rois.boxes", "[2,"],
+        ["layer", "P5"], ["layer", "pyramid_classification_0"], ["outputs.class_logits[0]", "[2,"],
+        ["mask_rois.boxes", "[2,"],
         ["mask_logits", "[2,"], ["gradient", "of"], ["metrics.loss", "[]"])]
     assert order == sorted(order)  # lines come in the order of computation
     for variable in model.trainable_variables:  # long names are cut at the front

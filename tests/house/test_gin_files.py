@@ -1,0 +1,110 @@
+"""Every gin file parses with the real configuration, and all that it sets exists."""
+
+import inspect
+import pathlib
+import subprocess
+import sys
+
+import gin
+import pytest
+
+from tpu_retinamask import benchmark, config, evaluate, predict, train
+from tpu_retinamask.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FILES = sorted(str(path.relative_to(ROOT / "gin")) for path in (ROOT / "gin").rglob("*.gin"))
+PROGRAMS = {"train": train.train, "evaluate": evaluate.evaluate, "predict": predict.predict,
+            "benchmark": benchmark.benchmark}
+
+
+@pytest.fixture(autouse=True)
+def no_settings():
+    """Leave gin as it was found."""
+    gin.clear_config()
+    yield
+    gin.clear_config()
+
+
+def test_the_programs_are_those_that_settings_of_others_are_skipped_for():
+    assert set(config.PROGRAMS) == set(PROGRAMS)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_gin_file_parses_and_sets_what_exists(name):
+    # All programs are imported here: a setting of any of them that does not exist is refused.
+    config.parse_gin([name], [])
+    settings = [line.split(" = ")[0] for line in gin.config_str().splitlines() if " = " in line and line[0] != "#"]
+    assert settings
+    for setting in settings:
+        target, parameter = setting.rsplit(".", 1)
+        target = target.rsplit("/", 1)[-1]  # without its scope
+        accepted = inspect.signature(PROGRAMS.get(target) or getattr(config, target)).parameters
+        assert parameter in accepted, setting
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_gin_file_tells_what_it_is_for(name):
+    assert (ROOT / "gin" / name).read_text().startswith("# ")
+
+
+def test_settings_that_do_not_exist_are_refused():
+    for setting, words in (("RetinaMask.bakbone = 'small'", "bakbone"), ("RetinMask.backbone = 'small'", "RetinMask"),
+                           ("train.bach_size = 2", "bach_size"), ("train.steps 2", "parse")):
+        with pytest.raises(UserError, match=words):
+            config.parse_gin([], [setting])
+
+
+def test_later_files_and_settings_win(tmp_path):
+    (tmp_path / "mine.gin").write_text("include 'model/small.gin'\nRetinaMask.fpn_channels = 8\n")
+    config.parse_gin([str(tmp_path / "mine.gin")], [])
+    assert gin.query_parameter("RetinaMask.fpn_channels") == 8
+    assert gin.query_parameter("RetinaMask.backbone") == "small"
+    config.parse_gin([str(tmp_path / "mine.gin"), "model/small.gin"], [])
+    assert gin.query_parameter("RetinaMask.fpn_channels") == 64
+    config.parse_gin([str(tmp_path / "mine.gin")], ["RetinaMask.fpn_channels = 4"])
+    assert gin.query_parameter("RetinaMask.fpn_channels") == 4
+
+
+def test_a_file_is_found_by_its_bare_name_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = str(ROOT / "gin" / "model" / "small.gin")
+    assert config.find_gin_file("model/small.gin") == config.find_gin_file("model/small") == expected
+    with pytest.raises(UserError, match=r"model/smal.gin: no such file.*model/small.gin"):
+        config.find_gin_file("model/smal.gin")
+
+
+def test_a_folder_of_the_users_does_not_hide_an_included_file(tmp_path):
+    # `python -m` puts the working directory on sys.path, where gin would take the folder for a package.
+    (tmp_path / "model").mkdir()
+    code = ("from tpu_retinamask import config; import gin; config.parse_gin(['run/nuclei_demo.gin'], [])\n"
+            "print(gin.query_parameter('RetinaMask.backbone'))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "small\n", done.stderr[-1000:]
+
+
+def test_what_a_run_wrote_down_is_read_back_and_can_be_overruled(tmp_path):
+    config.parse_gin(["model/small.gin"], ["RetinaMask.fpn_channels = 16", "Criterion.mask_rois = 7"])
+    assert config.Criterion().mask_rois == 7
+    config.write_config(str(tmp_path))
+    config.parse_gin([], ["RetinaMask.fpn_channels = 24"], model_dir=str(tmp_path))
+    assert gin.query_parameter("RetinaMask.fpn_channels") == 24
+    assert gin.query_parameter("RetinaMask.normalization") == "batch"
+    assert config.Criterion().mask_rois == 7
+    assert gin.query_parameter("Criterion.focal_gamma") == 2.0  # a default of that day stays, whatever ours become
+
+
+def test_configured_classes_are_the_classes_themselves():
+    from tpu_retinamask.model.losses import Criterion
+    from tpu_retinamask.model.retinamask import RetinaMask
+
+    config.parse_gin(["model/small.gin"], ["Criterion.mask_rois = 7"])
+    criterion = config.Criterion()
+    assert isinstance(criterion, Criterion) and criterion != Criterion()
+    assert Criterion().mask_rois == 100  # the class of the library is not configured behind a caller's back
+    assert isinstance(config.RetinaMask(3), RetinaMask)
+
+
+def test_a_value_out_of_range_is_a_mistake_of_the_users():
+    config.parse_gin([], ["RetinaMask.backbone = 'resnet99'"])
+    with pytest.raises(UserError, match="RetinaMask: backbone 'resnet99' is not one of"):
+        config.RetinaMask(3)
