@@ -12,7 +12,6 @@ import math
 import re
 from typing import NamedTuple
 
-import keras
 import tensorflow as tf
 from absl import flags
 

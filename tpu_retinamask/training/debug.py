@@ -2,7 +2,6 @@
 
 import contextlib
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -71,7 +70,7 @@ def debug_step(make_step, model, batch, write=print) -> str | None:
     """
     statistics = TensorStatistics(write)
     for variable in model.variables:
-        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+        if not np.isfinite(np.asarray(variable.value)).all():
             statistics(f"variable {variable.path}", tf.convert_to_tensor(variable))
     statistics("batch", batch)
     with watch_layers(model, statistics):
