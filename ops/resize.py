@@ -8,7 +8,7 @@ def upsample_nearest(features: tf.Tensor, size=None) -> tf.Tensor:
     """Resize by the nearest cell, `source = floor(i * in / out)`.
 
     Up to twice the input, less one, this is repeating every cell and cropping, done by reshaping: the
-    gradient of the library's nearest resize has no XLA kernel (SPEC section 10). Other sizes do not occur
+    gradient of the library's nearest resize has no XLA kernel. Other sizes do not occur
     in a pyramid and are gathered.
 
     Args:

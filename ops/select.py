@@ -7,7 +7,7 @@ def select(condition: tf.Tensor, when_true, when_false) -> tf.Tensor:
     """Choose element-wise between two tensors that broadcast against the condition.
 
     Emits SelectV2, which every XLA backend compiles. The project never calls the library function
-    of the same purpose, because its one-argument form returns a dynamic shape (SPEC section 9) and a
+    of the same purpose, because its one-argument form returns a dynamic shape and a
     reader cannot tell the two apart at a glance.
 
     Args:

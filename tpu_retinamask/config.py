@@ -5,15 +5,34 @@ file reads like their constructors: `RetinaMask.backbone = 'resnet101'`.
 """
 
 import functools
+import logging
 import os
 import sys
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow loads: its start-up chatter hides ours
-
-# pylint: disable=wrong-import-position
-import logging
+import tempfile
 from pathlib import Path
 
+
+def _import_tensorflow_quietly():
+    """Import TensorFlow without its start-up chatter, some of which no log level silences."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        except BaseException:  # what it said is the reason
+            said.seek(0)
+            os.write(terminal, said.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+_import_tensorflow_quietly()  # before any import of ours brings it in
+
+# pylint: disable=wrong-import-position
 import gin
 from absl import app, flags
 from absl import logging as absl_logging

@@ -61,8 +61,9 @@ def predict(images: str, model_dir: str, output_dir: str, *, batch_size: int = 1
                        "picture": name})
     write_results(os.path.join(output_dir, "predictions.json"), everything)
     write_json_atomically(os.path.join(output_dir, "images.json"), listed)
-    config.log.info("%d objects in %d images; pictures and predictions.json are in %s", len(everything), len(listed),
-                    output_dir)
+    drawn = sum(result["score"] >= draw_above for result in everything)
+    config.log.info("%d objects in %d images, %d of them drawn (score %g or more, predict.draw_above); pictures and "
+                    "predictions.json are in %s", len(everything), len(listed), drawn, draw_above, output_dir)
 
 
 def overlay(image, results, names, draw_above: float):

@@ -72,6 +72,9 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
     # Data
     names = read_classes(classes)
     scanned = scan_records(read_annotations(annotations, names), on_bad_record=on_bad_record)
+    scanned_val = None
+    if val_annotations:
+        scanned_val = scan_records(read_annotations(val_annotations, names), on_bad_record=on_bad_record)
     pipeline = config.InputPipeline(seed=seed)
     total_steps = steps or max(1, round(epochs * len(scanned.records) / batch_size))
 
@@ -98,8 +101,14 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
         start_step = 0
         if weights:
             config.log.info("%s", load_weights(model, weights, skip_mismatched=skip_mismatched))
+        elif model.normalization == "frozen":
+            config.log.warning("random weights under frozen normalisation: the statistics of the backbone are those of "
+                               "no data and never change. Give --weights, or set RetinaMask.normalization to 'batch' "
+                               "or 'group'")
     else:
-        config.log.info("resuming at step %d of %d", start_step, total_steps)
+        config.log.info("resuming at step %d of %d%s", start_step, total_steps,
+                        ", which is the end: raise train.epochs or train.steps to go on"
+                        if start_step >= total_steps else "")
     if transform is None:
         make_dataset = functools.partial(pipeline.train_dataset, scanned.records)
         batches = distribute_batches(strategy, make_dataset, batch_size, start_step)
@@ -128,11 +137,11 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
 
     # Loop
     evaluate = None
-    if val_annotations and strategy.num_replicas_in_sync > 1:
+    if scanned_val and strategy.num_replicas_in_sync > 1:
         raise config.UserError("--val_annotations scores on one device only so far: leave it out with --tpu and run "
                                "evaluate on the model directory")
-    if val_annotations:
-        evaluate = make_evaluation(model, names, val_annotations, pipeline, batch_size, on_bad_record)
+    if scanned_val:
+        evaluate = make_evaluation(model, names, scanned_val.records, pipeline, batch_size)
     progress = Progress(model_dir, total_steps=total_steps, steps_per_epoch=len(scanned.records) / batch_size,
                         batch_size=batch_size, log_every=log_every, start_step=start_step)
     run_training(step, batches, state, progress, total_steps=total_steps, checkpoint_every=checkpoint_every,
@@ -159,14 +168,13 @@ def report_coverage(grid, records, pipeline, positive_iou: float):
         config.log.info("%s", message)
 
 
-def make_evaluation(model, names, annotations, pipeline, batch_size, on_bad_record):
-    """Return a function that scores the model on a CSV, logs the table and returns the scalars."""
-    scanned = scan_records(read_annotations(annotations, names), on_bad_record=on_bad_record)
+def make_evaluation(model, names, records, pipeline, batch_size):
+    """Return a function that scores the model on scanned records, logs the table and returns the scalars."""
     detection_filter = config.DetectionFilter()
     detector = inference.make_detector(model, detection_filter)
 
     def evaluate():
-        metrics, _ = inference.evaluate_records(detector, pipeline, scanned.records, names, batch_size=batch_size,
+        metrics, _ = inference.evaluate_records(detector, pipeline, records, names, batch_size=batch_size,
                                                 max_detections=max(100, detection_filter.max_detections))
         config.log.info("evaluation\n%s", format_table(metrics, names.names))
         return {f"val/{key}": value for key, value in metrics.flat().items()}

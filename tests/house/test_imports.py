@@ -103,7 +103,7 @@ def _attributes(path):
                 yield ".".join([node.value.id, *reversed(names)])
 
 
-# SPEC section 9. np.where is NumPy's and runs on the host: it is fine outside the step.
+# np.where is NumPy's and runs on the host: it is fine outside the step.
 BANNED = ("tf.where", "tf.compat.v1.where", "tf.raw_ops.Where", "tf.map_fn", "tf.vectorized_map", "tf.scan",
           "tf.py_function", "tf.numpy_function", "tf.boolean_mask", "tf.print", "tf.image.crop_and_resize")
 

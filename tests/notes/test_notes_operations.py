@@ -4,7 +4,7 @@ Each row has the old construct in its smallest form, which the compiler still re
 accept (tried with TensorFlow 2.20 and 2.21), and what this project does in its place: it compiles, the audit
 passes it, its gradients are finite and its numbers are those of NumPy or of the old construct run eagerly.
 The compiler here is that of the CPU. Where the notes quote the TPU's, `xla.audit` stands in for it, which
-reads the graph and needs no TPU; the TPU compiler's own word belongs to the tests of tpu_check.
+reads the graph and needs no TPU; the TPU compiler's own word belongs to a check of its own.
 """
 
 import numpy as np
@@ -165,7 +165,7 @@ def test_gradient_of_a_map_in_a_cond_is_refused():
     """Row "FakeParam, mask_conditional": the branch not taken stands in for a TensorList by a variant.
 
     The notes have it from XLA_CPU_JIT and from XLA_TPU_JIT. The CPU's compiler says the same today; for the
-    TPU the audit refuses the construct here, and tpu_check asks the TPU's compiler itself.
+    TPU the audit refuses the construct here, which reads the graph.
     """
     args = uniform(3, 2, 2), tf.abs(uniform(3, 2, 2, seed=1)), tf.constant([True, False, True])
     message = refusal(and_gradient(mask_loss_by_cond), *args)

@@ -1,4 +1,4 @@
-"""The annotation file: `image,x1,y1,x2,y2,class,mask` rows, grouped by image (SPEC section 1)."""
+"""The annotation file: `image,x1,y1,x2,y2,class,mask` rows, grouped by image."""
 
 import dataclasses
 import difflib

@@ -56,7 +56,7 @@ class ClassNames:
 
 
 def read_classes(path: str) -> ClassNames:
-    """Read a class file of `name,id` rows (SPEC section 1).
+    """Read a class file of `name,id` rows.
 
     A first row whose second column says `id` or `class_id` is a header and is skipped. Gaps in the ids
     are legal; a log warning counts the outputs that no class uses.

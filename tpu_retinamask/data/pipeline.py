@@ -17,10 +17,10 @@ from tpu_retinamask.structures import Batch
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InputPipeline:
-    """How images and annotations become batches (SPEC section 2).
+    """How images and annotations become batches.
 
     Attributes:
-      image_size: (H, W) of the canvas.
+      image_size: (H, W) of the canvas that every picture is fitted into.
       min_side: wanted short side of the picture; None: as large as the canvas allows.
       max_side: limit of its long side; None: the canvas alone limits it.
       max_instances: M, rows of ground truth an image.
@@ -36,7 +36,7 @@ class InputPipeline:
       TypeError: a Python function as augmentation, which no graph can hold.
     """
 
-    image_size: tuple[int, int]
+    image_size: tuple[int, int] = (640, 640)
     min_side: int | None = None
     max_side: int | None = None
     max_instances: int = 100

@@ -93,7 +93,7 @@ class RetinaMask(keras.Model):
             self.mask_head = MaskHead(num_classes, channels=mask_channels, depth=mask_depth, upsample=mask_upsample)
         self.box_coder = {"center": CenterBoxCoder, "corner": CornerBoxCoder}[box_coder]()
         self.num_classes = num_classes
-        self.pixel_mode = pixel_mode
+        self.pixel_mode, self.normalization = pixel_mode, normalization
         self.compute_type = tf.as_dtype(policy.compute_dtype)
         self.roi_size = roi_size
         self.roi_levels = roi_levels
