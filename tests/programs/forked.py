@@ -1,6 +1,6 @@
 """Runs programs one after another, each in a fork of a process that has imported TensorFlow once.
 
-Reads a JSON list of [program, argument, ...] from its input and prints a JSON list of
+Reads a JSON list [program, argument, ...] from each line of its input and answers with a line
 [exit code, standard output, standard error]. The parent never starts TensorFlow's threads.
 """
 
@@ -11,7 +11,10 @@ import sys
 import tempfile
 
 import tpu_retinamask.config
-import tpu_retinamask.inference  # noqa: F401  # imported for the children
+import tpu_retinamask.inference
+import tpu_retinamask.training.debug
+import tpu_retinamask.training.loop
+import tpu_retinamask.xla.audit  # noqa: F401  # all imported for the children
 
 
 def run(command):
@@ -33,4 +36,5 @@ def run(command):
 
 
 if __name__ == "__main__":
-    print(json.dumps([run(command) for command in json.load(sys.stdin)]))
+    for line in iter(sys.stdin.readline, ""):
+        print(json.dumps(run(json.loads(line))), flush=True)

@@ -11,18 +11,19 @@ NAMES = ["four", "none", "one", "three", "two", "wide"]  # as a sorted glob find
 
 
 @pytest.fixture(scope="module")
-def predicted(trained, shapes, program, tmp_path_factory):
+def predicted(trained, shapes, quick_program, tmp_path_factory):
     """The output folder of predict on all pictures, label maps left out."""
     folder = tmp_path_factory.mktemp("predicted") / "new"
-    done = program("predict", f"--images={shapes}/*[!s].png", f"--model_dir={trained[0]}", f"--output_dir={folder}")
+    done = quick_program("predict", f"--images={shapes}/*[!s].png", f"--model_dir={trained[0]}",
+                         f"--output_dir={folder}")
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 
 @pytest.fixture(scope="module")
-def evaluated(trained, shapes, program):
+def evaluated(trained, shapes, quick_program):
     """What evaluate printed for the validation images."""
-    done = program("evaluate", f"--annotations={shapes}/val.csv", f"--model_dir={trained[0]}")
+    done = quick_program("evaluate", f"--annotations={shapes}/val.csv", f"--model_dir={trained[0]}")
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -99,7 +100,7 @@ def test_training_and_evaluate_agree(trained, evaluated):
             [float(x) if x != "-" else -1 for x in two[1:]], abs=0.002)
 
 
-def test_a_results_file_is_scored_without_a_model(trained, evaluated, shapes, program, tmp_path):
+def test_a_results_file_is_scored_without_a_model(trained, evaluated, shapes, quick_program, tmp_path):
     annotations = []
     for line in (shapes / "val.csv").read_text().splitlines():
         file, *box, name, mask = line.split(",")
@@ -115,8 +116,8 @@ def test_a_results_file_is_scored_without_a_model(trained, evaluated, shapes, pr
                         for i, name in enumerate(["two", "none", "wide"])],
              "categories": [{"id": 0, "name": "disc"}, {"id": 1, "name": "square"}], "annotations": annotations}
     (tmp_path / "truth.json").write_text(json.dumps(truth))
-    done = program("evaluate", f"--predictions={trained[0]}/predictions.json", f"--coco_json={tmp_path}/truth.json",
-                   f"--metrics={tmp_path}/scores.json")
+    done = quick_program("evaluate", f"--predictions={trained[0]}/predictions.json",
+                         f"--coco_json={tmp_path}/truth.json", f"--metrics={tmp_path}/scores.json")
     assert done.returncode == 0, done.stderr[-2000:]
     ours = json.loads((trained[0] / "metrics.json").read_text())
     theirs = json.loads((tmp_path / "scores.json").read_text())

@@ -1,14 +1,8 @@
 """Every mistake of a user's ends with code 2 and one message that says what to do, without a traceback."""
 
-import json
-import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
-
-FORKED = pathlib.Path(__file__).with_name("forked.py")
 
 # name: (program, flags, gin settings, words of the message). {shapes} is the data, {run} a trained directory.
 TRAIN = ("--annotations={shapes}/train.csv", "--classes={shapes}/classes.csv", "--model_dir={empty}/run")
@@ -41,39 +35,26 @@ CANVAS = ["InputPipeline.image_size = (128, 128)", "RetinaMask.backbone = 'small
 
 
 @pytest.fixture(scope="module")
-def outcomes(trained, shapes, program, tmp_path_factory):
-    """The ended process of every mistake, two at a time."""
+def places(trained, shapes, tmp_path_factory):
+    """The folders that flags name, one of them with files that are wrong."""
     empty = tmp_path_factory.mktemp("empty")
     (empty / "bad.csv").write_text(f"{shapes}/one.png,1,1,9,9,circle\n")
     (empty / "lost.csv").write_text("gone.png,1,1,9,9,disc\n")
     (empty / "classes.csv").write_text("square,0\ndisc,1\n")
-    places = {"shapes": shapes, "run": trained[0], "empty": empty}
-
-    def command(mistake):
-        name, flags, settings, _ = MISTAKES[mistake]
-        gin = [line for setting in settings for line in (CANVAS if setting == "canvas" else [setting])]
-        return [name, *(flag.format(**places) for flag in flags), *(f"--gin_param={line}" for line in gin)]
-
-    return dict(zip(MISTAKES, _run_all(program, [command(mistake) for mistake in MISTAKES]))), places
-
-
-def _run_all(program, commands):
-    done = subprocess.run([sys.executable, str(FORKED)], input=json.dumps(commands), stdout=subprocess.PIPE, text=True,
-                          cwd=program.folder, env=program.environment, check=True)
-    return [subprocess.CompletedProcess(command, *result) for command, result in
-            zip(commands, json.loads(done.stdout.strip().splitlines()[-1]))]
+    return {"shapes": shapes, "run": trained[0], "empty": empty}
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_named_and_ends_with_code_2(outcomes, mistake):
-    processes, places = outcomes
-    done = processes[mistake]
+def test_a_mistake_is_named_and_ends_with_code_2(quick_program, places, mistake):
+    name, flags, settings, words = MISTAKES[mistake]
+    gin = [line for setting in settings for line in (CANVAS if setting == "canvas" else [setting])]
+    done = quick_program(name, *(flag.format(**places) for flag in flags), gin=gin)
     assert done.returncode == 2, done.stderr[-2000:]
     assert "Traceback" not in done.stderr and "In call to configurable" not in done.stderr
     message = done.stderr[done.stderr.index("error: "):]
     assert message.count("error: ") == 1
-    for words in MISTAKES[mistake][3]:
-        assert words.format(**places) in message, message
+    for word in words:
+        assert word.format(**places) in message, message
     assert re.search(r"error: \S", message) and len(message) < 2500
 
 
@@ -92,26 +73,19 @@ FLAGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def words_of_absl(program):
-    """What wrong flags and --help print."""
-    wrong = [command for command, _ in WRONG_FLAGS.values()]
-    done = _run_all(program, wrong + [[name, "--help"] for name in FLAGS])
-    return dict(zip([*WRONG_FLAGS, *FLAGS], done))
-
-
 @pytest.mark.parametrize("mistake", WRONG_FLAGS)
-def test_a_wrong_flag_is_named(words_of_absl, mistake):
-    done = words_of_absl[mistake]
+def test_a_wrong_flag_is_named(quick_program, mistake):
+    command, words = WRONG_FLAGS[mistake]
+    done = quick_program(*command)
     assert done.returncode == 1  # absl's own code
     text = done.stdout + done.stderr
-    assert all(word in text for word in WRONG_FLAGS[mistake][1]), text
+    assert all(word in text for word in words), text
     assert "Traceback" not in text
 
 
 @pytest.mark.parametrize("name", FLAGS)
-def test_help_shows_what_the_program_does_and_its_flags(words_of_absl, name):
-    text = words_of_absl[name].stdout
+def test_help_shows_what_the_program_does_and_its_flags(quick_program, name):
+    text = quick_program(name, "--help").stdout
     assert f"python -m tpu_retinamask.{name} " in text  # the docstring's example
     for flag in FLAGS[name]:
         assert re.search(rf"^\s+--(\[no\])?{flag}:\s*\S", text, re.MULTILINE), flag

@@ -20,8 +20,8 @@ def small_model():
         keras.utils.set_random_seed(0)
         model = RetinaMask(num_classes, **{
             "backbone": "small", "normalization": "frozen", "pixel_mode": "torch", "fpn_channels": 16,
-            "head_channels": 16, "head_depth": 1, "head_initializer": "he_normal", "mask_channels": 16,
-            "mask_depth": 1, **options}).create_weights()
+            "anchor_sizes": (32, 64, 128), "head_channels": 16, "head_depth": 1, "head_initializer": "he_normal",
+            "mask_channels": 16, "mask_depth": 1, **options}).create_weights()
         if class_bias is not None:  # a network that has learnt nothing finds nothing: let it find something
             model.class_head.last.bias.assign(tf.fill(model.class_head.last.bias.shape, class_bias))
         return model

@@ -1,6 +1,6 @@
 """Run by test_step_replicas in a process of its own, because a process is divided into devices before it starts.
 
-Prints JSON: the losses and the largest differences of one device on the whole batch and two replicas
+Prints JSON by normalisation: the losses and the largest differences of one device on the whole batch and two replicas
 on an image each.
 """
 
@@ -30,8 +30,8 @@ def build(normalization):
     return model, optimizer, make_train_step(model, criterion, optimizer, clip_norm=0.5)
 
 
-def main(normalization):
-    """Print the comparison for one normalisation."""
+def compare(normalization):
+    """Return the comparison for one normalisation."""
     batch = conftest.make_batch.__wrapped__()(6, 1)  # unequal images: a mean of means would differ
     model, optimizer, step = build(normalization)
     step = compile_step(step, jit_compile=False)
@@ -65,9 +65,9 @@ def main(normalization):
         scale = max(1e-6, float(np.abs(expected).max()))
         differences[two.path] = max(float(np.abs(copy - expected).max()) for copy in copies) / scale
         spread[two.path] = float(np.abs(copies[0].astype(np.float64) - copies[1]).max())
-    print(json.dumps({"whole": whole, "per_replica": per_replica, "differences": differences, "spread": spread,
-                      "compared": compared}))
+    return {"whole": whole, "per_replica": per_replica, "differences": differences, "spread": spread,
+            "compared": compared}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    print(json.dumps({name: compare(name) for name in sys.argv[1:]}))
