@@ -1,40 +1,19 @@
 """Our own checkpoints as the start of another run, with the same classes or others."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from reference.small_runs import scramble, small_run
 
 from tpu_retinamask.compat import weights
 from tpu_retinamask.compat.weights import WeightsError
-from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.training.state import TrainState
 
-SMALL = dict(backbone="small", normalization="batch", fpn_channels=8, head_channels=8, head_depth=1, mask_channels=8,
-             mask_depth=1, anchor_sizes=(32, 64, 128))
-
-
-def _run(num_classes, seed):
-    """Return a model and its optimizer, with numbers of the seed's in every variable."""
-    model = RetinaMask(num_classes, **SMALL).create_weights()
-    optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
-    optimizer.build(model.trainable_variables)
-    _scramble(model, optimizer, seed)
-    return model, optimizer
-
-
-def _scramble(model, optimizer, seed):
-    rng = np.random.default_rng(seed)
-    for variable in model.variables + optimizer.variables:
-        if variable.dtype == "float32":
-            variable.assign(rng.uniform(0.5, 1.5, variable.shape).astype(np.float32))
-
-
 def test_another_number_of_classes_starts_only_the_last_layers_anew(tmp_path):
-    source, optimizer = _run(num_classes=5, seed=1)
+    source, optimizer = small_run(num_classes=5, seed=1)
     optimizer.iterations.assign(40)
     TrainState(str(tmp_path), source, optimizer).save()
-    model, fresh = _run(num_classes=2, seed=2)
+    model, fresh = small_run(num_classes=2, seed=2)
     before = {variable.path: variable.numpy() for variable in model.variables}
     with pytest.raises(WeightsError, match=r"pyramid_classification: the source has bias \[45\]"):
         weights.load_weights(model, str(tmp_path))
@@ -53,16 +32,16 @@ def test_another_number_of_classes_starts_only_the_last_layers_anew(tmp_path):
 
 
 def test_one_checkpoint_of_several_can_be_named(tmp_path):
-    model, optimizer = _run(num_classes=2, seed=3)
+    model, optimizer = small_run(num_classes=2, seed=3)
     state = TrainState(str(tmp_path), model, optimizer)
     first = [variable.numpy() for variable in model.variables]
     path = state.save()
     optimizer.iterations.assign(9)
-    _scramble(model, optimizer, seed=4)
+    scramble(model, optimizer, seed=4)
     second = [variable.numpy() for variable in model.variables]
     state.save()
     for source, expected in ((path, first), (str(tmp_path), second), (str(tmp_path / "checkpoints"), second)):
-        _scramble(model, optimizer, seed=5)
+        scramble(model, optimizer, seed=5)
         weights.load_weights(model, source)
         for variable, value in zip(model.variables, expected):
             np.testing.assert_array_equal(variable.numpy(), value)
@@ -71,4 +50,4 @@ def test_one_checkpoint_of_several_can_be_named(tmp_path):
 def test_checkpoint_of_something_else_is_refused(tmp_path):
     path = tf.train.Checkpoint(a=tf.Variable(1.0)).save(str(tmp_path / "other"))
     with pytest.raises(WeightsError, match="was not written by train"):
-        weights.load_weights(_run(num_classes=2, seed=0)[0], path)
+        weights.load_weights(small_run(num_classes=2, seed=0)[0], path)

@@ -4,32 +4,11 @@ import os
 import subprocess
 import sys
 
-import keras
 import numpy as np
+from reference.small_runs import SMALL, small_run
 
 from tpu_retinamask.compat import weights
-from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.training.state import TrainState
-
-SMALL = dict(backbone="small", normalization="batch", fpn_channels=8, head_channels=8, head_depth=1, mask_channels=8,
-             mask_depth=1, anchor_sizes=(32, 64, 128))
-
-
-def _run(num_classes, seed):
-    """Return a model and its optimizer, with numbers of the seed's in every variable."""
-    model = RetinaMask(num_classes, **SMALL).create_weights()
-    optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
-    optimizer.build(model.trainable_variables)
-    _scramble(model, optimizer, seed)
-    return model, optimizer
-
-
-def _scramble(model, optimizer, seed):
-    rng = np.random.default_rng(seed)
-    for variable in model.variables + optimizer.variables:
-        if variable.dtype == "float32":
-            variable.assign(rng.uniform(0.5, 1.5, variable.shape).astype(np.float32))
-
 
 REPLICAS = """
 import sys
@@ -59,7 +38,7 @@ TrainState(target, model, optimizer).save()
 
 
 def test_one_device_to_two_replicas_and_back(tmp_path):
-    model, optimizer = _run(num_classes=2, seed=6)
+    model, optimizer = small_run(num_classes=2, seed=6)
     optimizer.iterations.assign(7)
     TrainState(str(tmp_path / "one"), model, optimizer).save()
     process = subprocess.run(
@@ -69,13 +48,13 @@ def test_one_device_to_two_replicas_and_back(tmp_path):
 
     expected = [variable.numpy() for variable in model.variables + optimizer.variables]
     expected[0] = expected[0] + np.float32(1.0)  # what the replicas changed
-    back, restored = _run(num_classes=2, seed=7)
+    back, restored = small_run(num_classes=2, seed=7)
     assert TrainState(str(tmp_path / "two"), back, restored).restore() == 8
     expected[len(back.variables) + restored.variables.index(restored.iterations)] = 8
     for variable, value in zip(back.variables + restored.variables, expected):
         np.testing.assert_array_equal(variable.numpy(), value, err_msg=variable.path)
     # And as the start of another run.
-    other, _ = _run(num_classes=2, seed=8)
+    other, _ = small_run(num_classes=2, seed=8)
     weights.load_weights(other, str(tmp_path / "two"))
     for variable, value in zip(other.variables, expected):
         np.testing.assert_array_equal(variable.numpy(), value, err_msg=variable.path)

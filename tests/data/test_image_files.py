@@ -1,35 +1,19 @@
 """Image files of every kind: read like Pillow to the last bit, or refused by name; EXIF orientation."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import pytest
 import tensorflow as tf
+from reference.encoded_images import encode, png
 
 from tpu_retinamask.data.decode import apply_orientation, decode_image
 
 RNG = np.random.default_rng(3)
 NOISE = RNG.integers(0, 256, (21, 34, 3), dtype=np.uint8)
 PICTURE = PIL.Image.fromarray(NOISE)
-
-
-def encode(picture, image_format, **options):
-    buffer = io.BytesIO()
-    picture.save(buffer, image_format, **options)
-    return buffer.getvalue()
-
-
-def png(bit_depth, colour_type, rows, width):
-    """Write a PNG of a kind that Pillow cannot write."""
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-    header = struct.pack(">IIBBBBB", width, len(rows), bit_depth, colour_type, 0, 0, 0)
-    data = zlib.compress(b"".join(b"\0" + row for row in rows))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def orientation_tag(orientation):

@@ -1,14 +1,12 @@
 """The scan before training: masks, boxes, what stops a run and what 'skip' keeps."""
 
 import collections
-import io
-import struct
-import zlib
 
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+from reference.encoded_images import encode, png
 
 from tpu_retinamask.data import scan as scan_module
 from tpu_retinamask.data.annotations import AnnotationError, read_annotations, read_classes
@@ -16,21 +14,6 @@ from tpu_retinamask.data.decode import decode_mask, label_step
 from tpu_retinamask.data.scan import MaskReader, read_mask, scan_records
 
 NOISE = np.random.default_rng(3).integers(0, 256, (21, 34, 3), dtype=np.uint8)
-
-
-def encode(picture, image_format, **options):
-    buffer = io.BytesIO()
-    picture.save(buffer, image_format, **options)
-    return buffer.getvalue()
-
-
-def png(bit_depth, colour_type, rows, width):
-    """Write a PNG of a kind that Pillow cannot write."""
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-    header = struct.pack(">IIBBBBB", width, len(rows), bit_depth, colour_type, 0, 0, 0)
-    data = zlib.compress(b"".join(b"\0" + row for row in rows))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 # ---- masks
