@@ -10,6 +10,7 @@ from tpu_retinamask.data.decode import apply_orientation, decode_image
 from tpu_retinamask.data.geometry import clip_to_view, fit_scale, place, render
 from tpu_retinamask.data.mask_sampling import sample_masks
 from tpu_retinamask.data.record_tensors import RecordTensors, record_tensors
+from tpu_retinamask.data.sample_order import sample_numbers, sample_position
 from tpu_retinamask.data.scan import ScannedRecord
 from tpu_retinamask.ops.select import select
 from tpu_retinamask.structures import Batch
@@ -60,20 +61,29 @@ class InputPipeline:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected positive numbers")
 
     def train_dataset(
-        self, records: Sequence[ScannedRecord], batch_size: int, start_step: int = 0
+        self, records: Sequence[ScannedRecord], batch_size: int, start_step: int = 0, *, replicas: int = 1,
+        shard: tuple[int, int] = (0, 1)
     ) -> tf.data.Dataset:
-        """Yield endless full batches.
+        """Yield endless full batches, one a replica.
 
         Sample number i of the run is a function of (seed, i) alone: each epoch visits every image once
         in an order of its own, and a run resumed at step k gets the batches that it would have got.
+        Step k shows the samples k * B to (k + 1) * B - 1, however many replicas and hosts share them.
 
         Args:
-          records: what `scan.scan_records` kept.
-          batch_size: B.
-          start_step: batches to leave out at the start.
+          records: what `scan.scan_records` kept; on every host the same.
+          batch_size: B, images of the global batch: of all replicas on all hosts.
+          start_step: global batches to leave out at the start.
+          replicas: all replicas, of which each gets the next B / replicas samples of a global batch.
+          shard: (number of this host, number of hosts); a host yields the batches of its own replicas alone,
+            which are neighbours: host 0 serves the first.
 
         Returns:
-          Dataset of `structures.Batch`. More than M visible instances: M of them at random are kept.
+          Dataset of `structures.Batch` of B / replicas images, replica after replica, step after step. More than M
+          visible instances: M of them at random are kept.
+
+        Raises:
+          UserError: hosts, replicas and images that cannot be shared equally.
         """
         tensors = record_tensors(records, self.cache)
         count = len(records)
@@ -81,8 +91,9 @@ class InputPipeline:
         def sample(number):
             return self._sample(tensors, *self.sample_position(number, count))
 
-        numbers = tf.data.Dataset.range(start_step * batch_size, tf.int64.max)
-        return self._batches(numbers.map(sample, self.num_parallel_calls, deterministic=True), batch_size)
+        numbers = sample_numbers(batch_size, start_step, replicas, shard)
+        samples = numbers.map(sample, self.num_parallel_calls, deterministic=True)
+        return self._batches(samples, batch_size // replicas)
 
     def eval_dataset(self, records: Sequence[ScannedRecord], batch_size: int) -> tf.data.Dataset:
         """Yield every image once, in order, unchanged; padding images (id -1) fill the last batch.
@@ -104,10 +115,7 @@ class InputPipeline:
 
     def sample_position(self, number: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Return which of `count` images sample `number` (int64) of the run shows, and the seed [2] of its changes."""
-        seed = tf.constant(self.seed, tf.int64)
-        position = tf.random.experimental.index_shuffle(
-            number % count, seed=tf.stack([seed, number // count]), max_index=tf.constant(count - 1, tf.int64))
-        return position, tf.stack([seed, number])
+        return sample_position(number, count, self.seed)
 
     def scale_of(self, height: int, width: int) -> float:
         """Return the scale, without augmentation, of a picture of this size."""
