@@ -54,20 +54,54 @@ def sample_mask_stack(masks: tf.Tensor, boxes: tf.Tensor, mask_size: int) -> tf.
     """
     _, height, width = tf.unstack(tf.shape(masks))
     flat = tf.reshape(masks, [-1, height * width])
-    return tf.gather(flat, _cells(boxes, height, width, mask_size), batch_dims=1)
+    return tf.gather(flat, _flat_cells(boxes, height, width, mask_size), batch_dims=1)
+
+
+def sample_packed_masks(packed: tf.Tensor, windows: tf.Tensor, starts: tf.Tensor, boxes: tf.Tensor, size: tf.Tensor,
+                        mask_size: int) -> tf.Tensor:
+    """Crop masks packed by `packed_masks` to their boxes, with the very cells of `sample_masks`.
+
+    Args:
+      packed: uint8, the bytes of all masks of an image.
+      windows: [n, 4] int32, x, y, width, height of the stored part of each mask; no width: no mask, its crop is zero.
+      starts: [n] int32, where the bytes of each mask start.
+      boxes: [n, 4] float32 in pixels of the picture, with an area.
+      size: [2] int32, height and width of the picture.
+      mask_size: R.
+
+    Returns:
+      [n, R, R] uint8.
+    """
+    rows, columns = _cells(boxes, size[0], size[1], mask_size)  # [n, R]
+    x, y, width, height = tf.unstack(windows[:, tf.newaxis], axis=-1)  # [n, 1]
+    rows, columns = rows - y, columns - x
+    stored = (((rows >= 0) & (rows < height))[:, :, tf.newaxis]
+              & ((columns >= 0) & (columns < width))[:, tf.newaxis, :])  # [n, R, R]
+    bit = rows[:, :, tf.newaxis] * width[:, :, tf.newaxis] + columns[:, tf.newaxis, :]
+    byte = select(stored, starts[:, tf.newaxis, tf.newaxis] + bit // 8, 0)
+    packed = tf.concat([packed, tf.zeros([1], tf.uint8)], axis=0)  # an image without masks has a byte to look at
+    shift = tf.cast(7 - bit % 8, tf.uint8)
+    seen = tf.bitwise.bitwise_and(tf.bitwise.right_shift(tf.gather(packed, byte), shift), tf.constant(1, tf.uint8))
+    return select(stored, seen, tf.constant(0, tf.uint8))
 
 
 def _crop(pixels, boxes, values, mask_size):
     height, width = tf.unstack(tf.shape(pixels))
-    seen = tf.gather(tf.reshape(pixels, [-1]), _cells(boxes, height, width, mask_size))
+    seen = tf.gather(tf.reshape(pixels, [-1]), _flat_cells(boxes, height, width, mask_size))
     wanted = values[:, tf.newaxis, tf.newaxis]
     return tf.cast(select(wanted == 0, seen != 0, seen == wanted), tf.uint8)
 
 
-def _cells(boxes, height, width, mask_size):
+def _flat_cells(boxes, height, width, mask_size):
     """Return the pixels [n, R, R], counted row by row, under the cells of each box."""
+    rows, columns = _cells(boxes, height, width, mask_size)
+    return rows[:, :, tf.newaxis] * width + columns[:, tf.newaxis, :]
+
+
+def _cells(boxes, height, width, mask_size):
+    """Return the rows [n, R] and columns [n, R] of the pixels under the cells of each box."""
     centres = (tf.range(mask_size, dtype=tf.float32) + 0.5) / mask_size  # [R]
     x1, y1, x2, y2 = tf.unstack(boxes[:, tf.newaxis], axis=-1)  # [n, 1]
     columns = tf.minimum(tf.cast(x1 + (x2 - x1) * centres, tf.int32), width - 1)  # [n, R]
     rows = tf.minimum(tf.cast(y1 + (y2 - y1) * centres, tf.int32), height - 1)
-    return rows[:, :, tf.newaxis] * width + columns[:, tf.newaxis, :]
+    return rows, columns

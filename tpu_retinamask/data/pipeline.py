@@ -8,8 +8,7 @@ import tensorflow as tf
 from tpu_retinamask.data.augment import Augmentation, Draw, adjust_colours, draw, mirror, rot90
 from tpu_retinamask.data.decode import apply_orientation, decode_image
 from tpu_retinamask.data.geometry import clip_to_view, fit_scale, place, render
-from tpu_retinamask.data.mask_sampling import sample_masks
-from tpu_retinamask.data.record_tensors import RecordTensors, record_tensors
+from tpu_retinamask.data.record_tensors import FileTensors, StoredTensors, record_tensors
 from tpu_retinamask.data.sample_order import sample_numbers, sample_position
 from tpu_retinamask.data.scan import ScannedRecord
 from tpu_retinamask.ops.select import select
@@ -127,22 +126,17 @@ class InputPipeline:
         # training stream is endless and the evaluation stream is padded.
         return samples.batch(batch_size, drop_remainder=True).prefetch(self.prefetch)
 
-    def _sample(self, tensors: RecordTensors, position: tf.Tensor, seed: tf.Tensor | None) -> Batch:
-        size = tensors.sizes[position]  # [2]
-        rows = slice(tensors.instance_splits[position], tensors.instance_splits[position + 1])
-        files, values = tensors.files[rows], tensors.values[rows]
+    def _sample(self, source: FileTensors | StoredTensors, position: tf.Tensor, seed: tf.Tensor | None) -> Batch:
+        found = source.read(position)
 
         def crop_masks(boxes, chosen):
-            return sample_masks(lambda file: self._contents(tensors.masks[file]), boxes,
-                                tf.gather(files, chosen), tf.gather(values, chosen), self.mask_size)
+            return found.crop_masks(boxes, chosen, self.mask_size)
 
         def picture():
-            return apply_orientation(decode_image(self._contents(tensors.images[position])),
-                                     tensors.orientations[position])
+            return apply_orientation(decode_image(found.contents), found.orientation)
 
-        return self.compose(picture, crop_masks, size=size, original_size=size, boxes=tensors.boxes[rows],
-                            classes=tensors.classes[rows], has_mask=files >= 0,
-                            image_id=tensors.image_ids[position], seed=seed)
+        return self.compose(picture, crop_masks, size=found.size, original_size=found.size, boxes=found.boxes,
+                            classes=found.classes, has_mask=found.has_mask, image_id=found.image_id, seed=seed)
 
     def compose(self, picture, crop_masks, *, size, original_size, boxes, classes, has_mask, image_id, seed) -> Batch:
         """Make one sample of static shape, in graph operations.
@@ -185,9 +179,6 @@ class InputPipeline:
             image=image, boxes=boxes, classes=tf.gather(classes, chosen), masks=masks,
             has_mask=tf.gather(has_mask, chosen), image_scale=view.scale, original_size=original_size,
             image_id=image_id, dropped=candidates - tf.size(chosen))
-
-    def _contents(self, entry: tf.Tensor) -> tf.Tensor:
-        return entry if self.cache else tf.io.read_file(entry)
 
     def _choose(self, visible: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
         rank = tf.zeros([tf.size(visible)])
