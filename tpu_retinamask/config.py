@@ -70,7 +70,8 @@ flags.disclaim_key_flags()  # the flags defined here belong to the program that 
 log = logging.getLogger("tpu_retinamask")  # the project's own; libraries stay at warnings
 
 CONFIG_FILE, OPERATIVE_FILE = "config.gin", "operative_config.gin"
-PROGRAMS = ("train", "evaluate", "predict", "benchmark")  # each knows its own settings and passes over the others'
+# Each knows its own settings and passes over those of the others.
+PROGRAMS = ("train", "evaluate", "predict", "benchmark", "prepare")
 
 
 def define_gin_flags():

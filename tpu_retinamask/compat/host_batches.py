@@ -14,6 +14,7 @@ from tpu_retinamask.data.image_files import read_file
 from tpu_retinamask.data.mask_reader import MaskReader
 from tpu_retinamask.data.mask_sampling import sample_mask_stack
 from tpu_retinamask.data.pipeline import InputPipeline
+from tpu_retinamask.data.record_format import StoredImage, read_stored_image
 from tpu_retinamask.data.scan import ScannedRecord
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.structures import Batch
@@ -102,7 +103,7 @@ class HostBatches:
     def _sample(self, number: int) -> Batch:
         position, seed = self.pipeline.sample_position(tf.constant(number, tf.int64), len(self.records))
         record = self.records[int(position)]
-        image = apply_orientation(decode_image(tf.constant(read_file(record.image))), tf.constant(record.orientation))
+        image = apply_orientation(decode_image(tf.constant(_image_file(record))), tf.constant(record.orientation))
         reader = MaskReader()
         masks = np.zeros((len(record.instances), record.height, record.width), np.uint8)
         for row, instance in enumerate(record.instances):
@@ -124,6 +125,10 @@ class HostBatches:
             lambda windows, rows: sample_mask_stack(tf.gather(masks, rows), windows, self.pipeline.mask_size),
             size=tf.shape(image)[:2], original_size=original_size, boxes=boxes, classes=classes, has_mask=has_mask,
             image_id=image_id, seed=seed)
+
+
+def _image_file(record: ScannedRecord) -> bytes:
+    return read_stored_image(record.image) if isinstance(record.image, StoredImage) else read_file(record.image)
 
 
 def _refuse_remote_devices(transform):

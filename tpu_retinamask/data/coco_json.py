@@ -1,15 +1,13 @@
 """Records as COCO ground truth, for pycocotools: every instance, never cut to M."""
 
-import collections
 import copy
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from tpu_retinamask.data.class_names import ClassNames
-from tpu_retinamask.data.mask_reader import MaskReader
+from tpu_retinamask.data.mask_reader import MaskReader, inside_box, shared_mask_files
 from tpu_retinamask.data.scan import ScannedInstance, ScannedRecord
 
 
@@ -40,14 +38,13 @@ def coco_from_records(records: Sequence[ScannedRecord], classes: ClassNames) -> 
         images.append({"id": record.image_id, "file_name": record.name,
                        "width": record.width, "height": record.height})
         reader = MaskReader()
-        users = collections.Counter(
-            instance.mask for instance in record.instances if instance.mask_value is None)
+        shared = shared_mask_files(record)
         for instance in record.instances:
             mask = None
             if instance.mask is not None:
                 mask = reader.read(instance, record.height, record.width)
-                if instance.mask_value is None and users[instance.mask] > 1:
-                    mask = mask & _inside(instance.box, mask.shape)
+                if instance.mask_value is None and instance.mask in shared:
+                    mask = mask & inside_box(instance.box, mask.shape)
             annotations.append(_annotation(len(annotations) + 1, record, instance, mask))
     categories = [{"id": index, "name": name} for index, name in enumerate(classes.names) if name is not None]
     return {"info": {}, "licenses": [], "images": images, "annotations": annotations,
@@ -65,7 +62,7 @@ def segm_ground_truth(dataset: dict) -> dict:
     for annotation in dataset["annotations"]:
         if not annotation["has_mask"]:
             x, y, width, height = annotation["bbox"]
-            region = _inside((x, y, x + width, y + height), sizes[annotation["image_id"]])
+            region = inside_box((x, y, x + width, y + height), sizes[annotation["image_id"]])
             annotation.update(segmentation=_run_lengths(region), iscrowd=1)
     return dataset
 
@@ -79,13 +76,6 @@ def _annotation(number: int, record: ScannedRecord, instance: ScannedInstance, m
     if mask is not None:
         annotation.update(area=int(mask.sum()), segmentation=_run_lengths(mask))
     return annotation
-
-
-def _inside(box, shape) -> np.ndarray:
-    x1, y1, x2, y2 = box
-    inside = np.zeros(shape, bool)
-    inside[math.floor(y1):math.ceil(y2), math.floor(x1):math.ceil(x2)] = True
-    return inside
 
 
 def _run_lengths(mask: np.ndarray) -> dict:

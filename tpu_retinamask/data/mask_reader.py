@@ -1,11 +1,15 @@
 """Full-size instance masks for evaluation, read on the host with Pillow."""
 
+import collections
 import io
+import math
 
 import numpy as np
 import PIL.Image
 
 from tpu_retinamask.data.image_files import png_bit_depth, read_file
+from tpu_retinamask.data.packed_masks import unpack_mask
+from tpu_retinamask.data.record_format import StoredImage, StoredMask, read_stored_masks
 
 
 class MaskReader:
@@ -15,6 +19,8 @@ class MaskReader:
         self._path: str | None = None
         self._values: np.ndarray | None = None
         self._label_step = 1
+        self._stored: StoredImage | None = None
+        self._packed: tuple[np.ndarray, np.ndarray] | None = None
 
     def read(self, instance, height: int, width: int) -> np.ndarray:
         """Read the mask of one instance, bool [height, width].
@@ -33,6 +39,8 @@ class MaskReader:
         """
         if instance.mask is None:
             raise ValueError(f"line {instance.line}: the instance has no mask")
+        if isinstance(instance.mask, StoredMask):
+            return self._unpack(instance.mask, height, width)
         if instance.mask != self._path:
             self._load(instance.mask)
         if self._values.shape[:2] != (height, width):
@@ -44,6 +52,11 @@ class MaskReader:
             return first == instance.mask_value * self._label_step
         non_zero = self._values != 0
         return non_zero.any(axis=-1) if non_zero.ndim == 3 else non_zero
+
+    def _unpack(self, mask: StoredMask, height: int, width: int) -> np.ndarray:
+        if mask.image != self._stored:
+            self._stored, self._packed = mask.image, read_stored_masks(mask.image)
+        return unpack_mask(*self._packed, mask.number, height, width)
 
     def _load(self, path: str) -> None:
         data = read_file(path)
@@ -59,3 +72,22 @@ def read_mask(instance, height: int, width: int) -> np.ndarray:
     """Read the mask of one instance, bool [height, width]; see `MaskReader.read`."""
     return MaskReader().read(instance, height, width)
 
+
+
+def shared_mask_files(record) -> set:
+    """Return the mask files without `#` labels that several instances of an image name.
+
+    Such a file holds all of them; each is then the part inside its own box, which is also what its training target
+    shows.
+    """
+    users = collections.Counter(
+        instance.mask for instance in record.instances if instance.mask and instance.mask_value is None)
+    return {mask for mask, count in users.items() if count > 1}
+
+
+def inside_box(box, shape) -> np.ndarray:
+    """Return which pixels of an image a box touches, bool [height, width]."""
+    x1, y1, x2, y2 = box
+    inside = np.zeros(shape, bool)
+    inside[math.floor(y1):math.ceil(y2), math.floor(x1):math.ceil(x2)] = True
+    return inside

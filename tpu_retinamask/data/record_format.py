@@ -78,6 +78,13 @@ def tfds_features(class_names):
     })
 
 
+def tfds_serializer(features):
+    """Return TFDS's serializer of examples with these features."""
+    from tensorflow_datasets.core import example_serializer
+
+    return example_serializer.ExampleSerializer(features.get_serialized_info())
+
+
 def parse_example(serialized: tf.Tensor) -> Example:
     """Parse a record in graph operations."""
     scalar = {key: tf.io.FixedLenFeature([], kind) for key, kind in (

@@ -12,7 +12,8 @@ import tqdm
 
 from tpu_retinamask.data.annotations import AnnotationError, ImageRecord, Instance
 from tpu_retinamask.data.image_files import BadFile, ImageFile, MaskFile, check_image, load_mask
-from tpu_retinamask.data.mask_reader import MaskReader, read_mask
+from tpu_retinamask.data.mask_reader import MaskReader, read_mask, shared_mask_files
+from tpu_retinamask.data.record_format import StoredImage, StoredMask
 
 __all__ = ["MaskReader", "ScanResult", "ScannedInstance", "ScannedRecord", "read_mask", "scan_records"]
 
@@ -30,7 +31,7 @@ class ScannedInstance:
       line: 1-based line in the annotation file.
       box: x1, y1, x2, y2 in pixels of the image, half-open, inside the image.
       class_id: id of the class.
-      mask: resolved path of the mask file, or None.
+      mask: resolved path of the mask file, its place in a prepared data set, or None.
       mask_value: the label as the annotation file writes it; None: every non-zero pixel.
       decoded_value: what `decode.decode_mask` reads for that label; None: every non-zero pixel.
     """
@@ -38,7 +39,7 @@ class ScannedInstance:
     line: int
     box: tuple[float, float, float, float]
     class_id: int
-    mask: str | None
+    mask: str | StoredMask | None
     mask_value: int | None
     decoded_value: int | None
 
@@ -48,7 +49,7 @@ class ScannedRecord:
     """An image that can be read, and its usable instances.
 
     Attributes:
-      image: resolved path.
+      image: resolved path, or the place in a prepared data set.
       name: the path as the annotation file writes it.
       image_id: position of the image in the annotation file, dropped images counted too.
       height: rows of the picture, upright if the orientation is applied.
@@ -57,7 +58,7 @@ class ScannedRecord:
       instances: the objects.
     """
 
-    image: str
+    image: str | StoredImage
     name: str
     image_id: int
     height: int
@@ -157,7 +158,7 @@ def scan_records(
         dropped_instances=sum(len(image_problems) for record, image_problems in found if record is not None),
         emptied_images=sum(1 for record, image_problems in found
                            if record is not None and image_problems and not record.instances),
-        shared_masks=sum(_shared_masks(record) for record in kept),
+        shared_masks=sum(len(shared_mask_files(record)) for record in kept),
         reasons=collections.Counter(problem.kind for problem in problems))
     logger.info("scan: %s", result.summary())
     return result
@@ -167,12 +168,6 @@ def scan_records(
 class _Problem:
     kind: str
     text: str
-
-
-def _shared_masks(record: ScannedRecord) -> int:
-    users = collections.Counter(
-        instance.mask for instance in record.instances if instance.mask and instance.mask_value is None)
-    return sum(1 for count in users.values() if count > 1)
 
 
 def _scan_image(image_id: int, record: ImageRecord, exif_orientation: str):
