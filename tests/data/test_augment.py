@@ -1,11 +1,13 @@
 """Mirrors, turns, colours and draws: hand-worked values, NumPy references, relations, inside tf.data."""
 
+import colorsys
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tpu_retinamask.data.augment import (
-    Augmentation, adjust_colours, draw, horizontal_flip, rot90, vertical_flip)
+    Augmentation, adjust_colours, adjust_hues, draw, horizontal_flip, rot90, vertical_flip)
 
 HEIGHT, WIDTH = 7, 11
 BOXES = np.array([[1, 2, 6, 5], [0, 0, 11, 7], [10, 6, 11, 7], [2.5, 1.25, 4, 6]], np.float32)
@@ -104,15 +106,29 @@ def test_colours_by_hand():
     np.testing.assert_allclose(adjust_colours(image, tf.constant(0.0), tf.constant(1.0)), image, atol=1e-5)
 
 
+@pytest.mark.parametrize("hue, saturation", [(0.0, 1.0), (0.2, 1.0), (-0.45, 1.0), (0.0, 0.3), (0.0, 1.9), (0.1, 0.6)])
+def test_hue_and_saturation_equal_colorsys(hue, saturation):
+    image = np.random.default_rng(2).integers(0, 256, (6, 9, 3)).astype(np.float32)
+    image[0, 0], image[0, 1] = 0.0, 128.0  # no colour, nothing to turn
+    expected = np.zeros_like(image)
+    for place in np.ndindex(6, 9):
+        h, s, v = colorsys.rgb_to_hsv(*(image[place] / 255))
+        expected[place] = np.array(colorsys.hsv_to_rgb((h + hue) % 1.0, min(1.0, s * saturation), v)) * 255
+    # float32 of numbers up to 255 through two conversions: some 2**-22 * 255 each.
+    np.testing.assert_allclose(adjust_hues(image, tf.constant(hue), tf.constant(saturation)), expected, atol=1e-3)
+
+
 def test_draws_follow_their_seed_and_their_ranges():
     augmentation = Augmentation(horizontal_flip=0.3, vertical_flip=0.7, rot90=0.6, scale_jitter=(0.5, 2.0),
-                                brightness=0.2, contrast=0.4)
+                                brightness=0.2, contrast=0.4, rotation=30.0, translation=0.1, shear=10.0, zoom=(0.8, 1.2),
+                                hue=0.05, saturation=0.5)
     one = tf.function(lambda seed: draw(augmentation, seed))
     draws = [[value.numpy() for value in one(tf.constant([9, index], tf.int64))] for index in range(2000)]
     again = [value.numpy() for value in draw(augmentation, tf.constant([9, 17], tf.int64))]
     for a, b in zip(again, draws[17], strict=True):
         np.testing.assert_array_equal(a, b)
-    scale, position, mirror_x, mirror_y, turns, brightness, contrast = map(np.array, zip(*draws))
+    (scale, position, mirror_x, mirror_y, turns, brightness, contrast, rotation, translation, shear, zoom, hue,
+     saturation) = map(np.array, zip(*draws))
     # Four standard errors of 2000 draws: 0.045 for a share, 0.04 for a mean of a range of width 1.5.
     assert abs(mirror_x.mean() - 0.3) < 0.045 and abs(mirror_y.mean() - 0.7) < 0.045
     for turn, share in ((0, 0.4), (1, 0.2), (2, 0.2), (3, 0.2)):
@@ -121,6 +137,13 @@ def test_draws_follow_their_seed_and_their_ranges():
     assert position.min() >= 0 and position.max() < 1 and np.all(abs(position.mean(axis=0) - 0.5) < 0.03)
     assert abs(brightness).max() <= 0.2 and abs(brightness).max() > 0.19 and abs(brightness.mean()) < 0.011
     assert abs(contrast - 1).max() <= 0.4 and abs(contrast - 1).max() > 0.38
+    for drawn, middle, reach in (
+            (np.degrees(rotation), 0, 30), (translation[:, 0], 0, 0.1), (translation[:, 1], 0, 0.1),
+            (np.degrees(shear), 0, 10), (zoom, 1, 0.2), (hue, 0, 0.05), (saturation, 1, 0.5)):
+        shares = (drawn - middle) / reach  # four standard errors of the mean of [-1, 1]: 0.052
+        assert 0.99 < abs(shares).max() <= 1 + 1e-6 and abs(shares.mean()) < 0.052
+    independent = np.stack([scale, rotation, *translation.T, shear, zoom, hue, saturation, brightness, contrast])
+    assert abs(np.corrcoef(independent) - np.eye(10)).max() < 0.1
     assert abs(np.corrcoef(mirror_x, mirror_y)[0, 1]) < 0.09
 
 
@@ -128,6 +151,10 @@ def test_the_default_draw_changes_nothing_but_the_flip():
     drawn = draw(Augmentation(horizontal_flip=0.0), tf.constant([1, 2]))
     assert not drawn.mirror_x and not drawn.mirror_y and drawn.quarter_turns == 0
     assert drawn.scale_factor == 1.0 and drawn.brightness == 0.0 and drawn.contrast == 1.0
+    assert drawn.rotation == 0 and not drawn.translation.numpy().any() and drawn.shear == 0 and drawn.zoom == 1
+    assert drawn.hue == 0 and drawn.saturation == 1 and not Augmentation().is_affine
+    assert all(Augmentation(**change).is_affine for change in (
+        {"rotation": 1.0}, {"translation": 0.1}, {"shear": 1.0}, {"zoom": [1.0, 1.1]}))
     assert draw(Augmentation(horizontal_flip=1.0), tf.constant([1, 2])).mirror_x
 
 
@@ -136,6 +163,13 @@ def test_the_default_draw_changes_nothing_but_the_flip():
     ({"rot90": -0.1}, "rot90 is -0.1, expected a number from 0 to 1"),
     ({"contrast": 2.0}, "contrast is 2.0, expected a number from 0 to 1"),
     ({"brightness": -1.0}, "brightness is -1.0, expected a number from 0"),
+    ({"rotation": 200.0}, "rotation is 200.0, expected a number from 0 to 180"),
+    ({"shear": 90.0}, "shear is 90.0, expected a number from 0 to 80"),
+    ({"hue": 0.6}, "hue is 0.6, expected a number from 0 to 0.5"),
+    ({"saturation": -1.0}, "saturation is -1.0, expected a number from 0 to 1"),
+    ({"translation": 1.1}, "translation is 1.1, expected a number from 0 to 1"),
+    ({"zoom": (0.0, 1.0)}, r"zoom is \(0.0, 1.0\), expected 0 < low <= high"),
+    ({"fill": "grey"}, "fill is 'grey', expected 'nearest' or 'zero'"),
     ({"scale_jitter": (2.0, 1.0)}, r"scale_jitter is \(2.0, 1.0\), expected 0 < low <= high"),
     ({"scale_jitter": (0.0, 1.0)}, r"scale_jitter is \(0.0, 1.0\), expected 0 < low <= high")])
 def test_impossible_augmentations_are_refused(wrong, message):

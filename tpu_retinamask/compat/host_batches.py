@@ -122,7 +122,7 @@ class HostBatches:
     def _compose_sample(self, image, masks, boxes, classes, has_mask, original_size, image_id, seed) -> Batch:
         return self.pipeline.compose(
             lambda: image,
-            lambda windows, rows: sample_mask_stack(tf.gather(masks, rows), windows, self.pipeline.mask_size),
+            lambda windows, rows, side: sample_mask_stack(tf.gather(masks, rows), windows, side),
             size=tf.shape(image)[:2], original_size=original_size, boxes=boxes, classes=classes, has_mask=has_mask,
             image_id=image_id, seed=seed)
 

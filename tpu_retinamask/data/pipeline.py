@@ -1,11 +1,13 @@
 """Scanned records in, batches of static shape out: a tf.data graph of native operations only."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tpu_retinamask.data.augment import Augmentation, Draw, adjust_colours, draw, mirror, rot90
+from tpu_retinamask.data.affine import centre_matrix, enclosing_boxes, moved_boxes, render_moved, resample_masks
+from tpu_retinamask.data.augment import Augmentation, Draw, adjust_colours, adjust_hues, draw, mirror, rot90
 from tpu_retinamask.data.decode import apply_orientation, decode_image
 from tpu_retinamask.data.geometry import clip_to_view, fit_scale, place, render
 from tpu_retinamask.data.record_tensors import FileTensors, StoredTensors, record_tensors
@@ -14,6 +16,11 @@ from tpu_retinamask.data.scan import ScannedRecord
 from tpu_retinamask.ops.select import select
 from tpu_retinamask.structures import Batch
 
+log = logging.getLogger(__name__)
+
+MOVED_MASK_OVERSAMPLING = 2  # cells along a mask that is to be turned, per cell of what becomes of it
+MIN_SIDE_DRAW = 1  # tells the seed of the drawn short side from those of the other changes
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InputPipeline:
@@ -21,7 +28,9 @@ class InputPipeline:
 
     Attributes:
       image_size: (H, W) of the canvas that every picture is fitted into.
-      min_side: wanted short side of the picture; None: as large as the canvas allows.
+      min_side: wanted short side of the picture; None: as large as the canvas allows; several: one of them is drawn
+        for each training sample.
+      eval_min_side: the same in evaluation; None: `min_side`, and of several the middle one.
       max_side: limit of its long side; None: the canvas alone limits it.
       max_instances: M, rows of ground truth an image.
       mask_size: R, side of a cropped ground-truth mask.
@@ -37,7 +46,8 @@ class InputPipeline:
     """
 
     image_size: tuple[int, int] = (640, 640)
-    min_side: int | None = None
+    min_side: int | tuple[int, ...] | None = None
+    eval_min_side: int | None = None
     max_side: int | None = None
     max_instances: int = 100
     mask_size: int = 112
@@ -53,11 +63,18 @@ class InputPipeline:
                 f"InputPipeline.augmentation is {self.augmentation!r}, expected an Augmentation or None: the pipeline is "
                 "a tf.data graph, which a Python transform cannot enter. Give it to compat.host_batches.HostBatches, "
                 "which runs on the host")
-        sizes = {"image_size": min(self.image_size), "min_side": self.min_side, "max_side": self.max_side,
+        sizes = {"image_size": min(self.image_size), "min_side": min(self._min_sides(), default=None),
+                 "eval_min_side": self.eval_min_side, "max_side": self.max_side,
                  "max_instances": self.max_instances, "mask_size": self.mask_size}
         for name, value in sizes.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected positive numbers")
+        if isinstance(self.min_side, Sequence) and not self.min_side:
+            raise ValueError("min_side is empty, expected a side, several, or None")
+        unreachable = [side for side in self._min_sides() if side > min(self.image_size)]
+        if unreachable and len(self._min_sides()) > 1:
+            log.warning("no picture reaches the short sides %s of InputPipeline.min_side on a canvas of %d x %d: raise "
+                        "InputPipeline.image_size", unreachable, *self.image_size)
 
     def train_dataset(
         self, records: Sequence[ScannedRecord], batch_size: int, start_step: int = 0, *, replicas: int = 1,
@@ -119,7 +136,7 @@ class InputPipeline:
     def scale_of(self, height: int, width: int) -> float:
         """Return the scale, without augmentation, of a picture of this size."""
         return float(fit_scale(
-            tf.constant([height, width]), tf.constant(self.image_size), self.min_side, self.max_side))
+            tf.constant([height, width]), tf.constant(self.image_size), self._draw_min_side(None), self.max_side))
 
     def _batches(self, samples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
         # drop_remainder makes the batch dimension static; no sample is ever dropped by it, because the
@@ -129,13 +146,10 @@ class InputPipeline:
     def _sample(self, source: FileTensors | StoredTensors, position: tf.Tensor, seed: tf.Tensor | None) -> Batch:
         found = source.read(position)
 
-        def crop_masks(boxes, chosen):
-            return found.crop_masks(boxes, chosen, self.mask_size)
-
         def picture():
             return apply_orientation(decode_image(found.contents), found.orientation)
 
-        return self.compose(picture, crop_masks, size=found.size, original_size=found.size, boxes=found.boxes,
+        return self.compose(picture, found.crop_masks, size=found.size, original_size=found.size, boxes=found.boxes,
                             classes=found.classes, has_mask=found.has_mask, image_id=found.image_id, seed=seed)
 
     def compose(self, picture, crop_masks, *, size, original_size, boxes, classes, has_mask, image_id, seed) -> Batch:
@@ -143,8 +157,8 @@ class InputPipeline:
 
         Args:
           picture: function without arguments; returns uint8 [h, w, 3].
-          crop_masks: function of boxes [m, 4] float32 in pixels of the picture and of their rows [m] int32 among
-            the instances; returns uint8 [m, R, R].
+          crop_masks: function of boxes [m, 4] float32 in pixels of the picture, of their rows [m] int32 among the
+            instances and of the side of a crop; returns uint8 [m, side, side].
           size: [2] int32, height and width of the picture.
           original_size: [2] int32, of the image file; goes into the batch unread.
           boxes: [n, 4] float32 in pixels of the picture.
@@ -161,24 +175,57 @@ class InputPipeline:
         if changes is not None:  # what will be turned by a quarter must fit the canvas turned back
             turned = tf.constant(self.image_size[::-1])
             canvas = select(changes.quarter_turns % 2 == 1, turned, canvas)
-        scale = fit_scale(size, canvas, self.min_side, self.max_side)
+        scale = fit_scale(size, canvas, self._draw_min_side(seed), self.max_side)
         if changes is None:
             view = place(size, canvas, scale, tf.zeros([2]))
         else:
             view = place(size, canvas, scale * changes.scale_factor, changes.position)
+        matrix, moved = None, boxes
+        if changes is not None and self.augmentation.is_affine:
+            matrix = centre_matrix(size, rotation=changes.rotation, translation=changes.translation,
+                                   shear=changes.shear, zoom=changes.zoom)
+            moved = moved_boxes(boxes, matrix)
+            view = view._replace(cropped=tf.constant(True))  # by the frame, if not by the canvas
 
-        source_boxes, boxes, visible = clip_to_view(boxes, view)  # [n, 4] [n, 4] [n]
+        windows, seen, visible = clip_to_view(moved, view)  # [n, 4] [n, 4] [n]
         chosen = self._choose(visible, seed)  # [m], m <= M
         # Instances that a crop leaves out are not there to be seen; all others that are missing count.
         candidates = select(view.cropped, tf.reduce_sum(tf.cast(visible, tf.int32)), tf.size(visible))
-        masks = crop_masks(tf.gather(source_boxes, chosen), chosen)  # [m, R, R]
-        boxes = tf.gather(boxes, chosen)
+        dropped = candidates - tf.size(chosen)
+        if matrix is None:
+            seen = tf.gather(seen, chosen)
+            masks = crop_masks(tf.gather(windows, chosen), chosen, self.mask_size)  # [m, R, R]
+            image = render(picture(), view)
+        else:
+            boxes = tf.gather(boxes, chosen)
+            fine = crop_masks(boxes, chosen, self.mask_size * MOVED_MASK_OVERSAMPLING)  # [m, S, S]
+            windows, seen, visible = clip_to_view(enclosing_boxes(fine, boxes, matrix), view)
+            rows = self._choose(visible, None)  # a mask may leave the frame where a corner of its box is still inside
+            fine, boxes, windows, seen, chosen = (
+                tf.gather(values, rows) for values in (fine, boxes, windows, seen, chosen))
+            masks = resample_masks(fine, boxes, windows, matrix, self.mask_size)
+            image = render_moved(picture(), view, matrix, self.augmentation.fill)
 
-        image, boxes, masks = self._change(render(picture(), view), boxes, masks, changes)
+        image, boxes, masks = self._change(image, seen, masks, changes)
         return self._pad(
             image=image, boxes=boxes, classes=tf.gather(classes, chosen), masks=masks,
             has_mask=tf.gather(has_mask, chosen), image_scale=view.scale, original_size=original_size,
-            image_id=image_id, dropped=candidates - tf.size(chosen))
+            image_id=image_id, dropped=dropped)
+
+    def _min_sides(self) -> Sequence[int]:
+        if self.min_side is None:
+            return ()
+        return self.min_side if isinstance(self.min_side, Sequence) else (self.min_side,)
+
+    def _draw_min_side(self, seed: tf.Tensor | None) -> tf.Tensor | int | None:
+        sides = sorted(self._min_sides())
+        if seed is None and self.eval_min_side is not None:
+            return self.eval_min_side
+        if seed is None or len(sides) < 2:
+            return sides[len(sides) // 2] if sides else None
+        seed = tf.random.fold_in(seed, MIN_SIDE_DRAW)
+        drawn = tf.random.stateless_uniform([], seed, 0, len(sides), tf.int32)
+        return tf.constant(sides, tf.float32)[drawn]
 
     def _choose(self, visible: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
         rank = tf.zeros([tf.size(visible)])
@@ -190,6 +237,8 @@ class InputPipeline:
         return tf.sort(order[:kept])
 
     def _change(self, image, boxes, masks, changes: Draw | None):
+        if changes is not None and (self.augmentation.hue or self.augmentation.saturation):
+            image = adjust_hues(image, changes.hue, changes.saturation)
         if changes is not None and (self.augmentation.brightness or self.augmentation.contrast):
             image = adjust_colours(image, changes.brightness, changes.contrast)
         image = tf.cast(tf.round(tf.clip_by_value(image, 0.0, 255.0)), tf.uint8)
