@@ -1,6 +1,7 @@
 """Score a trained model, or any COCO results file.
 
   python -m tpu_retinamask.evaluate --annotations=val.csv --model_dir=runs/mine
+  python -m tpu_retinamask.evaluate --data_dir=cells --split=validation --model_dir=runs/mine
   python -m tpu_retinamask.evaluate --predictions=predictions.json --coco_json=instances_val.json
 
 Prints box and mask average precision as COCO defines them, overall and by class, and writes metrics.json.
@@ -16,6 +17,7 @@ from absl import flags
 from tpu_retinamask import inference
 from tpu_retinamask.data.annotations import read_annotations
 from tpu_retinamask.data.class_names import read_classes
+from tpu_retinamask.data.records import open_records
 from tpu_retinamask.data.scan import scan_records
 from tpu_retinamask.evaluation.coco import evaluate_coco
 from tpu_retinamask.evaluation.report import format_table, write_metrics
@@ -25,7 +27,8 @@ FLAGS = flags.FLAGS
 
 
 @gin.configurable
-def evaluate(annotations: str, classes: str | None, model_dir: str, *, batch_size: int = 4, jit_compile: bool = True,
+def evaluate(annotations: str | None, classes: str | None, model_dir: str, *, data_dir: str | None = None,
+             split: str = "validation", batch_size: int = 4, jit_compile: bool = True,
              on_bad_record: str = "stop"):
     """Return the Metrics, the results and the class names of the newest checkpoint on annotated images.
 
@@ -33,19 +36,26 @@ def evaluate(annotations: str, classes: str | None, model_dir: str, *, batch_siz
       annotations: CSV of the images to score; all its objects count.
       classes: CSV of class names, to be compared with the run's own; None: the run's.
       model_dir: written by train.
+      data_dir: written by prepare, in place of the CSV files.
+      split: which part of it to score.
       batch_size: images run at once.
       jit_compile: compile detection as one XLA program.
       on_bad_record: "stop" at a file that cannot be used, or "skip" it, counted.
     """
     model, names = inference.load_model(model_dir, config.RetinaMask)
-    if classes is not None and read_classes(classes).names != names.names:
-        raise config.UserError(f"--classes {classes} differs from the classes the model was trained with "
-                               f"({os.path.join(model_dir, inference.CLASSES_FILE)}): {list(names.names)}")
-    scanned = scan_records(read_annotations(annotations, names), on_bad_record=on_bad_record)
+    data = open_records(data_dir) if data_dir else None
+    other = data.classes if data_dir else read_classes(classes) if classes is not None else names
+    if other.names != names.names:
+        raise config.UserError(f"{data_dir or '--classes ' + classes} differs from the classes the model was trained "
+                               f"with ({os.path.join(model_dir, inference.CLASSES_FILE)}): {list(names.names)}")
+    if data_dir:
+        records = data.split(split)
+    else:
+        records = scan_records(read_annotations(annotations, names), on_bad_record=on_bad_record).records
     detection_filter = config.DetectionFilter()
     detector = inference.make_detector(model, detection_filter, jit_compile=jit_compile)
     metrics, results = inference.evaluate_records(
-        detector, config.InputPipeline(), scanned.records, names, batch_size=batch_size,
+        detector, config.InputPipeline(), records, names, batch_size=batch_size,
         max_detections=max(100, detection_filter.max_detections))
     return metrics, results, names
 
@@ -57,14 +67,18 @@ def main():
     if FLAGS.predictions:
         metrics, names = evaluate_coco(FLAGS.coco_json, FLAGS.predictions), None
         output = FLAGS.metrics or "metrics.json"
-    elif FLAGS.annotations and FLAGS.model_dir:
+    elif FLAGS.data_dir and (FLAGS.annotations or FLAGS.classes):
+        raise config.UserError("--data_dir holds images, annotations and classes: leave out --annotations and "
+                               "--classes")
+    elif (FLAGS.annotations or FLAGS.data_dir) and FLAGS.model_dir:
         config.parse_gin(FLAGS.gin_file, FLAGS.gin_param, model_dir=FLAGS.model_dir)
-        metrics, results, classes = evaluate(FLAGS.annotations, FLAGS.classes, FLAGS.model_dir)
+        metrics, results, classes = evaluate(FLAGS.annotations, FLAGS.classes, FLAGS.model_dir, data_dir=FLAGS.data_dir,
+                                             split=FLAGS.split)
         names, output = classes.names, FLAGS.metrics or os.path.join(FLAGS.model_dir, "metrics.json")
         write_results(os.path.join(os.path.dirname(output), "predictions.json"), results)
     else:
-        raise config.UserError("give --annotations and --model_dir to score a model, or --predictions and --coco_json "
-                               "to score a results file")
+        raise config.UserError("give --annotations and --model_dir, or --data_dir and --model_dir, to score a model, "
+                               "or --predictions and --coco_json to score a results file")
     print(format_table(metrics, names))
     write_metrics(output, metrics)
     config.log.info("wrote %s", output)
@@ -73,6 +87,8 @@ def main():
 if __name__ == "__main__":
     flags.DEFINE_string("annotations", None, "CSV of the images to score: image,x1,y1,x2,y2,class,mask.")
     flags.DEFINE_string("classes", None, "CSV of class names; the run's own where not given.")
+    flags.DEFINE_string("data_dir", None, "Folder written by prepare, in place of --annotations and --classes.")
+    flags.DEFINE_string("split", "validation", "Which split of --data_dir to score.")
     flags.DEFINE_string("model_dir", None, "Folder written by train.")
     flags.DEFINE_string("predictions", None, "COCO results file to score by --coco_json; no model is run.")
     flags.DEFINE_string("coco_json", None, "COCO annotations file.")

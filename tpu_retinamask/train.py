@@ -18,9 +18,7 @@ from absl import flags
 from tpu_retinamask import inference
 from tpu_retinamask.compat.host_batches import HostBatches
 from tpu_retinamask.compat.weights import load_weights
-from tpu_retinamask.data.annotations import read_annotations
-from tpu_retinamask.data.class_names import read_classes
-from tpu_retinamask.data.scan import scan_records
+from tpu_retinamask.data.inputs import open_inputs
 from tpu_retinamask.evaluation.report import format_table
 from tpu_retinamask.training.debug import debug_step
 from tpu_retinamask.training.devices import distribute_batches, distribute_step, make_strategy
@@ -36,9 +34,9 @@ MAX_UNCOVERED = 0.05  # share of boxes without an anchor at the positive IoU abo
 
 
 @gin.configurable
-def train(annotations: str, classes: str, model_dir: str, val_annotations: str | None = None, *,
-          weights: str | None = None, skip_mismatched: bool = False, tpu: str | None = None, dry_run: bool = False,
-          debug: bool = False, batch_size: int = 8, epochs: float = 24.0, steps: int | None = None,
+def train(annotations: str | None, classes: str | None, model_dir: str, val_annotations: str | None = None, *,
+          data_dir: str | None = None, weights: str | None = None, skip_mismatched: bool = False,
+          tpu: str | None = None, dry_run: bool = False, debug: bool = False, batch_size: int = 8, epochs: float = 24.0, steps: int | None = None,
           clip_norm: float | None = 10.0, jit_compile: bool = True, log_every: int = 20, checkpoint_every: int = 500,
           evaluate_every: int | None = None, keep_checkpoints: int = 3, on_bad_record: str = "stop", seed: int = 0,
           transform=None):
@@ -49,6 +47,7 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
       classes: CSV of class names.
       model_dir: checkpoints, events, configuration and class names go here.
       val_annotations: CSV of images to score at the end and every `evaluate_every` steps.
+      data_dir: written by prepare, in place of the three CSV files.
       weights: where a new run starts: a `.h5` of keras-maskrcnn, keras-retinanet or keras.applications, a model
         directory or checkpoint of ours, or "imagenet"; see `compat.weights`.
       skip_mismatched: layers whose shapes differ from those of `weights` start anew (other classes).
@@ -70,13 +69,10 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
         host, so not with `tpu`. See `compat.transform` for what goes in and out.
     """
     # Data
-    names = read_classes(classes)
-    scanned = scan_records(read_annotations(annotations, names), on_bad_record=on_bad_record)
-    scanned_val = None
-    if val_annotations:
-        scanned_val = scan_records(read_annotations(val_annotations, names), on_bad_record=on_bad_record)
+    names, records, val_records = open_inputs(annotations, classes, val_annotations, data_dir,
+                                              on_bad_record=on_bad_record)
     pipeline = config.InputPipeline(seed=seed)
-    total_steps = steps or max(1, round(epochs * len(scanned.records) / batch_size))
+    total_steps = steps or max(1, round(epochs * len(records) / batch_size))
 
     # Model
     strategy = make_strategy(tpu)
@@ -87,7 +83,7 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
         optimizer.build(model.trainable_variables)
     criterion = config.Criterion()
     config.log.info("model with %s parameters for %d classes", f"{model.count_params():,}", names.num_classes)
-    report_coverage(model.anchor_grid, scanned.records, pipeline, criterion.positive_iou)
+    report_coverage(model.anchor_grid, records, pipeline, criterion.positive_iou)
 
     # State
     training = not (dry_run or debug)
@@ -110,10 +106,10 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
                         ", which is the end: raise train.epochs or train.steps to go on"
                         if start_step >= total_steps else "")
     if transform is None:
-        make_dataset = functools.partial(pipeline.train_dataset, scanned.records)
+        make_dataset = functools.partial(pipeline.train_dataset, records)
         batches = distribute_batches(strategy, make_dataset, batch_size, start_step)
     elif tpu is None:
-        batches = HostBatches(pipeline, scanned.records, transform, batch_size, start_step=start_step)
+        batches = HostBatches(pipeline, records, transform, batch_size, start_step=start_step)
     else:
         raise config.UserError("train.transform is a Python function, which the host of a TPU cannot run: use the "
                                "settings of Augmentation, which are graph operations")
@@ -137,12 +133,12 @@ def train(annotations: str, classes: str, model_dir: str, val_annotations: str |
 
     # Loop
     evaluate = None
-    if scanned_val and strategy.num_replicas_in_sync > 1:
+    if val_records and strategy.num_replicas_in_sync > 1:
         raise config.UserError("--val_annotations scores on one device only so far: leave it out with --tpu and run "
                                "evaluate on the model directory")
-    if scanned_val:
-        evaluate = make_evaluation(model, names, scanned_val.records, pipeline, batch_size)
-    progress = Progress(model_dir, total_steps=total_steps, steps_per_epoch=len(scanned.records) / batch_size,
+    if val_records:
+        evaluate = make_evaluation(model, names, val_records, pipeline, batch_size)
+    progress = Progress(model_dir, total_steps=total_steps, steps_per_epoch=len(records) / batch_size,
                         batch_size=batch_size, log_every=log_every, start_step=start_step)
     run_training(step, batches, state, progress, total_steps=total_steps, checkpoint_every=checkpoint_every,
                  evaluate=evaluate, evaluate_every=evaluate_every)
@@ -186,13 +182,15 @@ def main():
     """Run the program."""
     config.parse_gin(FLAGS.gin_file, FLAGS.gin_param)
     train(FLAGS.annotations, FLAGS.classes, FLAGS.model_dir, FLAGS.val_annotations,
-          weights=FLAGS.weights, skip_mismatched=FLAGS.skip_mismatched, tpu=FLAGS.tpu, dry_run=FLAGS.dry_run,
-          debug=FLAGS.debug)
+          data_dir=FLAGS.data_dir, weights=FLAGS.weights, skip_mismatched=FLAGS.skip_mismatched, tpu=FLAGS.tpu,
+          dry_run=FLAGS.dry_run, debug=FLAGS.debug)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("annotations", None, "CSV of the training images: image,x1,y1,x2,y2,class,mask.", required=True)
-    flags.DEFINE_string("classes", None, "CSV of class names: name,id.", required=True)
+    flags.DEFINE_string("annotations", None, "CSV of the training images: image,x1,y1,x2,y2,class,mask.")
+    flags.DEFINE_string("classes", None, "CSV of class names: name,id.")
+    flags.DEFINE_string("data_dir", None, "Folder written by prepare, in place of --annotations, --val_annotations and "
+                        "--classes.")
     flags.DEFINE_string("model_dir", None, "Folder of checkpoints, events and configuration.", required=True)
     flags.DEFINE_string("val_annotations", None, "CSV of images to score.")
     flags.DEFINE_string("weights", None, "Where a new run starts: a .h5 of keras-maskrcnn, keras-retinanet or "
