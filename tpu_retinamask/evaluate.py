@@ -2,6 +2,7 @@
 
   python -m tpu_retinamask.evaluate --annotations=val.csv --model_dir=runs/mine
   python -m tpu_retinamask.evaluate --data_dir=cells --split=validation --model_dir=runs/mine
+  python -m tpu_retinamask.evaluate --annotations=val.csv --model_dir=runs/mine --coco_json=instances_val.json
   python -m tpu_retinamask.evaluate --predictions=predictions.json --coco_json=instances_val.json
 
 Prints box and mask average precision as COCO defines them, overall and by class, and writes metrics.json.
@@ -20,6 +21,7 @@ from tpu_retinamask.data.class_names import read_classes
 from tpu_retinamask.data.records import open_records
 from tpu_retinamask.data.scan import scan_records
 from tpu_retinamask.evaluation.coco import evaluate_coco
+from tpu_retinamask.evaluation.coco_numbering import renumber_results
 from tpu_retinamask.evaluation.report import format_table, write_metrics
 from tpu_retinamask.evaluation.results import write_results
 
@@ -28,7 +30,7 @@ FLAGS = flags.FLAGS
 
 @gin.configurable
 def evaluate(annotations: str | None, classes: str | None, model_dir: str, *, data_dir: str | None = None,
-             split: str = "validation", batch_size: int = 4, jit_compile: bool = True,
+             split: str = "validation", coco_json: str | None = None, batch_size: int = 4, jit_compile: bool = True,
              on_bad_record: str = "stop"):
     """Return the Metrics, the results and the class names of the newest checkpoint on annotated images.
 
@@ -38,6 +40,8 @@ def evaluate(annotations: str | None, classes: str | None, model_dir: str, *, da
       model_dir: written by train.
       data_dir: written by prepare, in place of the CSV files.
       split: which part of it to score.
+      coco_json: COCO file of the same images, whose annotations count instead, crowd regions included; the results
+        get its image and category ids.
       batch_size: images run at once.
       jit_compile: compile detection as one XLA program.
       on_bad_record: "stop" at a file that cannot be used, or "skip" it, counted.
@@ -57,13 +61,18 @@ def evaluate(annotations: str | None, classes: str | None, model_dir: str, *, da
     metrics, results = inference.evaluate_records(
         detector, config.InputPipeline(), records, names, batch_size=batch_size,
         max_detections=max(100, detection_filter.max_detections))
+    if coco_json:
+        results, truth = renumber_results(
+            results, coco_json, {record.image_id: record.name for record in records}, names.names)
+        metrics = evaluate_coco(truth, results, max_detections=metrics.max_detections)
     return metrics, results, names
 
 
 def main():
     """Run the program."""
-    if bool(FLAGS.predictions) != bool(FLAGS.coco_json):
-        raise config.UserError("--predictions and --coco_json go together: results, and the annotations that score them")
+    if FLAGS.predictions and not FLAGS.coco_json or FLAGS.coco_json and not (FLAGS.predictions or FLAGS.model_dir):
+        raise config.UserError("--predictions and --coco_json go together: results, and the annotations that score "
+                               "them")
     if FLAGS.predictions:
         metrics, names = evaluate_coco(FLAGS.coco_json, FLAGS.predictions), None
         output = FLAGS.metrics or "metrics.json"
@@ -73,8 +82,9 @@ def main():
     elif (FLAGS.annotations or FLAGS.data_dir) and FLAGS.model_dir:
         config.parse_gin(FLAGS.gin_file, FLAGS.gin_param, model_dir=FLAGS.model_dir)
         metrics, results, classes = evaluate(FLAGS.annotations, FLAGS.classes, FLAGS.model_dir, data_dir=FLAGS.data_dir,
-                                             split=FLAGS.split)
-        names, output = classes.names, FLAGS.metrics or os.path.join(FLAGS.model_dir, "metrics.json")
+                                             split=FLAGS.split, coco_json=FLAGS.coco_json)
+        names = None if FLAGS.coco_json else classes.names
+        output = FLAGS.metrics or os.path.join(FLAGS.model_dir, "metrics.json")
         write_results(os.path.join(os.path.dirname(output), "predictions.json"), results)
     else:
         raise config.UserError("give --annotations and --model_dir, or --data_dir and --model_dir, to score a model, "
@@ -91,7 +101,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("split", "validation", "Which split of --data_dir to score.")
     flags.DEFINE_string("model_dir", None, "Folder written by train.")
     flags.DEFINE_string("predictions", None, "COCO results file to score by --coco_json; no model is run.")
-    flags.DEFINE_string("coco_json", None, "COCO annotations file.")
+    flags.DEFINE_string("coco_json", None, "COCO annotations file: scores --predictions, or the model in place of "
+                        "the boxes and masks of the CSV.")
     flags.DEFINE_string("metrics", None, "Where the numbers go; MODEL_DIR/metrics.json where not given.")
     config.define_gin_flags()
     config.run_program(main)

@@ -1,6 +1,7 @@
 """Records as COCO ground truth, for pycocotools: every instance, never cut to M."""
 
 import copy
+import decimal
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,13 +70,19 @@ def segm_ground_truth(dataset: dict) -> dict:
 
 def _annotation(number: int, record: ScannedRecord, instance: ScannedInstance, mask) -> dict:
     x1, y1, x2, y2 = instance.box
+    width, height = _difference(x2, x1), _difference(y2, y1)
     annotation = {
         "id": number, "image_id": record.image_id, "category_id": instance.class_id,
-        "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0,
+        "bbox": [x1, y1, width, height], "area": width * height, "iscrowd": 0,
         "has_mask": mask is not None}
     if mask is not None:
         annotation.update(area=int(mask.sum()), segmentation=_run_lengths(mask))
     return annotation
+
+
+def _difference(a: float, b: float) -> float:
+    # As decimals, which is how both were written: 392.05 - 330.17 is 61.88, not 61.879999999999995.
+    return float(decimal.Decimal(repr(float(a))) - decimal.Decimal(repr(float(b))))
 
 
 def _run_lengths(mask: np.ndarray) -> dict:
