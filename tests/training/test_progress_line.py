@@ -1,15 +1,16 @@
 """The line of a training, its scalars, and the stop at a loss that is not finite."""
 
 import logging
+import math
 import os
 import types
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tpu_retinamask.training import progress as progress_module
-from tpu_retinamask.training.loop import run_training
 from tpu_retinamask.training.progress import NonFiniteLossError, Progress, format_seconds, stop_if_not_finite
 
 METRICS = {"loss": 1.5, "class_loss": 0.25, "box_loss": 0.5, "mask_loss": 0.75, "num_positive": 12.0,
@@ -54,12 +55,35 @@ def test_the_line_by_hand(tmp_path, clock, lines):
     progress.update(METRICS)
     for _ in range(3):
         clock.now += 2
-        progress.waited(0.5)
-        progress.update(METRICS)
+        progress.update(METRICS, waited=0.5)
     assert lines()[0] == "first step done, compiled in 60 s"
     # 3 steps of 4 images in 6 s are 2 images/s; 96 steps of 2 s are left; a quarter of the time was waiting.
     assert lines()[1:] == ["step 4/100  epoch 0.5  loss 1.5000 (class 0.2500  box 0.5000  mask 0.7500)  lr 0.002  "
                            "2.0 images/s  input wait 25%  ETA 3:12"]
+
+
+def _stacked(count, **changes):
+    return {name: np.full(count, value, np.float32) for name, value in METRICS.items()} | {
+        name: np.array(values, np.float32) for name, values in changes.items()}
+
+
+def test_steps_of_a_loop_are_shown_each_with_its_own_numbers(tmp_path, clock, lines):
+    progress = _progress(tmp_path, log_every=2)
+    progress.update(METRICS)
+    clock.now += 12
+    progress.update(_stacked(6, loss=[2, 3, 4, 5, 6, 7]), waited=3.0)
+    shown = [line.split("  ") for line in lines() if line.startswith("step")]
+    assert [(line[0], line[2].split(" (")[0]) for line in shown] == [
+        ("step 2/100", "loss 2.0000"), ("step 4/100", "loss 4.0000"), ("step 6/100", "loss 6.0000")]
+    # Six steps of four images in 12 s; a quarter of the time was waiting.
+    assert all("2.0 images/s" in line and "input wait 25%" in line for line in shown)
+    assert _scalars(tmp_path)["train/loss"] == [(2, 2.0), (4, 4.0), (6, 6.0)]
+
+
+def test_the_first_bad_step_of_a_loop_is_named(tmp_path):
+    progress = _progress(tmp_path, start_step=20)
+    with pytest.raises(NonFiniteLossError, match="^step 23: mask_loss = nan. "):
+        progress.update(_stacked(5, mask_loss=[1, 1, math.nan, 1, math.nan]))
 
 
 def test_the_last_step_is_shown_too(tmp_path, clock, lines):
@@ -117,52 +141,6 @@ def test_all_bad_losses_are_named():
     with pytest.raises(NonFiniteLossError, match="^step 9: mask_loss = nan, loss = nan. "):
         stop_if_not_finite(9, bad)
     stop_if_not_finite(9, METRICS)
-
-
-class _State:
-    """Counts saves instead of writing."""
-
-    def __init__(self):
-        self.step, self.saved = 0, []
-
-    def save(self):
-        self.saved.append(self.step)
-        return f"ckpt-{self.step}"
-
-
-def _loop(folder, metrics_of, total_steps=10, **options):
-    state = _State()
-
-    def step(batch):
-        state.step += 1
-        return METRICS | metrics_of(batch)
-
-    batches = iter(range(1, 100))
-    progress = _progress(folder, total_steps=total_steps)
-    try:
-        run_training(step, batches, state, progress, total_steps=total_steps, checkpoint_every=3, **options)
-    except NonFiniteLossError as error:
-        return state, error
-    return state, None
-
-
-def test_the_loop_saves_every_so_often_and_at_the_end(tmp_path):
-    state, error = _loop(tmp_path, lambda batch: {})
-    assert (state.saved, error) == ([3, 6, 9, 10], None)
-
-
-def test_the_loop_evaluates_every_so_often_and_at_the_end(tmp_path):
-    asked = []
-    _loop(tmp_path, lambda batch: {}, evaluate=lambda: asked.append(1) or {"val/a": len(asked) / 4}, evaluate_every=4)
-    assert _scalars(tmp_path)["val/a"] == [(4, 0.25), (8, 0.5), (10, 0.75)]
-
-
-@pytest.mark.parametrize("name", ["loss", "gradient_norm"])
-def test_a_spoilt_step_is_never_saved(tmp_path, name):
-    # Step 6 would be saved: with a gradient that is not finite its weights are spoilt, though its loss was sound.
-    state, error = _loop(tmp_path, lambda batch: {name: float("nan")} if batch == 6 else {})
-    assert state.saved == [3]
-    assert str(error).startswith(f"step 6: {name} = nan")
 
 
 def test_durations_are_readable():

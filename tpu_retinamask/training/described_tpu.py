@@ -37,10 +37,10 @@ def describe_strategy(topology: str = "2x2") -> tf.distribute.TPUStrategy:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     mesh = [int(side) for side in topology.split("x")]
-    _make_logical_cpus(math.prod(mesh))
+    make_logical_cpus(math.prod(mesh))
     resolver = _DescribedResolver(mesh)
-    strategy = tf.distribute.TPUStrategy(resolver, experimental_device_assignment=tf.tpu.experimental.DeviceAssignment.build(
-        resolver.topology, num_replicas=resolver.cores))
+    assignment = tf.tpu.experimental.DeviceAssignment.build(resolver.topology, num_replicas=resolver.cores)
+    strategy = tf.distribute.TPUStrategy(resolver, experimental_device_assignment=assignment)
     # Variables need devices that exist.
     strategy.extended._tpu_devices = np.array([[name] for name in _device_names("CPU", resolver.cores)], dtype=object)
     return strategy
@@ -80,13 +80,17 @@ def _device_names(kind: str, count: int) -> list[str]:
     return [f"/job:localhost/replica:0/task:0/device:{kind}:{i}" for i in range(count)]
 
 
-def _make_logical_cpus(count: int):
+def make_logical_cpus(count: int):
+    """Divide the CPU into as many devices.
+
+    Raises:
+      UserError: TensorFlow has already fixed its devices.
+    """
     if context.context()._initialized and len(tf.config.list_logical_devices("CPU")) >= count:
         return
     try:
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0],
                                                    [tf.config.LogicalDeviceConfiguration()] * count)
     except RuntimeError as error:
-        raise UserError(f"a described TPU of {count} cores needs as many logical CPU devices, and TensorFlow has "
-                        "already started with fewer: describe the TPU first in a process of its own") from error
-
+        raise UserError(f"{count} replicas need as many logical CPU devices, and TensorFlow has already started with "
+                        "fewer: make the strategy first in a process of its own") from error

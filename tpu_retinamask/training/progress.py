@@ -5,6 +5,7 @@ import math
 import os
 import time
 
+import numpy as np
 import tensorflow as tf
 
 log = logging.getLogger("tpu_retinamask")
@@ -24,36 +25,44 @@ class Progress:
         self.batch_size, self.log_every = batch_size, log_every
         self.writer = tf.summary.create_file_writer(os.path.join(model_dir, "events"))
         self.step = self._logged_step = start_step
-        self._logged_time = time.monotonic()
-        self._waited = 0.0
+        self._last_update = time.monotonic()
+        self._seconds = self._waited = 0.0  # since the last line
         self._first = True
 
-    def waited(self, seconds: float):
-        """Note the time the step had to wait for its batch."""
-        self._waited += seconds
+    def update(self, metrics: dict, waited: float = 0.0):
+        """Count one step or several; every `log_every` steps, show the metrics of that step.
 
-    def update(self, metrics: dict):
-        """Count one step and, every `log_every` steps, show its metrics.
+        Args:
+          metrics: names to numbers, or to [n] arrays, one number for each of n steps.
+          waited: seconds that the steps waited for their batches.
 
         Raises:
-          NonFiniteLossError: a loss of this step is not finite.
+          NonFiniteLossError: a loss of one of the steps is not finite; names the first.
         """
+        metrics = {name: np.atleast_1d(np.asarray(values)) for name, values in metrics.items()}
+        count = len(metrics["loss"])
+        now = time.monotonic()
+        seconds, self._last_update = now - self._last_update, now
+        for index in range(count):  # all the steps of a loop are taken to be equally long
+            self._seconds += seconds / count
+            self._waited += waited / count
+            self._count_step({name: float(values[index]) for name, values in metrics.items()})
+
+    def _count_step(self, metrics: dict):
         self.step += 1
+        # Before this step can be saved: a gradient that is not finite has already spoilt the weights.
+        stop_if_not_finite(self.step, metrics)
         if self._first:  # the first step compiles: it would spoil the speed of the first line
             self._first = False
-            stop_if_not_finite(self.step, metrics)
-            log.info("first step done, compiled in %.0f s", time.monotonic() - self._logged_time)
+            log.info("first step done, compiled in %.0f s", self._seconds)
             self._restart_clock()
         if self.step % self.log_every == 0 or self.step == self.total_steps:
-            self.show({name: float(value) for name, value in metrics.items()})
-        else:  # before this step can be saved: a gradient that is not finite has already spoilt the weights
-            stop_if_not_finite(self.step, metrics)
+            self.show(metrics)
 
     def show(self, metrics: dict):
         """Log one line and write the scalars."""
-        stop_if_not_finite(self.step, metrics)
         steps = self.step - self._logged_step
-        seconds = max(time.monotonic() - self._logged_time, 1e-9)
+        seconds = max(self._seconds, 1e-9)
         rate = steps * self.batch_size / seconds
         left = (self.total_steps - self.step) * seconds / steps if steps else 0.0
         log.info(
@@ -78,9 +87,10 @@ class Progress:
                     tf.summary.scalar(name, value)
         self.writer.flush()
         self._restart_clock()  # the time of an evaluation is not the training's
+        self._last_update = time.monotonic()
 
     def _restart_clock(self):
-        self._logged_time, self._logged_step, self._waited = time.monotonic(), self.step, 0.0
+        self._logged_step, self._seconds, self._waited = self.step, 0.0, 0.0
 
 
 def stop_if_not_finite(step: int, metrics: dict):

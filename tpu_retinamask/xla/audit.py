@@ -4,6 +4,7 @@ The compiler of a CPU or GPU accepts some of them (a one-argument Where compiles
 that a function compiles here is no proof: its graph has to be read.
 """
 
+import collections
 import dataclasses
 import linecache
 import os
@@ -74,8 +75,14 @@ def audit(concrete_function) -> tuple[Finding, ...]:
         for op in graph.get_operations():
             reasons = _reasons(op)
             if reasons:
-                findings.append(Finding(op.type, op.name, "; ".join(reasons), _source(op), name))
+                findings.append(Finding(op.type, op.name, "; ".join(reasons), source_of(op), name))
     return tuple(sorted(findings, key=lambda finding: not _why_forbidden(finding.op_type)))  # stable
+
+
+def count_ops(concrete_function) -> collections.Counter:
+    """Count the operations of a traced function and of all functions that it calls, by type."""
+    return collections.Counter(op.type for _, graph in _all_graphs(concrete_function.graph)
+                               for op in graph.get_operations())
 
 
 def format_findings(findings) -> str:
@@ -130,6 +137,8 @@ def _why_forbidden(op_type: str) -> list[str]:
 
 
 def _reasons(op) -> list[str]:
+    if op.type == "TPUCompilationResult":
+        return []  # what the compiler reports to the host, beside the program
     reasons = _why_forbidden(op.type)
     reasons += [f"a tensor of {_NOT_TENSORS[dtype]} does not exist on the device"
                 for dtype in _NOT_TENSORS if dtype in _dtypes(op)]
@@ -150,7 +159,7 @@ def _dtypes(op) -> set:
     return found
 
 
-def _source(op) -> str:
+def source_of(op) -> str:
     """Return the innermost line of the op's origin that is neither TensorFlow's, Keras's nor Python's own."""
     frames = list(op.traceback or ())
     for frame in reversed(frames):

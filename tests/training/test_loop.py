@@ -1,0 +1,160 @@
+"""The outer loop: how long its loops are, what it saves and evaluates, and when it stops."""
+
+import logging
+import os
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.training.loop import StopRequest, TrainingInterrupted, loop_length, run_training
+from tpu_retinamask.training.progress import NonFiniteLossError, Progress
+from tpu_retinamask.training.step_loop import LoopResult, StepLoop
+
+METRICS = {"loss": 1.5, "class_loss": 0.25, "box_loss": 0.5, "mask_loss": 0.75, "gradient_norm": 3.0,
+           "learning_rate": 0.002}
+
+
+class _State:
+    """Notes saves instead of writing."""
+
+    def __init__(self, progress):
+        self.progress, self.saved = progress, []
+
+    def save(self):
+        self.saved.append(self.progress.step)
+        return f"ckpt-{self.progress.step}"
+
+
+def _train(folder, metrics_of=lambda batch: {}, total_steps=10, start_step=0, **options):
+    """Return what was saved, the length of every loop, and the error."""
+    progress = Progress(str(folder), total_steps=total_steps, steps_per_epoch=8, batch_size=4, log_every=4,
+                        start_step=start_step)
+    state, lengths = _State(progress), []
+    steps = StepLoop(lambda batch: METRICS | metrics_of(batch), range(start_step + 1, 100))
+
+    def loop(count):
+        lengths.append(count)
+        return steps(count)
+
+    error = None
+    try:
+        run_training(loop, state, progress, total_steps=total_steps, **{"checkpoint_every": 3, **options})
+    except (NonFiniteLossError, TrainingInterrupted, UserError) as caught:
+        error = caught
+    return state.saved, lengths, error
+
+
+@pytest.mark.parametrize("steps_per_loop, lengths", [
+    (1, [1] * 10), (2, [1, 1, 1, 1, 2, 2, 1, 1]), (3, [1, 2, 3, 3, 1]), (100, [1, 2, 3, 3, 1])])
+def test_it_saves_every_so_often_and_at_the_end(tmp_path, steps_per_loop, lengths):
+    # The first step is one alone; a loop ends at multiples of its own length, of the saves, and at the last step.
+    assert _train(tmp_path, steps_per_loop=steps_per_loop) == ([3, 6, 9, 10], lengths, None)
+
+
+def test_a_resumed_run_falls_back_into_step(tmp_path):
+    assert _train(tmp_path, start_step=4, steps_per_loop=100) == ([6, 9, 10], [1, 1, 3, 1], None)
+    assert _train(tmp_path, start_step=10) == ([], [], None)
+
+
+def test_it_evaluates_every_so_often_and_at_the_end(tmp_path):
+    asked = []
+    _, lengths, _ = _train(tmp_path, evaluate=lambda: asked.append(1) or {"val/a": len(asked) / 4}, evaluate_every=4,
+                           steps_per_loop=100)
+    assert len(asked) == 3 and lengths == [1, 2, 1, 2, 2, 1, 1]  # ends at 3, 4, 6, 8, 9 and 10
+
+
+@pytest.mark.parametrize("step, boundaries, expected", [
+    (0, (500, None), 100), (450, (500, None), 50), (499, (500, 7), 1), (490, (500, 7), 7), (980, (500, 0), 20)])
+def test_no_loop_crosses_a_boundary(step, boundaries, expected):
+    assert loop_length(step, total_steps=1000, steps_per_loop=100, boundaries=boundaries) == expected
+
+
+@pytest.mark.parametrize("name", ["loss", "gradient_norm"])
+@pytest.mark.parametrize("steps_per_loop", [1, 3])
+def test_a_spoilt_step_is_never_saved(tmp_path, name, steps_per_loop):
+    # Step 5 is within a loop, 6 would be saved: with a gradient that is not finite the weights are spoilt.
+    for bad in (5, 6):
+        saved, _, error = _train(tmp_path, lambda batch, bad=bad: {name: float("nan")} if batch == bad else {},
+                                 steps_per_loop=steps_per_loop)
+        assert saved == [3]
+        assert str(error).startswith(f"step {bad}: {name} = nan")
+
+
+def test_a_sigterm_saves_after_the_loop_and_stops(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def at_step_five(batch):
+        if batch == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    with StopRequest().listening() as stop:
+        saved, _, error = _train(tmp_path, at_step_five, stop=stop, checkpoint_every=100, steps_per_loop=4)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # a second one kills
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert saved == [8] and isinstance(error, TrainingInterrupted)  # loops of 1, 3 and 4 steps
+    assert "stopped at step 8 of 10" in str(error) and "same command" in str(error)
+
+
+def test_a_sigterm_in_the_last_step_lets_the_run_end(tmp_path):
+    stop = StopRequest()
+    stop.received = True
+    assert _train(tmp_path, stop=stop, total_steps=1) == ([1], [1], None)
+
+
+def test_devices_that_go_away_are_told(tmp_path):
+    def gone(batch):
+        if batch == 5:
+            raise tf.errors.UnavailableError(None, None, "Socket closed")
+        return {}
+
+    saved, _, error = _train(tmp_path, gone)
+    assert saved == [3] and isinstance(error, UserError)
+    assert str(error).startswith("after step 4 the devices no longer answered (Socket closed)")
+
+
+@pytest.fixture
+def counting_step():
+    """A step with a state: step(number) adds to a variable and returns its sum and the number."""
+    total = tf.Variable(0.0)
+
+    @tf.function(autograph=False)
+    def step(number):
+        total.assign_add(number)
+        return {"sum": total.read_value(), "number": number}
+
+    return step
+
+
+@pytest.mark.parametrize("as_dataset", [True, False])
+def test_a_loop_of_the_graph_takes_the_batches_in_order_and_is_traced_once(counting_step, as_dataset):
+    numbers = tf.data.Dataset.range(1, 100).map(lambda number: tf.cast(number, tf.float32))
+    loop = StepLoop(counting_step, numbers if as_dataset else list(numbers))
+    found = [loop(count) for count in (1, 3, 2)]
+    assert loop.in_graph == as_dataset
+    for result, expected in zip(found, ([1], [2, 3, 4], [5, 6])):
+        assert isinstance(result, LoopResult) and result.waited >= 0.0
+        np.testing.assert_array_equal(result.metrics["number"], expected)
+        # 1 + 2 + ... + n: each step sees what the one before has left.
+        np.testing.assert_array_equal(result.metrics["sum"], [n * (n + 1) / 2 for n in expected])
+    if as_dataset:
+        assert loop.traces() == 1
+        assert "While" in {op.type for op in loop.trace().graph.get_operations()}
+        assert loop.traces() == 1  # the very graph that ran
+    else:
+        with pytest.raises(TypeError, match="come from Python"):
+            loop.trace()
+
+
+def test_the_signal_is_announced(caplog):
+    logger = logging.getLogger("tpu_retinamask")
+    logger.addHandler(caplog.handler)
+    caplog.set_level(logging.INFO, "tpu_retinamask")
+    with StopRequest().listening() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+    logger.removeHandler(caplog.handler)
+    assert stop.received
+    assert "SIGTERM: stopping after this loop" in caplog.messages
