@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from tpu_retinamask.data.affine import centre_matrix, enclosing_boxes, moved_boxes, render_moved, resample_masks
 from tpu_retinamask.data.augment import Augmentation, Draw, adjust_colours, adjust_hues, draw, mirror, rot90
-from tpu_retinamask.data.decode import apply_orientation, decode_image
+from tpu_retinamask.data.decoded_cache import decoded_bytes, decoded_tensors, fits_in_memory
 from tpu_retinamask.data.geometry import clip_to_view, fit_scale, place, render
-from tpu_retinamask.data.record_tensors import FileTensors, StoredTensors, record_tensors
+from tpu_retinamask.data.record_tensors import record_tensors
 from tpu_retinamask.data.sample_order import sample_numbers, sample_position
 from tpu_retinamask.data.scan import ScannedRecord
 from tpu_retinamask.ops.select import select
@@ -19,6 +19,7 @@ from tpu_retinamask.structures import Batch
 log = logging.getLogger(__name__)
 
 MOVED_MASK_OVERSAMPLING = 2  # cells along a mask that is to be turned, per cell of what becomes of it
+CACHES = ("files", "decoded", False, True)
 MIN_SIDE_DRAW = 1  # tells the seed of the drawn short side from those of the other changes
 
 
@@ -36,7 +37,8 @@ class InputPipeline:
       mask_size: R, side of a cropped ground-truth mask.
       augmentation: random changes in training; None: none.
       seed: of the order of the images and of every random change.
-      cache: read all files at the start and keep their bytes in host memory.
+      cache: what is kept in host memory: 'files', the bytes of all files (True means the same); 'decoded', in training
+        their pixels and masks, or nothing where they do not fit, which a warning tells; False: nothing.
       num_parallel_calls: samples prepared at a time.
       prefetch: batches prepared ahead.
 
@@ -53,7 +55,7 @@ class InputPipeline:
     mask_size: int = 112
     augmentation: Augmentation | None = Augmentation()
     seed: int = 0
-    cache: bool = False
+    cache: bool | str = False
     num_parallel_calls: int = tf.data.AUTOTUNE
     prefetch: int = tf.data.AUTOTUNE
 
@@ -69,6 +71,8 @@ class InputPipeline:
         for name, value in sizes.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected positive numbers")
+        if self.cache not in CACHES:
+            raise ValueError(f"cache is {self.cache!r}, expected 'files', 'decoded' or False")
         if isinstance(self.min_side, Sequence) and not self.min_side:
             raise ValueError("min_side is empty, expected a side, several, or None")
         unreachable = [side for side in self._min_sides() if side > min(self.image_size)]
@@ -101,7 +105,7 @@ class InputPipeline:
         Raises:
           UserError: hosts, replicas and images that cannot be shared equally.
         """
-        tensors = record_tensors(records, self.cache)
+        tensors = self._source(records)
         count = len(records)
 
         def sample(number):
@@ -122,7 +126,8 @@ class InputPipeline:
           Dataset of `structures.Batch`. More than M instances: the first M are kept. Score against the
           records themselves (`coco_json`), which are never cut.
         """
-        tensors = record_tensors(records, self.cache)
+        # One pass decodes each image once: nothing to gain from decoded ones.
+        tensors = record_tensors(records, self.cache in ("files", True))
         samples = tf.data.Dataset.range(len(records)).map(
             lambda position: self._sample(tensors, position, None), self.num_parallel_calls,
             deterministic=True)
@@ -143,13 +148,14 @@ class InputPipeline:
         # training stream is endless and the evaluation stream is padded.
         return samples.batch(batch_size, drop_remainder=True).prefetch(self.prefetch)
 
-    def _sample(self, source: FileTensors | StoredTensors, position: tf.Tensor, seed: tf.Tensor | None) -> Batch:
+    def _source(self, records):
+        if self.cache == "decoded" and records and fits_in_memory(decoded_bytes(records), "decoded images"):
+            return decoded_tensors(records, record_tensors(records, False))
+        return record_tensors(records, self.cache in ("files", True))
+
+    def _sample(self, source, position: tf.Tensor, seed: tf.Tensor | None) -> Batch:
         found = source.read(position)
-
-        def picture():
-            return apply_orientation(decode_image(found.contents), found.orientation)
-
-        return self.compose(picture, found.crop_masks, size=found.size, original_size=found.size, boxes=found.boxes,
+        return self.compose(found.picture, found.crop_masks, size=found.size, original_size=found.size, boxes=found.boxes,
                             classes=found.classes, has_mask=found.has_mask, image_id=found.image_id, seed=seed)
 
     def compose(self, picture, crop_masks, *, size, original_size, boxes, classes, has_mask, image_id, seed) -> Batch:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tpu_retinamask.data.decode import apply_orientation, decode_image
 from tpu_retinamask.data.image_files import read_file
 from tpu_retinamask.data.mask_sampling import sample_masks, sample_packed_masks
 from tpu_retinamask.data.packed_masks import packed_starts
@@ -25,6 +26,10 @@ class SourceImage(NamedTuple):
     classes: tf.Tensor  # [n] int32
     has_mask: tf.Tensor  # [n] bool
     crop_masks: Callable  # (boxes [m, 4], their rows among the instances [m], R) -> uint8 [m, R, R]
+
+    def picture(self) -> tf.Tensor:
+        """Decode the picture and turn it upright, uint8 [h, w, 3]."""
+        return apply_orientation(decode_image(self.contents), self.orientation)
 
 
 class FileTensors(NamedTuple):
