@@ -30,7 +30,7 @@ def sigmoid_focal_loss(logits: tf.Tensor, labels: tf.Tensor, *, alpha: float = 0
     return tf.reduce_sum(counted * weight * modulation * cross_entropy)
 
 
-def smooth_l1_loss(predicted: tf.Tensor, target: tf.Tensor, positive: tf.Tensor, *, beta: float = 1 / 9) -> tf.Tensor:
+def smooth_l1_loss(predicted: tf.Tensor, target: tf.Tensor, positive: tf.Tensor, *, beta=1 / 9) -> tf.Tensor:
     """Return the sum over positives of `d**2 / (2 beta)` where |d| < beta, else `|d| - beta / 2`.
 
     sigma of keras-retinanet is `beta = 1 / sigma**2`; beta 0 is the L1 loss.
@@ -39,15 +39,62 @@ def smooth_l1_loss(predicted: tf.Tensor, target: tf.Tensor, positive: tf.Tensor,
       predicted: [..., 4].
       target: [..., 4] float32; may hold anything finite where not positive.
       positive: [...] bool.
-      beta: where the square turns into a line.
+      beta: where the square turns into a line; a number, or float32 [4], one a coordinate.
 
     Returns:
       Scalar float32.
     """
+    beta = tf.cast(beta, tf.float32)
     distance = tf.abs(tf.cast(predicted, tf.float32) - target)
-    square = 0.5 / max(beta, 1e-12) * tf.square(distance)
+    square = 0.5 / tf.maximum(beta, 1e-12) * tf.square(distance)
     loss = select(distance < beta, square, distance - 0.5 * beta)
     return tf.reduce_sum(loss * tf.cast(positive, tf.float32)[..., None])
+
+
+def distance_moments(predicted: tf.Tensor, target: tf.Tensor, positive: tf.Tensor) -> tf.Tensor:
+    """Return count, sum and sum of squares of |predicted - target| over positives, per coordinate.
+
+    Such sums add up over pyramid levels, images and replicas. No gradient flows through them.
+
+    Args:
+      predicted: [..., 4].
+      target: [..., 4] float32; may hold anything finite where not positive.
+      positive: [...] bool.
+
+    Returns:
+      [3, 4] float32.
+    """
+    positive = tf.cast(positive, tf.float32)[..., None]  # [..., 1]
+    distance = tf.abs(tf.cast(tf.stop_gradient(predicted), tf.float32) - target) * positive  # [..., 4]
+    axes = list(range(distance.shape.rank - 1))
+    return tf.stack([tf.reduce_sum(value, axes) for value in
+                     (positive * tf.ones_like(distance), distance, tf.square(distance))])
+
+
+def update_running_moments(mean: tf.Tensor, variance: tf.Tensor, sums: tf.Tensor, *, momentum: float = 0.1):
+    """Move a running mean and variance towards those of a batch (arXiv 1901.03353 section 3.2).
+
+    Args:
+      mean: [4] float32.
+      variance: [4] float32.
+      sums: [3, 4], of the whole batch, all replicas; see `distance_moments`.
+      momentum: share of the batch. A batch that counts nothing moves nothing.
+
+    Returns:
+      (mean, variance), [4] each.
+    """
+    count, total, squares = tf.unstack(sums)
+    of_batch = total / tf.maximum(count, 1.0)
+    # The variance of the batch itself (divided by n); rounding must not make it negative.
+    spread = tf.maximum(squares / tf.maximum(count, 1.0) - tf.square(of_batch), 0.0)
+    share = momentum * tf.cast(count > 0, tf.float32)
+    return mean + share * (of_batch - mean), variance + share * (spread - variance)
+
+
+def self_adjusting_beta(mean: tf.Tensor, variance: tf.Tensor, *, largest: float = 0.11,
+                        smallest: float = 1e-3) -> tf.Tensor:
+    """Return the beta of the self-adjusting smooth L1 loss, `clip(mean - variance)`, [4] as its arguments."""
+    return tf.clip_by_value(mean - variance, smallest, largest)
 
 
 def mask_loss(logits: tf.Tensor, targets: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:

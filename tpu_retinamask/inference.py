@@ -12,7 +12,9 @@ from tpu_retinamask.evaluation.coco import evaluate_coco
 from tpu_retinamask.evaluation.results import detections_to_results
 from tpu_retinamask.model.postprocess import detect
 from tpu_retinamask.structures import Batch
+from tpu_retinamask.training.devices import distribute_detector
 from tpu_retinamask.training.state import TrainState
+from tpu_retinamask.training.weight_average import load_average
 
 log = logging.getLogger("tpu_retinamask")
 
@@ -34,32 +36,34 @@ def write_classes(model_dir: str, classes: ClassNames):
         file.write(classes.to_csv())
 
 
-def load_model(model_dir: str, build_model):
+def load_model(model_dir: str, build_model, *, averaged: bool = True):
     """Return the trained model of a directory and its class names.
 
     Args:
       model_dir: written by train.
       build_model: `num_classes -> RetinaMask`.
+      averaged: take the average of the weights, where the run kept one, instead of the last weights.
 
     Raises:
       UserError: the directory holds no checkpoint.
     """
     classes = read_classes(os.path.join(model_dir, CLASSES_FILE))
     model = build_model(classes.num_classes).create_weights()
-    step = TrainState(model_dir, model).restore()
-    if step is None:
+    state = TrainState(model_dir, model)
+    if state.restore() is None:
         raise UserError(f"{model_dir} holds no checkpoint yet: let train run until it has saved one")
+    if averaged and load_average(model, state.manager.latest_checkpoint):
+        log.info("the weights are the average that the training kept (train.average_decay)")
     return model, classes
 
 
-def make_detector(model, detection_filter, *, jit_compile: bool = True):
-    """Return `Batch -> Detections`, compiled as one program."""
+def make_detector(model, detection_filter, *, jit_compile: bool = True, strategy=None):
+    """Return `Batch -> Detections`, compiled as one program; under a strategy each replica takes its share."""
 
-    @tf.function(jit_compile=jit_compile, autograph=False)
     def run(images, content_size):
         return detect(model, detection_filter, images, content_size)
 
-    return lambda batch: run(batch.image, batch.content_size)
+    return distribute_detector(strategy or tf.distribute.get_strategy(), run, jit_compile=jit_compile)
 
 
 def detect_all(detector, dataset, category_ids):

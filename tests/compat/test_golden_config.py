@@ -37,7 +37,7 @@ def test_choices(build_original, training_options):
         score_threshold=0.05, nms_iou=0.5, max_detections=100, class_specific=True, clip_margin=1.0)
     assert built.detection_filter == expected and built.criterion.proposal_filter == expected
     assert built.criterion == Criterion(
-        best_match_iou=None, focal_adds_batch=False, smooth_l1_beta=1 / 9, mask_rois=100, mask_rois_from_detections=100,
+        best_match_iou=None, focal_adds_batch=False, box_loss="smooth_l1", smooth_l1_beta=1 / 9, mask_rois=100, mask_rois_from_detections=100,
         mask_rois_from_truth=False, proposal_filter=expected, mask_targets="crop_and_resize")
     optimizer, clip_norm = training_options
     info = golden_set.values("model/train_step")["adam"]
@@ -49,6 +49,8 @@ def test_the_default_for_training_is_still_the_paper_s():
     assert isinstance(model.box_coder, CenterBoxCoder) and not model.stop_mask_gradient and model.roi_levels == 3
     assert model.fpn.p6_from == "p5" and model.roi_options["semantics"] == "aligned"
     assert criterion.best_match_iou == 0.0 and criterion.mask_rois_from_truth and criterion.focal_adds_batch
+    assert criterion.box_loss == "self_adjusting" and criterion.smooth_l1_beta == 0.11
+    assert model.mask_head.upsample == "deconv"
     assert criterion.mask_targets == "aligned" and criterion.proposal_filter is None
 
 

@@ -53,14 +53,14 @@ def test_assign_equals_loops(coder, encode, best_match):
     assert (targets.labels.numpy() >= 0).any()
 
 
-@pytest.mark.parametrize("adds_batch", [True, False])
-def test_anchor_losses_equal_loops_over_all_anchors_at_once(adds_batch):
+@pytest.mark.parametrize("adds_batch, box_loss", [(True, "self_adjusting"), (False, "smooth_l1")])
+def test_anchor_losses_equal_loops_over_all_anchors_at_once(adds_batch, box_loss):
     batch, outputs = scenes.random_batch(2), _outputs()
-    criterion = Criterion(focal_adds_batch=adds_batch)
+    criterion = Criterion(focal_adds_batch=adds_batch, box_loss=box_loss, smooth_l1_beta=1 / 9)
     targets = criterion.assign(_ANCHORS, _CODER, batch)
     labels = targets.labels.numpy()
     count = (labels >= 0).sum()
-    class_loss, box_loss = criterion.anchor_losses(outputs, targets, tf.constant(float(count)), 3)
+    class_loss, box = criterion.anchor_losses(outputs, targets, tf.constant(float(count)), 3)
     logits, deltas = np.concatenate(outputs.class_logits, 1), np.concatenate(outputs.box_deltas, 1)
     focal = sum(loss_reference.focal(logits[b], labels[b]) for b in range(3))
     smooth = sum(
@@ -68,7 +68,8 @@ def test_anchor_losses_equal_loops_over_all_anchors_at_once(adds_batch):
     )
     # Sums of a thousand float32 terms.
     assert float(class_loss) == pytest.approx(focal / (count + 3 if adds_batch else count), rel=1e-5)
-    assert float(box_loss) == pytest.approx(smooth / count, rel=1e-5)
+    # At the beta from which it starts, the self-adjusting loss is a quarter of the other.
+    assert float(box) == pytest.approx(smooth / (4 * count if criterion.self_adjusting else count), rel=1e-5)
 
 
 def test_losses_of_halves_of_the_batch_add_up_with_the_global_count():

@@ -64,3 +64,31 @@ def mask_loss(logits, targets, valid):
             total -= float(t) * math.log(p) + (1 - float(t)) * math.log(1 - p)
             pixels += 1
     return total / max(1, pixels)
+
+
+class SelfAdjustingSmoothL1:
+    """The box loss of arXiv 1901.03353 section 3.2, in the order of its text: statistics first, then the loss."""
+
+    def __init__(self, largest=0.11, smallest=1e-3, momentum=0.1):
+        """Start with the mean at the largest beta and no variance."""
+        self.largest, self.smallest, self.momentum = largest, smallest, momentum
+        self.mean, self.variance = [largest] * 4, [0.0] * 4
+
+    def beta(self):
+        """Difference of the running values, clipped, one a coordinate."""
+        return [min(max(m - v, self.smallest), self.largest) for m, v in zip(self.mean, self.variance)]
+
+    def __call__(self, predicted, target, positive):
+        """Move the statistics by a batch [n, 4] and return its loss."""
+        rows = [[abs(float(p) - float(t)) for p, t in zip(*pair)]
+                for pair, counts in zip(zip(predicted, target), positive) if counts]
+        if not rows:
+            return 0.0
+        for c in range(4):
+            of_batch = [row[c] for row in rows]
+            mean = sum(of_batch) / len(rows)
+            variance = sum((d - mean) ** 2 for d in of_batch) / len(rows)
+            self.mean[c] = (1 - self.momentum) * self.mean[c] + self.momentum * mean
+            self.variance[c] = (1 - self.momentum) * self.variance[c] + self.momentum * variance
+        total = sum(d * d / (2 * b) if d < b else d - b / 2 for row in rows for d, b in zip(row, self.beta()))
+        return total / (4 * len(rows))

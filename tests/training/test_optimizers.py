@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.model.losses import Criterion
 from tpu_retinamask.training.optimizers import DECAYS, OPTIMIZERS, StepDecay, WarmUp, make_optimizer
+from tpu_retinamask.training.step import make_train_step
 
 
 def _rates(optimizer, steps):
@@ -78,9 +81,10 @@ class _Layers(keras.Model):
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_weight_decay_shrinks_kernels_alone(name, jit_compile):
+def test_decoupled_decay_shrinks_kernels_alone(name, jit_compile):
     model = _Layers()
-    optimizer = make_optimizer(10, name=name, learning_rate=0.1, weight_decay=0.5, warmup_steps=0, decay="constant")
+    optimizer = make_optimizer(10, name=name, learning_rate=0.1, weight_decay=0.5, warmup_steps=0, decay="constant",
+                               decoupled=None if name == "adamw" else True)
     optimizer.build(model.trainable_variables)
     before = {v.path: v.numpy() for v in model.trainable_variables}
 
@@ -99,7 +103,8 @@ def test_weight_decay_shrinks_kernels_alone(name, jit_compile):
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_sgd_with_momentum_by_hand(jit_compile):
     weight = keras.Variable([1.0, -2.0])
-    optimizer = make_optimizer(100, learning_rate=0.1, momentum=0.9, warmup_steps=0, decay_at=(0.01,))
+    optimizer = make_optimizer(100, learning_rate=0.1, momentum=0.9, weight_decay=0.0, warmup_steps=0,
+                               decay_at=(0.01,))
     optimizer.build([weight])
 
     @tf.function(jit_compile=jit_compile, autograph=False)
@@ -125,3 +130,76 @@ def test_the_optimizer_leaves_clipping_to_the_step():
     for name in OPTIMIZERS:
         optimizer = make_optimizer(10, name=name)
         assert (optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue) == (None, None, None)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_coupled_decay_goes_through_the_momentum(jit_compile):
+    model = _Layers()
+    optimizer = make_optimizer(100, learning_rate=0.1, momentum=0.9, weight_decay=0.5, warmup_steps=0, decay="constant")
+    optimizer.build(model.trainable_variables)
+    variables = model.trainable_variables
+    random = np.random.default_rng(0)
+    expected = {v.path: [v.numpy().astype(np.float64), 0.0] for v in variables}
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def update(gradients):
+        optimizer.apply(gradients, variables)
+
+    for _ in range(3):
+        gradients = [random.normal(size=v.shape).astype(np.float32) for v in variables]
+        update([tf.constant(g) for g in gradients])
+        for variable, gradient in zip(variables, gradients):
+            weight, velocity = expected[variable.path]
+            decay = 0.5 if variable.path.endswith("kernel") else 0.0  # biases and normalisation do not decay
+            velocity = 0.9 * velocity - 0.1 * (gradient + decay * weight)
+            expected[variable.path] = [weight + velocity, velocity]
+    for variable in variables:
+        np.testing.assert_allclose(variable.numpy(), expected[variable.path][0], rtol=1e-5, atol=1e-6)
+
+
+def test_coupled_decay_of_adam_is_scaled_away():
+    # The gradient and the decay are divided by their own size: Adam's first step is the rate, whatever the decay.
+    model = _Layers()
+    optimizer = make_optimizer(10, name="adam", learning_rate=0.1, weight_decay=0.5, warmup_steps=0, decay="constant")
+    optimizer.build(model.trainable_variables)
+    before = model.conv.kernel.numpy()
+    optimizer.apply([tf.zeros(v.shape) for v in model.trainable_variables], model.trainable_variables)
+    np.testing.assert_allclose(model.conv.kernel.numpy(), before - 0.1 * np.sign(before), rtol=1e-4)
+    assert (model.conv.bias.numpy() == 1.0).all()
+
+
+def test_rate_and_warm_up_follow_the_batch():
+    # Twice the images a step: twice the rate, half the warm-up; the drops are at shares of the training already.
+    given = make_optimizer(3000, batch_size=16, reference_batch=8, learning_rate=0.005, warmup_steps=100)
+    same = make_optimizer(3000, learning_rate=0.01, warmup_steps=50)
+    steps = [0, 10, 50, 1999, 2000, 2666, 2667, 2999]
+    assert _rates(given, steps) == _rates(same, steps)
+    assert _rates(given, [50, 2000, 2667]) == pytest.approx([0.01, 0.001, 0.0001], rel=1e-5)
+    as_given = make_optimizer(3000, batch_size=16, learning_rate=0.005, warmup_steps=100)
+    assert _rates(as_given, [100]) == pytest.approx([0.005], rel=1e-6)
+    with pytest.raises(ValueError, match="batch_size, which is not given"):
+        make_optimizer(10, reference_batch=8)
+
+
+def test_the_default_is_the_recipe_of_the_paper():
+    optimizer = make_optimizer(270_000, batch_size=8)
+    assert isinstance(optimizer, keras.optimizers.SGD) and optimizer.momentum == 0.9
+    assert optimizer.coupled_decay == 1e-4 and optimizer.weight_decay is None
+    assert _rates(optimizer, [500]) == pytest.approx([0.005], rel=1e-6)
+
+
+def test_a_frozen_variable_gets_no_slot_and_no_decay(small_model, built_optimizer, make_batch):
+    model = small_model(frozen_stages=3)
+    optimizer = built_optimizer(model, learning_rate=0.1, weight_decay=0.5)
+    assert not any("res2" in v.path or "stem" in v.path for v in optimizer.variables)
+    before = {v.path: v.numpy() for v in model.variables}
+    step = make_train_step(model, Criterion(mask_rois=8, mask_rois_from_detections=0), optimizer, clip_norm=1.0)
+    step(make_batch(2))
+    moved = {v.path for v in model.variables if not np.array_equal(v.numpy(), before[v.path])}
+    assert moved and not any(f"/{part}" in path for path in moved for part in ("stem", "res2", "res3", "bn_"))
+
+
+def test_a_network_frozen_whole_is_refused(small_model):
+    model = small_model(freeze="")
+    with pytest.raises(UserError, match="every layer is frozen"):
+        make_train_step(model, Criterion(), keras.optimizers.SGD(0.1))

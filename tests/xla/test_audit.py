@@ -317,8 +317,8 @@ def test_a_forbidden_op_in_the_step_is_found(monkeypatch):
 
     original = step_module.compute_losses
 
-    def with_print(*args):
-        total, metrics = original(*args)
+    def with_print(*args, **options):
+        total, metrics = original(*args, **options)
         tf.print(total)
         return total, metrics
 

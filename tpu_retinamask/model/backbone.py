@@ -81,6 +81,10 @@ class ResNet(keras.Layer):
                                 project=index == 0, normalization=normalization, epsilon=epsilon)
                 for index, suffix in enumerate(block_suffixes(blocks, stage))])
 
+    def freezable_stages(self) -> list:
+        """Return the layers of the stem and of each stage, C1 to C5."""
+        return [[self.conv1, self.bn1], *self.stages]
+
     def call(self, images, training=False):
         """Return (C3, C4, C5) of normalised images [B, H, W, 3]."""
         return self.stage_outputs(images, training)[2:]
@@ -153,6 +157,10 @@ class SmallResNet(keras.Layer):
             [BasicBlock(width, 2 if index == 0 else 1, f"{stage}{chr(ord('a') + index)}", normalization=normalization)
              for index in range(count)]
             for stage, (width, count) in enumerate(zip(widths[1:], blocks), start=2)]
+
+    def freezable_stages(self) -> list:
+        """Return the layers of the stem and of each stage, C1 to C5."""
+        return [[self.stem, self.stem_norm], *self.stages]
 
     def call(self, images, training=False):
         """Return (C3, C4, C5) of normalised images [B, H, W, 3]."""

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tpu_retinamask.model.backbone import make_backbone
 from tpu_retinamask.model.fpn import FeaturePyramid
+from tpu_retinamask.model.freeze import freeze_layers, freeze_stages
 from tpu_retinamask.model.heads import AnchorHead, MaskHead
 from tpu_retinamask.ops.anchors import AnchorGrid
 from tpu_retinamask.ops.boxes import CenterBoxCoder, CornerBoxCoder
@@ -27,6 +28,8 @@ class RetinaMask(keras.Model):
         backbone: str = "resnet50",
         backbone_options: dict | None = None,
         normalization: str = "frozen",
+        frozen_stages: int = 0,
+        freeze=(),
         pixel_mode: str = "caffe",
         anchor_sizes=(32, 64, 128, 256, 512),
         anchor_ratios=(0.5, 1.0, 2.0),
@@ -39,7 +42,7 @@ class RetinaMask(keras.Model):
         head_initializer="normal",
         mask_channels: int = 256,
         mask_depth: int = 4,
-        mask_upsample: str = "nearest",
+        mask_upsample: str = "deconv",
         roi_size: int = 14,
         roi_levels: int = 3,
         roi_semantics: str = "aligned",
@@ -55,6 +58,9 @@ class RetinaMask(keras.Model):
           backbone: one of `backbone.BACKBONES`.
           backbone_options: further arguments of the backbone's class.
           normalization: "frozen", "batch" or "group"; see `backbone.make_backbone`.
+          frozen_stages: first stages of the backbone that are not trained: 1 the stem, 2 the stem and C2, to 5.
+          freeze: regular expressions; layers in whose path one is found are not trained either ("backbone", "fpn",
+            "^pyramid_"); see `freeze`.
           pixel_mode: "caffe", "tf" or "torch"; see `ops.images`.
           anchor_sizes: side of the anchors of P3, P4, ... in canvas pixels; their number is the number
             of pyramid levels (3 to 5).
@@ -68,7 +74,7 @@ class RetinaMask(keras.Model):
           head_initializer: "normal" is N(0, 0.01); narrow heads want "he_normal".
           mask_channels: of the mask head.
           mask_depth: hidden convolutions of the mask head.
-          mask_upsample: "nearest" or "deconv".
+          mask_upsample: "deconv" (the paper) or "nearest"; see `heads.MaskHead`.
           roi_size: P, bins a side; masks have 2P.
           roi_levels: pyramid levels that regions are taken from, P3 upwards.
           roi_semantics: "aligned" or "crop_and_resize"; see `ops.roi_align`.
@@ -91,6 +97,8 @@ class RetinaMask(keras.Model):
             self.class_head = AnchorHead(per_cell, num_classes, prior=True, name="pyramid_classification", **head)
             self.box_head = AnchorHead(per_cell, 4, name="pyramid_regression", **head)
             self.mask_head = MaskHead(num_classes, channels=mask_channels, depth=mask_depth, upsample=mask_upsample)
+        freeze_stages(self.backbone, frozen_stages)
+        freeze_layers(self, freeze)
         self.box_coder = {"center": CenterBoxCoder, "corner": CornerBoxCoder}[box_coder]()
         self.num_classes = num_classes
         self.pixel_mode, self.normalization = pixel_mode, normalization

@@ -13,7 +13,7 @@ log = logging.getLogger("tpu_retinamask")
 class TrainState:
     """The model and optimizer of a run, saved to and restored from its model directory."""
 
-    def __init__(self, model_dir: str, model, optimizer=None, keep: int = 3):
+    def __init__(self, model_dir: str, model, optimizer=None, keep: int = 3, extra: dict | None = None):
         """Attach to a model directory.
 
         Args:
@@ -21,6 +21,7 @@ class TrainState:
           model: RetinaMask with its weights created.
           optimizer: built Keras optimizer; None: only the model is restored.
           keep: newest checkpoints kept.
+          extra: further parts, {name: {name: tf.Variable}}: the average of the weights, the box statistics.
         """
         self.model, self.optimizer = model, optimizer
         self.directory = os.path.join(model_dir, "checkpoints")
@@ -31,6 +32,7 @@ class TrainState:
                                        for variable in optimizer.variables}
         if [len(part) for part in self.parts.values()] != [len(o.variables) for o in (model, optimizer) if o is not None]:
             raise ValueError("two variables share a path, so a checkpoint would hold only one of them")
+        self.parts |= extra or {}
         # Every variable is listed by its path. TensorFlow would otherwise find them by walking the attributes
         # of the layers, and in silence leave out those it does not see, such as layers in a list of lists.
         self.checkpoint = tf.train.Checkpoint(**self.parts)

@@ -7,15 +7,24 @@
 import keras
 import tensorflow as tf
 
+from tpu_retinamask.errors import UserError
 from tpu_retinamask.model.losses import Criterion
 from tpu_retinamask.structures import Batch
+from tpu_retinamask.training.box_statistics import BoxStatistics
+from tpu_retinamask.training.micro_batches import micro_batch, repeat
+from tpu_retinamask.training.replicas import sum_over_replicas
+from tpu_retinamask.training.weight_average import WeightAverage
+
+# What `compute_losses` returns beside the total.
+METRICS = ("loss", "class_loss", "box_loss", "mask_loss", "num_positive", "mask_rois", "mask_rois_overflow",
+           "boxes_dropped")
 
 
 def _no_probe(name, tensor):
     del name, tensor
 
 
-def compute_losses(model, criterion: Criterion, batch: Batch, probe=_no_probe):
+def compute_losses(model, criterion: Criterion, batch: Batch, probe=_no_probe, *, whole=None, beta_of=None):
     """Run the network on a batch and return its losses.
 
     Args:
@@ -23,6 +32,10 @@ def compute_losses(model, criterion: Criterion, batch: Batch, probe=_no_probe):
       criterion: Criterion.
       batch: Batch of this replica.
       probe: called with the name and value of each intermediate result (`--debug`).
+      whole: (#positives, images) of the batch that this one is a share of, all replicas together; None: this
+        batch on all replicas is the whole.
+      beta_of: from the moments [3, 4] of the box distances of this replica to the beta [4] of the self-adjusting
+        loss; None: the beta from which it starts.
 
     Returns:
       (total, metrics): the scalar to differentiate, and a dict of float32 scalars. All are this replica's
@@ -32,14 +45,19 @@ def compute_losses(model, criterion: Criterion, batch: Batch, probe=_no_probe):
     anchors = model.anchor_grid.anchors(image_size)
     targets = criterion.assign(anchors, model.box_coder, batch)
     probe("targets", targets)
-    # Known before the forward pass, so the sum over replicas never waits for the network.
     own_positive = tf.reduce_sum(tf.cast(targets.labels >= 0, tf.float32))
-    num_positive = sum_over_replicas(own_positive)
-    batch_size = batch.image.shape[0] * tf.distribute.get_strategy().num_replicas_in_sync
+    if whole is None:
+        # Known before the forward pass, so the sum over replicas never waits for the network.
+        whole = sum_over_replicas(own_positive), _replicas() * batch.image.shape[0]
+    num_positive, batch_size = whole
 
     outputs = model(batch.image, batch.content_size, training=True)
     probe("outputs", outputs)
-    class_loss, box_loss = criterion.anchor_losses(outputs, targets, num_positive, batch_size)
+    beta = None
+    if criterion.self_adjusting and beta_of is not None:
+        beta = beta_of(criterion.box_distance_moments(outputs, targets))
+        probe("box_beta", beta)
+    class_loss, box_loss = criterion.anchor_losses(outputs, targets, num_positive, batch_size, beta)
 
     rois = criterion.choose_rois(outputs, anchors, model.box_coder, batch)
     probe("mask_rois", rois)
@@ -62,7 +80,8 @@ def compute_losses(model, criterion: Criterion, batch: Batch, probe=_no_probe):
 
 
 def make_train_step(model, criterion: Criterion, optimizer: keras.Optimizer, *, clip_norm: float | None = None,
-                    probe=_no_probe):
+                    probe=_no_probe, accumulate_steps: int = 1, box_statistics: BoxStatistics | None = None,
+                    average: WeightAverage | None = None):
     """Return `train_step(batch) -> metrics`, which updates the model once.
 
     Args:
@@ -72,34 +91,89 @@ def make_train_step(model, criterion: Criterion, optimizer: keras.Optimizer, *, 
         gradients before their sum.
       clip_norm: largest global norm of the gradients of the whole batch; None: not clipped.
       probe: see `compute_losses`.
+      accumulate_steps: parts that the batch is divided into; the network sees one at a time, and their gradients
+        are summed. The update is that of the undivided batch, but that "batch" normalisation takes its statistics
+        from each part, and that the self-adjusting box loss of a part knows the parts before it only.
+      box_statistics: state of the self-adjusting loss, to be saved; None: made here, and lost with the process.
+      average: average of the weights, moved after each update, to be saved; None: none.
 
     Returns:
       A function of a Batch with static shapes; its metrics are those of `compute_losses`, summed over
-      replicas, and gradient_norm and learning_rate.
+      replicas, gradient_norm, learning_rate and, where the box loss adjusts itself, box_beta (mean of 4).
 
     Raises:
       ValueError: the optimizer clips.
+      UserError: every layer is frozen; on a call: the batch does not divide into the parts.
     """
     if optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue:
         raise ValueError("make_train_step: the optimizer has a clipping option set; pass clip_norm here instead, "
                          "which clips once, after the gradients of all replicas are summed")
     variables = model.trainable_variables
+    if not variables:
+        raise UserError("every layer is frozen, so there is nothing to train: look at RetinaMask.frozen_stages and "
+                        "RetinaMask.freeze")
+    if accumulate_steps < 1:
+        raise UserError(f"train.accumulate_steps is {accumulate_steps}, expected 1 (the batch undivided) or more")
+    if criterion.self_adjusting and box_statistics is None:
+        with optimizer._distribution_strategy.scope():
+            box_statistics = BoxStatistics(criterion.smooth_l1_beta)
     # Keras sums gradients over replicas when it applies them: by then they are summed already, and clipped.
     optimizer._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
 
-    def train_step(batch: Batch):
+    def part_of_step(part: Batch, whole, moments):
+        """Return the moments, those of this part on all replicas added, and this replica's gradients and metrics."""
+
+        def beta_of(own_moments):
+            nonlocal moments
+            moments += sum_over_replicas(own_moments)
+            return box_statistics.beta_with(moments)
+
         with tf.GradientTape() as tape:
-            total, metrics = compute_losses(model, criterion, batch, probe)
-        gradients = sum_over_replicas(tape.gradient(total, [v.value for v in variables]))
+            total, metrics = compute_losses(model, criterion, part, probe, whole=whole, beta_of=beta_of)
+        return moments, tape.gradient(total, [v.value for v in variables]), metrics
+
+    def count_positives(part: Batch):
+        anchors = model.anchor_grid.anchors(tuple(part.image.shape[1:3]))
+        return tf.reduce_sum(tf.cast(criterion.assign(anchors, model.box_coder, part).labels >= 0, tf.float32))
+
+    def accumulate(batch: Batch):
+        """Return the sums of `part_of_step` over all parts, taken one after another."""
+        def part(index):
+            return micro_batch(batch, index, accumulate_steps)
+
+        # The boxes alone tell the count that the losses of every part are divided by.
+        num_positive = repeat(accumulate_steps, lambda index, total: total + count_positives(part(index)), tf.zeros([]))
+        whole = sum_over_replicas(num_positive), _replicas() * batch.image.shape[0]
+
+        def add(index, so_far):
+            moments, *sums = so_far
+            moments, *of_part = part_of_step(part(index), whole, moments)
+            return moments, *tf.nest.map_structure(tf.add, sums, of_part)
+
+        zeros = [tf.zeros(v.shape, v.dtype) for v in variables], dict.fromkeys(METRICS, tf.zeros([]))
+        return repeat(accumulate_steps, add, (tf.zeros([3, 4]), *zeros))
+
+    def train_step(batch: Batch):
+        if accumulate_steps == 1:
+            moments, gradients, metrics = part_of_step(batch, None, tf.zeros([3, 4]))
+        else:
+            moments, gradients, metrics = accumulate(batch)
+        gradients = sum_over_replicas(gradients)
         for variable, gradient in zip(variables, gradients):
             probe(f"gradient of {variable.path}", gradient)
         norm = tf.linalg.global_norm(gradients)
         if clip_norm is not None:
             scale = clip_norm / tf.maximum(norm, clip_norm)
             gradients = [g * scale for g in gradients]
-        rate = tf.cast(optimizer.learning_rate, tf.float32)
+        metrics = sum_over_replicas(metrics) | {
+            "gradient_norm": norm, "learning_rate": tf.cast(optimizer.learning_rate, tf.float32)}
         optimizer.apply(gradients, variables)
-        return sum_over_replicas(metrics) | {"gradient_norm": norm, "learning_rate": rate}
+        if criterion.self_adjusting:
+            metrics["box_beta"] = tf.reduce_mean(box_statistics.beta_with(moments))
+            box_statistics.update(moments)
+        if average is not None:
+            average.update(optimizer.iterations)
+        return metrics
 
     return train_step
 
@@ -109,9 +183,5 @@ def compile_step(train_step, *, jit_compile: bool = True):
     return tf.function(train_step, jit_compile=jit_compile, autograph=False)
 
 
-def sum_over_replicas(value):
-    """Return the sum over all replicas of a tensor, or of each in a list or dict; itself where there is one."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+def _replicas() -> int:
+    return tf.distribute.get_strategy().num_replicas_in_sync
