@@ -13,6 +13,7 @@ from tpu_retinamask.data.geometry import clip_to_view, fit_scale, place, render
 from tpu_retinamask.data.record_tensors import record_tensors
 from tpu_retinamask.data.sample_order import sample_numbers, sample_position
 from tpu_retinamask.data.scan import ScannedRecord
+from tpu_retinamask.data.service import serve_batches
 from tpu_retinamask.ops.select import select
 from tpu_retinamask.structures import Batch
 
@@ -82,7 +83,7 @@ class InputPipeline:
 
     def train_dataset(
         self, records: Sequence[ScannedRecord], batch_size: int, start_step: int = 0, *, replicas: int = 1,
-        shard: tuple[int, int] = (0, 1)
+        shard: tuple[int, int] = (0, 1), data_service: str | None = None
     ) -> tf.data.Dataset:
         """Yield endless full batches, one a replica.
 
@@ -97,23 +98,31 @@ class InputPipeline:
           replicas: all replicas, of which each gets the next B / replicas samples of a global batch.
           shard: (number of this host, number of hosts); a host yields the batches of its own replicas alone,
             which are neighbours: host 0 serves the first.
+          data_service: grpc://host:port of a dispatcher whose workers prepare the batches, the very same in the same
+            order; see `service`. Nothing is cached then. None: this process prepares them.
 
         Returns:
           Dataset of `structures.Batch` of B / replicas images, replica after replica, step after step. More than M
           visible instances: M of them at random are kept.
 
         Raises:
-          UserError: hosts, replicas and images that cannot be shared equally.
+          UserError: hosts, replicas and images that cannot be shared equally, or a data service that does not answer.
         """
-        tensors = self._source(records)
+        if data_service and self.cache:
+            log.info("InputPipeline.cache is passed over: workers of a data service read the files themselves")
+        tensors = record_tensors(records, False) if data_service else self._source(records)
         count = len(records)
 
         def sample(number):
             return self._sample(tensors, *self.sample_position(number, count))
 
         numbers = sample_numbers(batch_size, start_step, replicas, shard)
-        samples = numbers.map(sample, self.num_parallel_calls, deterministic=True)
-        return self._batches(samples, batch_size // replicas)
+        share = batch_size // replicas
+        if data_service:
+            return serve_batches(numbers, lambda own: self._batches(own.map(
+                lambda number: (number, sample(number)), self.num_parallel_calls, deterministic=True), share),
+                                 share, data_service)
+        return self._batches(numbers.map(sample, self.num_parallel_calls, deterministic=True), share)
 
     def eval_dataset(self, records: Sequence[ScannedRecord], batch_size: int) -> tf.data.Dataset:
         """Yield every image once, in order, unchanged; padding images (id -1) fill the last batch.

@@ -1,0 +1,58 @@
+"""Several short sides, and large-scale jitter: drawn by the sample's number, on one static canvas."""
+
+import logging
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tpu_retinamask.data.augment import Augmentation, draw
+from tpu_retinamask.data.sample_order import sample_position
+
+
+def test_one_of_several_sides_is_drawn_for_each_sample(records, pipeline, samples, assert_same_batch):
+    built = pipeline(min_side=(20, 30, 40), max_side=60)
+    found = samples(built.train_dataset(records[:1], 30), 2)  # a picture of 24 x 32
+    drawn = [round(float(sample.image_scale) * 24) for sample in found]
+    assert {drawn.count(side) > 9 for side in (20, 30, 40)} == {True} and set(drawn) == {20, 30, 40}
+    for sample, side in zip(found, drawn):
+        np.testing.assert_array_equal(sample.content_size, [side, round(side * 4 / 3)])
+        assert not sample.image[side:].any() and sample.image[:side, :round(side * 4 / 3)].any()
+    for a, b in zip(found[30:], samples(built.train_dataset(records[:1], 30, start_step=1), 1), strict=True):
+        assert_same_batch(a, b)
+
+
+def test_evaluation_takes_the_middle_side_or_its_own(records, pipeline, samples):
+    for options, side in (({"min_side": (40, 20, 30)}, 30), ({"min_side": (20, 40), "eval_min_side": 24}, 24),
+                          ({"min_side": 28}, 28), ({"min_side": [28]}, 28)):
+        built = pipeline(**options)
+        sample = samples(built.eval_dataset(records[:1], 1), 1)[0]
+        assert round(float(sample.image_scale) * 24, 4) == side
+        assert built.scale_of(24, 32) == pytest.approx(side / 24)
+
+
+def test_sides_that_cannot_be_are_refused_or_warned_about(pipeline, caplog):
+    with pytest.raises(ValueError, match=r"min_side is \(64, 0\), expected positive numbers"):
+        pipeline(min_side=(64, 0))
+    with pytest.raises(ValueError, match="min_side is empty"):
+        pipeline(min_side=())
+    with caplog.at_level(logging.WARNING, logger="tpu_retinamask"):
+        pipeline(min_side=(32, 64, 80))
+    assert "no picture reaches the short sides [80] of InputPipeline.min_side on a canvas of 64 x 64" in caplog.text
+
+
+def test_large_scale_jitter_is_that_of_the_paper(records, pipeline, samples):
+    """Scale = fit to the canvas times U(0.1, 2); then a random window of the canvas, or padding below and right."""
+    jitter = Augmentation(horizontal_flip=0.0, scale_jitter=(0.1, 2.0))
+    found = samples(pipeline(image_size=(48, 64), augmentation=jitter, seed=3).train_dataset(records, 20), 2)
+    size = {record.image_id: np.array([record.height, record.width]) for record in records}
+    factors = []
+    for number, sample in enumerate(found):
+        _, seed = sample_position(tf.constant(number, tf.int64), 3, 3)
+        factor = draw(jitter, seed).scale_factor.numpy()
+        scale = np.min([48, 64] / size[int(sample.image_id)]) * factor
+        np.testing.assert_allclose(sample.image_scale, scale, rtol=1e-6)
+        scaled = np.maximum(np.round(size[int(sample.image_id)] * np.float32(scale)), 1)
+        np.testing.assert_array_equal(sample.content_size, np.minimum(scaled, [48, 64]))
+        factors.append(factor)
+    assert min(factors) < 0.3 and max(factors) > 1.8
