@@ -1,0 +1,62 @@
+"""What a set of annotated images holds, in words and numbers."""
+
+import collections
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from tpu_retinamask.data.class_names import ClassNames
+from tpu_retinamask.data.pipeline import InputPipeline
+from tpu_retinamask.data.scan import ScannedRecord
+from tpu_retinamask.structures import Batch
+
+PERCENTILES = (0, 5, 50, 95, 100)
+
+
+def summarize(records: Sequence[ScannedRecord], classes: ClassNames, pipeline: InputPipeline) -> str:
+    """Describe images, objects and classes, and what the canvas makes of them.
+
+    Args:
+      records: at least one.
+      classes: names of the classes.
+      pipeline: its canvas and its M.
+    """
+    counts = np.array([len(record.instances) for record in records])
+    instances = [instance for record in records for instance in record.instances]
+    without = sum(instance.mask is None for instance in instances)
+    over = int((counts > pipeline.max_instances).sum())
+    lines = [
+        f"{len(records)} images, {len(instances)} objects, {without} of them without a mask; "
+        f"{int((counts == 0).sum())} images without objects",
+        f"objects an image: {_spread(counts)}; {over} images hold more than the {pipeline.max_instances} of "
+        "InputPipeline.max_instances",
+        f"image height: {_spread([record.height for record in records])}; "
+        f"width: {_spread([record.width for record in records])}; "
+        f"scale to the canvas of {pipeline.image_size[0]} x {pipeline.image_size[1]}: "
+        f"{_spread([pipeline.scale_of(*size) for size in {(r.height, r.width) for r in records}], '.3g')}"]
+    if instances:
+        scales = {size: pipeline.scale_of(*size) for size in {(r.height, r.width) for r in records}}
+        sides = [np.sqrt((i.box[2] - i.box[0]) * (i.box[3] - i.box[1])) * scales[r.height, r.width]
+                 for r in records for i in r.instances]
+        lines.append(f"side of a box on the canvas, sqrt(width * height): {_spread(sides, '.1f')} pixels")
+    of_class = collections.Counter(instance.class_id for instance in instances)
+    lines.append(f"{len(of_class)} of {classes.num_classes} classes have objects:")
+    width = max((len(classes.name_of(key)) for key in of_class), default=0)
+    lines += [f"  {classes.name_of(key):<{width}}  {count}" for key, count in of_class.most_common()]
+    return "\n".join(lines)
+
+
+def batch_digest(batch: Batch) -> str:
+    """Digest every number of a batch: equal batches, and no others, have equal digests."""
+    digest = hashlib.sha256()
+    for name, field in zip(Batch._fields, batch):
+        array = np.asarray(field)
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _spread(values, form: str = "g") -> str:
+    low, five, middle, most, high = np.percentile(np.asarray(values, np.float64), PERCENTILES)
+    return (f"{low:{form}} to {high:{form}}, median {middle:{form}}, nine in ten from {five:{form}} to {most:{form}}")
