@@ -14,6 +14,7 @@ from tpu_retinamask import config  # first: it quiets TensorFlow's start-up
 
 import socket
 import sys
+import time
 
 import tensorflow as tf
 from absl import flags
@@ -51,13 +52,15 @@ def start_dispatcher(port: int, workers: list[str]):
         job_gc_timeout_ms=60_000)))
 
 
-def start_worker(port: int, dispatcher: str, address: str):
+def start_worker(port: int, dispatcher: str, address: str, seconds: float = 120.0):
     """Start a server that prepares batches.
 
     Args:
       port: to listen on.
       dispatcher: host:port of the dispatcher.
       address: host:port at which others reach this worker, as the dispatcher's list of workers has it.
+      seconds: waited for the dispatcher, which may be starting.
+      seconds: waited for the dispatcher, which may be starting.
 
     Returns:
       The running `WorkerServer`; it ends with its object.
@@ -68,11 +71,16 @@ def start_worker(port: int, dispatcher: str, address: str):
     """
     _check_address("--address", address)
     host, port_of_dispatcher = _check_address("--dispatcher", dispatcher)
-    try:
-        socket.create_connection((host, port_of_dispatcher), timeout=10).close()
-    except OSError as error:
-        raise config.UserError(f"--dispatcher={dispatcher}: nothing answers there ({error}). Start the dispatcher "
-                               "first") from error
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, port_of_dispatcher), timeout=10).close()
+            break
+        except OSError as error:
+            if time.monotonic() >= end:
+                raise config.UserError(f"--dispatcher={dispatcher}: nothing answers there ({error}). Start the "
+                                       "dispatcher first") from error
+            time.sleep(1.0)
     service = tf.data.experimental.service
     return _start(port, lambda: service.WorkerServer(service.WorkerConfig(
         dispatcher_address=dispatcher, worker_address=address, port=port, protocol=PROTOCOL,

@@ -84,7 +84,7 @@ def test_samples_that_are_not_due_end_the_run():
     (lambda: start_dispatcher(0, []), "--workers is empty"),
     (lambda: start_dispatcher(0, ["a:1", "a:1"]), "an address stands twice"),
     (lambda: start_dispatcher(0, ["grpc://a:1"]), "is not host:port"),
-    (lambda: start_worker(0, f"localhost:{free_ports(1)[0]}", "a:1"), "Start the dispatcher first"),
+    (lambda: start_worker(0, f"localhost:{free_ports(1)[0]}", "a:1", seconds=0), "Start the dispatcher first"),
     (lambda: start_worker(0, "localhost:1", "a"), "--address='a' is not host:port")])
 def test_mistakes_are_named(call, message):
     with pytest.raises(UserError, match=message):
