@@ -141,8 +141,8 @@ def test_tfds_reads_the_folder(prepared):
     seen = list(builder.as_dataset(split="train", read_config=config).as_numpy_iterator())
     for record, example in zip(scanned.records, seen, strict=True):
         assert (example["image/id"], example["image/filename"].decode()) == (record.image_id, record.name)
-        turned = record.orientation >= 5
-        assert example["image"].shape == ((record.width, record.height) if turned else (record.height, record.width)) + (3,)
+        stored = (record.width, record.height) if record.orientation >= 5 else (record.height, record.width)
+        assert example["image"].shape == (*stored, 3)
         np.testing.assert_array_equal(
             example["objects"]["box"], np.array([i.box for i in record.instances], np.float32).reshape(-1, 4))
         np.testing.assert_array_equal(example["objects"]["class"], [i.class_id for i in record.instances])

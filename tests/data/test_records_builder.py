@@ -95,10 +95,11 @@ def test_a_finished_data_set_is_left_alone(whole, builder):
     assert {path.name: path.stat().st_mtime_ns for path in whole.iterdir()} == before
 
 
-@pytest.mark.parametrize("options, key", [({"sources": {"train": "5678"}}, "sources"), ({"images_per_shard": 2}, "images_per_shard, splits")])
+@pytest.mark.parametrize("options, key", [
+    ({"sources": {"train": "5678"}}, "sources"), ({"images_per_shard": 2}, "images_per_shard, splits")])
 def test_another_source_is_refused(options, key, whole, builder):
     before = _content(whole)
-    with pytest.raises(RecordsError, match=rf"prepared from something else \({key} differ\): choose another --data_dir"):
+    with pytest.raises(RecordsError, match=rf"from something else \({key} differ\): choose another --data_dir"):
         builder(whole, **options).build()
     assert _content(whole) == before
 

@@ -75,14 +75,16 @@ def sample_packed_masks(packed: tf.Tensor, windows: tf.Tensor, starts: tf.Tensor
     rows, columns = _cells(boxes, size[0], size[1], mask_size)  # [n, R]
     x, y, width, height = tf.unstack(windows[:, tf.newaxis], axis=-1)  # [n, 1]
     rows, columns = rows - y, columns - x
-    stored = (((rows >= 0) & (rows < height))[:, :, tf.newaxis]
-              & ((columns >= 0) & (columns < width))[:, tf.newaxis, :])  # [n, R, R]
-    bit = rows[:, :, tf.newaxis] * width[:, :, tf.newaxis] + columns[:, tf.newaxis, :]
-    byte = select(stored, starts[:, tf.newaxis, tf.newaxis] + bit // 8, 0)
-    packed = tf.concat([packed, tf.zeros([1], tf.uint8)], axis=0)  # an image without masks has a byte to look at
-    shift = tf.cast(7 - bit % 8, tf.uint8)
-    seen = tf.bitwise.bitwise_and(tf.bitwise.right_shift(tf.gather(packed, byte), shift), tf.constant(1, tf.uint8))
-    return select(stored, seen, tf.constant(0, tf.uint8))
+    # Pixel 0 is a zero, and every cell outside its window finds it: a sum with one of these is negative.
+    outside = tf.constant(-2**30)
+    first = 1 + 8 * starts[:, tf.newaxis]
+    rows = select((rows >= 0) & (rows < height), first + rows * width, outside)
+    columns = select((columns >= 0) & (columns < width), columns, outside)
+    cells = tf.maximum(rows[:, :, tf.newaxis] + columns[:, tf.newaxis, :], 0)  # [n, R, R]
+    shifts = tf.constant([7, 6, 5, 4, 3, 2, 1, 0], tf.uint8)
+    pixels = tf.bitwise.bitwise_and(
+        tf.bitwise.right_shift(packed[:, tf.newaxis], shifts), tf.constant(1, tf.uint8))  # [bytes, 8]
+    return tf.gather(tf.concat([tf.zeros([1], tf.uint8), tf.reshape(pixels, [-1])], axis=0), cells)
 
 
 def _crop(pixels, boxes, values, mask_size):

@@ -112,8 +112,8 @@ class RecordsBuilder:
         if read_bytes(path) is None:
             strange = sorted(set(tf.io.gfile.listdir(self.data_dir)) - {UNFINISHED, UNFINISHED + "/"})
             if strange:
-                raise RecordsError(f"{self.data_dir} holds other files ({', '.join(strange[:5])}): give prepare a folder "
-                                   "of its own")
+                raise RecordsError(f"{self.data_dir} holds other files ({', '.join(strange[:5])}): give prepare a "
+                                   "folder of its own")
             self._write(path, plan)
         self._same(path, plan)
 
