@@ -8,11 +8,14 @@ Run the same command again to go on from the last checkpoint.
 
 from tpu_retinamask import config  # first: it quiets TensorFlow's start-up
 
+import contextlib
 import functools
+import sys
 
 import gin
 import keras
 import numpy as np
+import tensorflow as tf
 from absl import flags
 
 from tpu_retinamask import inference
@@ -20,26 +23,33 @@ from tpu_retinamask.compat.host_batches import HostBatches
 from tpu_retinamask.compat.weights import load_weights
 from tpu_retinamask.data.inputs import open_inputs
 from tpu_retinamask.evaluation.report import format_table
+from tpu_retinamask.training import devices
+from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.debug import debug_step
-from tpu_retinamask.training.devices import distribute_batches, distribute_step, make_strategy
-from tpu_retinamask.training.loop import run_training
+from tpu_retinamask.training.loop import StopRequest, TrainingInterrupted, run_training
 from tpu_retinamask.training.progress import Progress
 from tpu_retinamask.training.state import TrainState
 from tpu_retinamask.training.step import make_train_step
+from tpu_retinamask.training.step_loop import StepLoop
+from tpu_retinamask.training.weight_average import WeightAverage
 from tpu_retinamask.xla import audit
 
 FLAGS = flags.FLAGS
 
+STEPS_PER_LOOP_ON_TPU = 100
+STOPPED = 143  # exit code after a SIGTERM, as a shell reports it
 MAX_UNCOVERED = 0.05  # share of boxes without an anchor at the positive IoU above which training warns
 
 
 @gin.configurable
 def train(annotations: str | None, classes: str | None, model_dir: str, val_annotations: str | None = None, *,
           data_dir: str | None = None, weights: str | None = None, skip_mismatched: bool = False,
-          tpu: str | None = None, dry_run: bool = False, debug: bool = False, batch_size: int = 8, epochs: float = 24.0, steps: int | None = None,
+          tpu: str | None = None, replicas: int = 1, dry_run: bool = False, debug: bool = False, batch_size: int = 8,
+          epochs: float = 24.0, steps: int | None = None, steps_per_loop: int | None = None,
+          reference_batch: int | None = None, accumulate_steps: int = 1, average_decay: float | None = None,
           clip_norm: float | None = 10.0, jit_compile: bool = True, log_every: int = 20, checkpoint_every: int = 500,
           evaluate_every: int | None = None, keep_checkpoints: int = 3, on_bad_record: str = "stop", seed: int = 0,
-          transform=None):
+          data_service: str | None = None, transform=None):
     """Train until `epochs` (or `steps`) are done, resuming from the model directory's last checkpoint.
 
     Args:
@@ -51,12 +61,20 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
       weights: where a new run starts: a `.h5` of keras-maskrcnn, keras-retinanet or keras.applications, a model
         directory or checkpoint of ours, or "imagenet"; see `compat.weights`.
       skip_mismatched: layers whose shapes differ from those of `weights` start anew (other classes).
-      tpu: Cloud TPU to train on, "local" on a TPU VM; None: this machine's CPU or GPU.
-      dry_run: check files, configuration and shapes, build the step's graph, then stop.
+      tpu: Cloud TPU to train on, "local" on a TPU VM, "fake:2x2" for a dry run under a TPU that is only described;
+        None: this machine's CPU or GPU.
+      replicas: GPUs of this machine to share each batch, or shares of its CPU where it has none.
+      dry_run: check files, configuration and shapes, trace the whole training, audit its step, then stop.
       debug: run one step eagerly with statistics of every tensor, then stop.
-      batch_size: images a step.
+      batch_size: images a step, of all replicas together.
       epochs: passes over the images.
       steps: updates; overrides epochs.
+      steps_per_loop: steps without a return to Python; None: STEPS_PER_LOOP_ON_TPU on a TPU, 1 elsewhere. A SIGTERM
+        is answered by a checkpoint after the loop, so keep a loop shorter than the notice of a preemption (30 s).
+      reference_batch: images a step that `steps` is given for; a larger batch takes fewer. None: taken as given.
+      accumulate_steps: parts of the batch whose gradients are summed, to train on more images than fit the memory.
+      average_decay: of a moving average of the weights, 0.9998 for one, which is then what is scored, predicted with
+        and exported; None: no average.
       clip_norm: largest global norm of the gradients; None: not clipped.
       jit_compile: compile the step as one XLA program.
       log_every: steps between lines.
@@ -65,23 +83,40 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
       keep_checkpoints: newest checkpoints kept.
       on_bad_record: "stop" at a file that cannot be used, or "skip" it, counted.
       seed: of the initial weights, the order of the images and their augmentation.
+      data_service: grpc://host:port of a dispatcher whose workers prepare the batches, the same as without; see
+        data_service.py.
       transform: Python function on each image and its masks, an albumentations pipeline for one; runs on the
-        host, so not with `tpu`. See `compat.transform` for what goes in and out.
+        host, so not with `tpu` or `replicas`. See `compat.transform` for what goes in and out.
     """
+    # Devices, before anything makes TensorFlow look for them
+    if devices.is_described(tpu) and not dry_run:
+        raise config.UserError(f"--tpu={tpu} describes a TPU that does not exist: add --dry_run to trace the training")
+    strategy = devices.make_strategy(tpu, replicas)
+    devices.replica_batch_size(strategy, batch_size)
+    single = strategy.num_replicas_in_sync == 1 and not devices.is_tpu(strategy)
+    if steps_per_loop is None:
+        steps_per_loop = STEPS_PER_LOOP_ON_TPU if devices.is_tpu(strategy) else 1
+
     # Data
     names, records, val_records = open_inputs(annotations, classes, val_annotations, data_dir,
                                               on_bad_record=on_bad_record)
+    devices.refuse_local_paths([("--model_dir", model_dir)])
+    devices.refuse_local_paths(("image", getattr(record.image, "shard", record.image))
+                               for record in (*records, *(val_records or ())))
     pipeline = config.InputPipeline(seed=seed)
+    if steps and reference_batch:
+        steps = max(1, round(steps * reference_batch / batch_size))
     total_steps = steps or max(1, round(epochs * len(records) / batch_size))
 
     # Model
-    strategy = make_strategy(tpu)
     keras.utils.set_random_seed(seed)
     with strategy.scope():
         model = config.RetinaMask(names.num_classes).create_weights()
-        optimizer = config.make_optimizer(total_steps)
+        optimizer = config.make_optimizer(total_steps, batch_size=batch_size)
         optimizer.build(model.trainable_variables)
-    criterion = config.Criterion()
+        criterion = config.Criterion()
+        statistics = BoxStatistics(criterion.smooth_l1_beta) if criterion.self_adjusting else None
+        average = WeightAverage(model, average_decay) if average_decay else None
     config.log.info("model with %s parameters for %d classes", f"{model.count_params():,}", names.num_classes)
     report_coverage(model.anchor_grid, records, pipeline, criterion.positive_iou)
 
@@ -89,7 +124,8 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
     training = not (dry_run or debug)
     if training:
         inference.write_classes(model_dir, names)
-    state = TrainState(model_dir, model, optimizer, keep_checkpoints)
+    extra = {name: part.variables for name, part in (("box_statistics", statistics), ("average", average)) if part}
+    state = TrainState(model_dir, model, optimizer, keep_checkpoints, extra)
     start_step = state.restore()
     if training:  # now that it fits the checkpoint: a slip must not replace the configuration of a run
         config.write_config(model_dir)
@@ -105,43 +141,44 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
         config.log.info("resuming at step %d of %d%s", start_step, total_steps,
                         ", which is the end: raise train.epochs or train.steps to go on"
                         if start_step >= total_steps else "")
+    if transform is not None and data_service:
+        raise config.UserError("train.transform is a Python function, which the workers of --data_service cannot run: "
+                               "use the settings of Augmentation, which are graph operations")
     if transform is None:
-        make_dataset = functools.partial(pipeline.train_dataset, records)
-        batches = distribute_batches(strategy, make_dataset, batch_size, start_step)
-    elif tpu is None:
+        make_dataset = functools.partial(pipeline.train_dataset, records, data_service=data_service)
+        batches = devices.distribute_batches(strategy, make_dataset, batch_size, start_step)
+    elif single:
         batches = HostBatches(pipeline, records, transform, batch_size, start_step=start_step)
     else:
-        raise config.UserError("train.transform is a Python function, which the host of a TPU cannot run: use the "
-                               "settings of Augmentation, which are graph operations")
+        raise config.UserError("train.transform is a Python function, which cannot feed a TPU or several replicas: use "
+                               "the settings of Augmentation, which are graph operations")
 
     def make_step(probe=None):
         options = {} if probe is None else {"probe": probe}
-        return make_train_step(model, criterion, optimizer, clip_norm=clip_norm, **options)
+        return make_train_step(model, criterion, optimizer, clip_norm=clip_norm, accumulate_steps=accumulate_steps,
+                               box_statistics=statistics, average=average, **options)
 
-    step = distribute_step(strategy, make_step(), jit_compile=jit_compile)
+    step = devices.distribute_step(strategy, make_step(), jit_compile=jit_compile)
     if dry_run:
-        traced = step.get_concrete_function(batches.element_spec)
-        audit.check(traced)
-        config.log.info(
-            "dry run: %d steps of %d images; the step has %d operations and no forbidden ops; nothing was trained",
-            total_steps, batch_size, len(traced.graph.get_operations()))
+        config.log.info("dry run: %d steps of %d images; %s; nothing was trained", total_steps, batch_size,
+                        audit_training(strategy, step, batches))
         return
     if debug:
+        if not single:
+            raise config.UserError("--debug runs one step on one device: leave --tpu and --replicas out")
         bad = debug_step(make_step, model, next(iter(batches)))
         config.log.info("debug: %s", f"first tensor that is not finite: {bad}" if bad else "every tensor is finite")
         return
 
     # Loop
     evaluate = None
-    if val_records and strategy.num_replicas_in_sync > 1:
-        raise config.UserError("--val_annotations scores on one device only so far: leave it out with --tpu and run "
-                               "evaluate on the model directory")
     if val_records:
-        evaluate = make_evaluation(model, names, val_records, pipeline, batch_size)
+        evaluate = make_evaluation(model, names, val_records, pipeline, batch_size, strategy, average)
     progress = Progress(model_dir, total_steps=total_steps, steps_per_epoch=len(records) / batch_size,
                         batch_size=batch_size, log_every=log_every, start_step=start_step)
-    run_training(step, batches, state, progress, total_steps=total_steps, checkpoint_every=checkpoint_every,
-                 evaluate=evaluate, evaluate_every=evaluate_every)
+    with StopRequest().listening() as stop:
+        run_training(StepLoop(step, batches), state, progress, total_steps=total_steps, steps_per_loop=steps_per_loop,
+                     checkpoint_every=checkpoint_every, evaluate=evaluate, evaluate_every=evaluate_every, stop=stop)
     config.log.info("done: %d steps in %s", total_steps, model_dir)
 
 
@@ -164,14 +201,40 @@ def report_coverage(grid, records, pipeline, positive_iou: float):
         config.log.info("%s", message)
 
 
-def make_evaluation(model, names, records, pipeline, batch_size):
-    """Return a function that scores the model on scanned records, logs the table and returns the scalars."""
+def audit_training(strategy, step, batches) -> str:
+    """Trace the step of a training and the loop around it, refuse forbidden operations, and say what was traced.
+
+    The step is audited; the loop runs on the host, where a data set's iterator is at home.
+
+    Raises:
+      audit.ForbiddenOpError: see there.
+    """
+    traced = tf.function(step, autograph=False).get_concrete_function(batches.element_spec)
+    audit.check(traced)
+    counts = audit.count_ops(traced)
+    said = f"the step has {sum(counts.values())} operations and no forbidden ops"
+    loop = StepLoop(step, batches)
+    if loop.in_graph:
+        counts = audit.count_ops(loop.trace())
+        said += f"; with its loop {sum(counts.values())} operations were traced"
+    if devices.is_tpu(strategy) or strategy.num_replicas_in_sync > 1:
+        said += (f" for {strategy.num_replicas_in_sync} replicas of {type(strategy).__name__}, "
+                 f"{counts['CrossReplicaSum']} CrossReplicaSum among them")
+    return said
+
+
+def make_evaluation(model, names, records, pipeline, batch_size, strategy, average=None):
+    """Return a function that scores the model, or the average of its weights, on scanned records.
+
+    It logs the table and returns the scalars.
+    """
     detection_filter = config.DetectionFilter()
-    detector = inference.make_detector(model, detection_filter)
+    detector = inference.make_detector(model, detection_filter, strategy=strategy)
 
     def evaluate():
-        metrics, _ = inference.evaluate_records(detector, pipeline, records, names, batch_size=batch_size,
-                                                max_detections=max(100, detection_filter.max_detections))
+        with average.in_place() if average else contextlib.nullcontext():
+            metrics, _ = inference.evaluate_records(detector, pipeline, records, names, batch_size=batch_size,
+                                                    max_detections=max(100, detection_filter.max_detections))
         config.log.info("evaluation\n%s", format_table(metrics, names.names))
         return {f"val/{key}": value for key, value in metrics.flat().items()}
 
@@ -181,9 +244,14 @@ def make_evaluation(model, names, records, pipeline, batch_size):
 def main():
     """Run the program."""
     config.parse_gin(FLAGS.gin_file, FLAGS.gin_param)
-    train(FLAGS.annotations, FLAGS.classes, FLAGS.model_dir, FLAGS.val_annotations,
-          data_dir=FLAGS.data_dir, weights=FLAGS.weights, skip_mismatched=FLAGS.skip_mismatched, tpu=FLAGS.tpu,
-          dry_run=FLAGS.dry_run, debug=FLAGS.debug)
+    try:
+        train(FLAGS.annotations, FLAGS.classes, FLAGS.model_dir, FLAGS.val_annotations,
+              data_dir=FLAGS.data_dir, weights=FLAGS.weights, skip_mismatched=FLAGS.skip_mismatched, tpu=FLAGS.tpu,
+              replicas=FLAGS.replicas, dry_run=FLAGS.dry_run, debug=FLAGS.debug, data_service=FLAGS.data_service)
+    except TrainingInterrupted as interruption:
+        config.log.info("%s", str(interruption).splitlines()[0])  # gin adds lines of its own
+        sys.exit(STOPPED)
+
 
 
 if __name__ == "__main__":
@@ -196,8 +264,13 @@ if __name__ == "__main__":
     flags.DEFINE_string("weights", None, "Where a new run starts: a .h5 of keras-maskrcnn, keras-retinanet or "
                         "keras.applications, a model directory or checkpoint of ours, or imagenet.")
     flags.DEFINE_bool("skip_mismatched", False, "Start layers anew whose shapes differ from those of --weights.")
-    flags.DEFINE_string("tpu", None, "Cloud TPU to train on, \"local\" on a TPU VM; this machine's CPU or GPU otherwise.")
-    flags.DEFINE_bool("dry_run", False, "Check files, configuration and shapes, trace the step, then stop.")
+    flags.DEFINE_string("tpu", None, "Cloud TPU to train on, \"local\" on a TPU VM, \"fake:2x2\" for a dry run without "
+                        "one; this machine's CPU or GPU otherwise.")
+    flags.DEFINE_integer("replicas", 1, "GPUs of this machine to share each batch, or shares of its CPU where it has "
+                         "none.")
+    flags.DEFINE_string("data_service", None, "grpc://host:port of a dispatcher whose workers prepare the batches; see "
+                        "data_service.")
+    flags.DEFINE_bool("dry_run", False, "Check files, configuration and shapes, trace the training, then stop.")
     flags.DEFINE_bool("debug", False, "Run one step eagerly, print statistics of every tensor and name the first "
                       "that is not finite, then stop.")
     config.define_gin_flags()
