@@ -70,6 +70,8 @@ FLAGS = {
     "evaluate": ["annotations", "classes", "model_dir", "predictions", "coco_json", "gin_file", "gin_param"],
     "predict": ["images", "model_dir", "output_dir", "gin_file", "gin_param"],
     "benchmark": ["mode", "gin_file", "gin_param"],
+    "prepare": ["annotations", "classes", "val_annotations", "data_dir", "verify", "gin_file", "gin_param"],
+    "convert": ["instances", "images", "masks", "annotations", "classes", "output", "gin_file", "gin_param"],
 }
 
 
