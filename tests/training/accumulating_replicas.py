@@ -1,0 +1,76 @@
+"""Run by test_accumulation in a process of its own, because a process is divided into devices before it starts.
+
+Trains on the same four images undivided, in parts, and in parts by two replicas, with averaged weights and the
+self-adjusting box loss, and prints JSON: metrics of each step, and the largest differences of all numbers of the state
+from those of the first.
+"""
+
+import json
+
+import numpy as np
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+
+import conftest  # noqa: E402  # the fixtures' functions, once the devices are set
+
+from tpu_retinamask.model.losses import Criterion  # noqa: E402
+from tpu_retinamask.structures import Batch  # noqa: E402
+from tpu_retinamask.training.box_statistics import BoxStatistics  # noqa: E402
+from tpu_retinamask.training.step import make_train_step  # noqa: E402
+from tpu_retinamask.training.weight_average import WeightAverage  # noqa: E402
+
+STEPS = 2
+IMAGES = (6, 1, 0, 3)  # instances: a mean of means would differ
+
+
+def run(strategy, accumulate_steps, box_loss="self_adjusting"):
+    """Return metrics of each step and {name: copies} of everything that a checkpoint would hold."""
+    with strategy.scope():
+        model = conftest.small_model.__wrapped__()(class_bias=-1.0)
+        optimizer = conftest.built_optimizer.__wrapped__()(model, learning_rate=0.01, weight_decay=0.01)
+        # So large that beta follows the distances of a network that has learnt nothing.
+        statistics, average = BoxStatistics(2.0), WeightAverage(model, 0.15)
+    criterion = Criterion(mask_rois=12, mask_rois_from_detections=12, box_loss=box_loss)
+    step = make_train_step(model, criterion, optimizer, clip_norm=0.5, accumulate_steps=accumulate_steps,
+                           box_statistics=statistics, average=average)
+    replicas = strategy.num_replicas_in_sync
+    batch = conftest.make_batch.__wrapped__()(*IMAGES)
+
+    def share(context):
+        index, size = context.replica_id_in_sync_group, len(IMAGES) // replicas
+        return Batch(*[part[index * size:(index + 1) * size] for part in batch])
+
+    shares = strategy.experimental_distribute_values_from_function(share)
+
+    @tf.function(autograph=False)
+    def distributed(values):
+        return strategy.run(step, args=(values,))
+
+    metrics = []
+    for _ in range(STEPS):
+        values = distributed(shares)
+        metrics.append({name: float(strategy.experimental_local_results(value)[-1]) for name, value in values.items()})
+    variables = {v.path.split("/", 1)[1]: v.value for v in model.variables + optimizer.variables}
+    variables |= {f"box {name}": v for name, v in statistics.variables.items()}
+    variables |= {f"average {path}": v for path, v in average.variables.items()}
+    return metrics, {name: [copy.numpy() for copy in strategy.experimental_local_results(variable)]
+                     for name, variable in variables.items()}
+
+
+def differences(one, two):
+    """Return the largest differences relative to each tensor's largest element, and the largest between copies."""
+    relative = {name: max(float(np.abs(copy - one[name][0]).max()) for copy in copies) / max(
+        1e-6, float(np.abs(one[name][0]).max())) for name, copies in two.items()}
+    return {"relative": relative, "apart": {name: float(np.abs(copies[0] - copies[-1]).max())
+                                            for name, copies in two.items()}}
+
+
+if __name__ == "__main__":
+    ONE = tf.distribute.OneDeviceStrategy("CPU:0")
+    TWO = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
+    whole, parts = run(ONE, 1, "smooth_l1"), run(ONE, 2, "smooth_l1")
+    one, two = run(ONE, 2), run(TWO, 2)
+    print(json.dumps({"parts": {"metrics": [whole[0], parts[0]], **differences(whole[1], parts[1])},
+                      "replicas": {"metrics": [one[0], two[0]], **differences(one[1], two[1])}}))
