@@ -19,6 +19,7 @@ from tpu_retinamask.errors import UserError
 log = logging.getLogger(__name__)
 
 PROTOCOL = "grpc"
+QUESTION = "data-service-question"  # name of the thread that asks the workers
 ANSWER_SECONDS = 60.0  # for workers to answer: they ask the dispatcher for tasks every few seconds
 
 
@@ -81,7 +82,7 @@ def count_workers(service: str, seconds: float = ANSWER_SECONDS) -> int:
         except tf.errors.OpError as error:
             failures.append(error)
 
-    asking = threading.Thread(target=ask, daemon=True)
+    asking = threading.Thread(target=ask, name=QUESTION, daemon=True)
     asking.start()
     asking.join(seconds)
     workers = next(iter(answers.values()), 0)
