@@ -71,7 +71,7 @@ log = logging.getLogger("tpu_retinamask")  # the project's own; libraries stay a
 
 CONFIG_FILE, OPERATIVE_FILE = "config.gin", "operative_config.gin"
 # Each knows its own settings and passes over those of the others.
-PROGRAMS = ("train", "evaluate", "predict", "benchmark", "prepare", "convert", "benchmark_input")
+PROGRAMS = ("train", "evaluate", "predict", "benchmark", "prepare", "convert", "benchmark_input", "tpu_check")
 
 
 def define_gin_flags():

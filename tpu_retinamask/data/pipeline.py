@@ -143,6 +143,10 @@ class InputPipeline:
         padding = tf.data.Dataset.from_tensors(self._padding_sample()).repeat(-len(records) % batch_size)
         return self._batches(samples.concatenate(padding), batch_size)
 
+    def batch_spec(self, batch_size: int) -> Batch:
+        """Return the TensorSpec of each field of a batch."""
+        return Batch(*(tf.TensorSpec([batch_size, *value.shape], value.dtype) for value in self._padding_sample()))
+
     def sample_position(self, number: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Return which of `count` images sample `number` (int64) of the run shows, and the seed [2] of its changes."""
         return sample_position(number, count, self.seed)

@@ -47,7 +47,7 @@ class RetinaMask(keras.Model):
         roi_levels: int = 3,
         roi_semantics: str = "aligned",
         roi_sampling_ratio: int = 2,
-        roi_implementation: str = "gather",
+        roi_implementation: str = "auto",
         stop_mask_gradient: bool = False,
         dtype="float32",
     ):
@@ -79,7 +79,8 @@ class RetinaMask(keras.Model):
           roi_levels: pyramid levels that regions are taken from, P3 upwards.
           roi_semantics: "aligned" or "crop_and_resize"; see `ops.roi_align`.
           roi_sampling_ratio: samples a bin and axis of "aligned".
-          roi_implementation: "gather" or "matmul"; same numbers, another speed.
+          roi_implementation: "gather" or "matmul", the same numbers at another speed; "auto": "matmul" on a TPU, which
+            has no fast gather, "gather" elsewhere.
           stop_mask_gradient: the mask loss trains the mask head alone, not the features it samples
             (keras-maskrcnn).
           dtype: "float32" or "mixed_bfloat16" (float32 weights, bfloat16 convolutions).
@@ -106,8 +107,8 @@ class RetinaMask(keras.Model):
         self.roi_size = roi_size
         self.roi_levels = roi_levels
         self.stop_mask_gradient = stop_mask_gradient
-        self.roi_options = dict(output_size=roi_size, semantics=roi_semantics, sampling_ratio=roi_sampling_ratio,
-                                implementation=roi_implementation)
+        self.roi_options = dict(output_size=roi_size, semantics=roi_semantics, sampling_ratio=roi_sampling_ratio)
+        self.roi_implementation = roi_implementation
 
     def create_weights(self, image_size=(64, 64)) -> "RetinaMask":
         """Create all variables by shape inference, computing nothing, and return the model."""
@@ -155,7 +156,12 @@ class RetinaMask(keras.Model):
         features = features[:self.roi_levels]
         if self.stop_mask_gradient:
             features = [tf.stop_gradient(level) for level in features]
-        rois = multilevel_roi_align(features, boxes, image_size, **self.roi_options)
+        implementation = self.roi_implementation
+        if implementation == "auto":
+            on_tpu = isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
+            implementation = "matmul" if on_tpu else "gather"
+        with tf.name_scope("roi_align"):
+            rois = multilevel_roi_align(features, boxes, image_size, implementation=implementation, **self.roi_options)
         return self.mask_head(rois, classes)  # rois [B, K, P, P, F]
 
 

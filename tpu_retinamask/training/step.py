@@ -43,7 +43,8 @@ def compute_losses(model, criterion: Criterion, batch: Batch, probe=_no_probe, *
     """
     image_size = tuple(batch.image.shape[1:3])
     anchors = model.anchor_grid.anchors(image_size)
-    targets = criterion.assign(anchors, model.box_coder, batch)
+    with tf.name_scope("targets"):
+        targets = criterion.assign(anchors, model.box_coder, batch)
     probe("targets", targets)
     own_positive = tf.reduce_sum(tf.cast(targets.labels >= 0, tf.float32))
     if whole is None:
@@ -55,16 +56,20 @@ def compute_losses(model, criterion: Criterion, batch: Batch, probe=_no_probe, *
     probe("outputs", outputs)
     beta = None
     if criterion.self_adjusting and beta_of is not None:
-        beta = beta_of(criterion.box_distance_moments(outputs, targets))
+        with tf.name_scope("losses"):
+            beta = beta_of(criterion.box_distance_moments(outputs, targets))
         probe("box_beta", beta)
-    class_loss, box_loss = criterion.anchor_losses(outputs, targets, num_positive, batch_size, beta)
+    with tf.name_scope("losses"):
+        class_loss, box_loss = criterion.anchor_losses(outputs, targets, num_positive, batch_size, beta)
 
-    rois = criterion.choose_rois(outputs, anchors, model.box_coder, batch)
+    with tf.name_scope("selection"):
+        rois = criterion.choose_rois(outputs, anchors, model.box_coder, batch)
     probe("mask_rois", rois)
     roi_classes = tf.gather(batch.classes, rois.matched, batch_dims=1)  # [B, R]
     mask_logits = model.mask_logits(outputs.features, rois.boxes, roi_classes, image_size)  # [B, R, S, S]
     probe("mask_logits", mask_logits)
-    mask_loss = criterion.mask_loss(mask_logits, rois, batch, batch_size)
+    with tf.name_scope("losses"):
+        mask_loss = criterion.mask_loss(mask_logits, rois, batch, batch_size)
 
     total = criterion.class_weight * class_loss + criterion.box_weight * box_loss + criterion.mask_weight * mask_loss
     return total, {
@@ -158,6 +163,10 @@ def make_train_step(model, criterion: Criterion, optimizer: keras.Optimizer, *, 
             moments, gradients, metrics = part_of_step(batch, None, tf.zeros([3, 4]))
         else:
             moments, gradients, metrics = accumulate(batch)
+        with tf.name_scope("update"):
+            return update(gradients, metrics, moments)
+
+    def update(gradients, metrics, moments):
         gradients = sum_over_replicas(gradients)
         for variable, gradient in zip(variables, gradients):
             probe(f"gradient of {variable.path}", gradient)

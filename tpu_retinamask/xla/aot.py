@@ -130,6 +130,12 @@ def compile_cached(program: bytes, topology: str, replicas: int, cache_dir: Path
     return result
 
 
+def read_hlo(figures: dict) -> str:
+    """Return the optimised program of a compile."""
+    with gzip.open(figures["hlo_path"], "rt") as file:
+        return file.read()
+
+
 def _hlo_path(result_path: Path) -> Path:
     return result_path.with_suffix(".hlo.gz")
 

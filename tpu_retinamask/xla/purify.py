@@ -32,6 +32,7 @@ class PureFunction(NamedTuple):
       inputs: TensorSpec of each input, in the order of the traced function's flattened arguments.
       state: TensorSpec of each variable's value.
       variables: handle of each variable, as the traced function captured it.
+      num_outputs: of the traced function, before the new state.
       origins: name of each emitted operation to the operation that it was made from; filled by tracing `function`.
     """
 
@@ -39,12 +40,18 @@ class PureFunction(NamedTuple):
     inputs: tuple[tf.TensorSpec, ...]
     state: tuple[tf.TensorSpec, ...]
     variables: tuple
+    num_outputs: int
     origins: dict
 
     @property
     def specs(self) -> tuple[tf.TensorSpec, ...]:
         """Return the specs of all arguments."""
         return self.inputs + self.state
+
+    @property
+    def aliases(self) -> list[tuple[int, int]]:
+        """Return the (argument, output) pairs that are one variable before and after."""
+        return [(len(self.inputs) + slot, self.num_outputs + slot) for slot in range(len(self.state))]
 
 
 class _Handle(NamedTuple):
@@ -78,7 +85,7 @@ def pure_function(concrete) -> PureFunction:
         return [tf.identity(value) for value in (*outputs, *state)]
 
     return PureFunction(function, _specs(arguments), tuple(_variable_spec(pair) for pair in variables),
-                        tuple(outer for outer, _ in variables), origins)
+                        tuple(outer for outer, _ in variables), len(graph.outputs), origins)
 
 
 def per_core_function(concrete) -> PureFunction:
@@ -121,7 +128,7 @@ def per_core_function(concrete) -> PureFunction:
     state = [_variable_spec([outer_of.get(tensor.ref()) for tensor in op.inputs] + [*op.inputs, op.outputs[0]])
              for _, op in slots.values()]
     return PureFunction(function, _specs(op.outputs[0] for op in arguments), tuple(state),
-                        tuple(outer_of[reference] for reference in slots), origins)
+                        tuple(outer_of[reference] for reference in slots), len(exits), origins)
 
 
 def _emit_graph(graph, known, state, wanted, origins, wants_op=lambda op: True):

@@ -1,0 +1,82 @@
+"""What the TPU's compiler expects a program to cost, split by part of the model.
+
+The optimised program carries the compiler's own `estimated_cycles` at most instructions. Gathers, scatters, sorts,
+sums over cores and other custom calls carry none: how many these are, and the bytes they write, is reported beside
+the cycles. The body of a loop counts once, since nobody knows its rounds: the suppression's is the only one.
+"""
+
+import collections
+import math
+import re
+
+# First match of an operation's name wins; names are the scopes of the layers and of the training step.
+PARTS = (
+    ("update", r"update/"),
+    ("backbone", r"backbone"),
+    ("FPN", r"fpn"),
+    ("heads", r"pyramid_(classification|regression)"),
+    ("RoIAlign", r"roi_align"),
+    ("mask head", r"roi_mask"),
+    ("top-k + NMS", r"selection/"),
+    ("targets", r"targets/"),
+    ("losses", r"losses/"),
+)
+OTHER = "other"
+_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
+         "iota"}
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4,
+          "f64": 8, "s64": 8, "u64": 8}
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][\w\-]*)\(")
+_SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+
+
+def part_of(op_name: str) -> str:
+    """Return the part of the model that an operation belongs to; its gradient belongs there too."""
+    return next((part for part, pattern in PARTS if re.search(pattern, op_name)), OTHER)
+
+
+def estimate(hlo: str) -> dict:
+    """Read the costs of an optimised program.
+
+    Args:
+      hlo: text of a scheduled module.
+
+    Returns:
+      dict of `cycles` (total), `cycles_by_part`, `uncosted` (instructions by opcode that carry no estimate),
+      `uncosted_share` of all instructions, `uncosted_bytes` that these write, and `all_reduces`: dict of count
+      and bytes.
+    """
+    called = set(re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", hlo))
+    by_part, uncosted = collections.Counter(), collections.Counter()
+    counted, uncosted_bytes, reduces, reduced_bytes, inside = 0, 0, 0, 0, None
+    for line in hlo.splitlines():
+        start = _COMPUTATION.match(line)
+        if start:
+            inside = start.group(1)
+        match = _INSTRUCTION.match(line)
+        if match is None or inside in called:  # a fusion's instructions are costed as one
+            continue
+        shape, opcode = match.groups()
+        if opcode in _FREE or opcode.endswith("-done"):
+            continue
+        counted += 1
+        if opcode.startswith("all-reduce"):
+            reduces += 1
+            reduced_bytes += _size(shape) // (2 if opcode.endswith("-start") else 1)
+        cycles = re.search(r'"estimated_cycles":"(\d+)"', line)
+        if cycles:
+            name = re.search(r'op_name="([^"]*)"', line)
+            by_part[part_of(name.group(1) if name else "")] += int(cycles.group(1))
+        else:
+            target = re.search(r'custom_call_target="([^"]*)"', line)
+            uncosted[target.group(1) if target else opcode] += 1
+            uncosted_bytes += _size(shape)
+    return {"cycles": sum(by_part.values()), "cycles_by_part": dict(by_part.most_common()),
+            "uncosted": dict(uncosted.most_common()), "uncosted_share": sum(uncosted.values()) / max(1, counted),
+            "uncosted_bytes": uncosted_bytes, "all_reduces": {"count": reduces, "bytes": reduced_bytes}}
+
+
+def _size(shape: str) -> int:
+    return sum(_BYTES.get(dtype, 0) * math.prod(int(side) for side in sides.split(",") if side)
+               for dtype, sides in _SHAPE.findall(shape))
