@@ -2,16 +2,19 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.10 || command -v python3)
 VENV ?= .venv
 EXTRA ?= cpu
+TPU_VENV ?= .venv-tpu
 RUN_DIR ?= runs/nuclei_demo
 BIN = $(VENV)/bin
 NUCLEI = examples/nuclei
 
-.PHONY: help install demo test test-all benchmark clean
+.PHONY: help install demo test test-all benchmark tpu-install tpu-test tpu-check tpu-check-r50 clean
 
 help:
 	@echo "make demo      install, train on examples/nuclei, evaluate, write pictures to $(RUN_DIR)/pictures"
 	@echo "make test      install and run the tests; make test-all adds the slow ones"
 	@echo "make benchmark the training step of ResNet-50 at 512 x 512, with and without XLA"
+	@echo "make tpu-check       compile the small network's step with the TPU's own compiler for every generation (3.3 GB)"
+	@echo "make tpu-check-r50   the same for ResNet-50 at 640 x 640; half an hour"
 	@echo "make install   the virtual environment alone; EXTRA=gpu for a GPU"
 
 install: $(VENV)/installed-$(EXTRA)
@@ -39,5 +42,25 @@ test-all: install
 benchmark: install
 	$(BIN)/python -m tpu_retinamask.benchmark --gin_file=run/benchmark_r50_512.gin
 
+# An environment of its own: the TPU build of TensorFlow overwrites the CPU's, and cannot run a compiled step here.
+tpu-install: $(TPU_VENV)/installed
+
+$(TPU_VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(TPU_VENV)
+	$(TPU_VENV)/bin/pip install --quiet --editable '.[tpu_check,test]'
+	touch $@
+
+TPU_CHECK = $(TPU_VENV)/bin/python -m tpu_retinamask.tpu_check
+
+tpu-test: tpu-install
+	$(TPU_VENV)/bin/python -m pytest -m tpu tests/tpu
+
+tpu-check: tpu-test
+	$(TPU_CHECK) --gin_file=run/tpu_check_small.gin --output_dir=runs/tpu_check_small
+
+tpu-check-r50: tpu-install
+	$(TPU_CHECK) --gin_file=run/tpu_check_r50_640.gin --topology=v3 --topology=v4 --topology=v5e --topology=v5p \
+	    --topology=v6e --output_dir=runs/tpu_check_r50_640
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(TPU_VENV) build *.egg-info

@@ -2,7 +2,8 @@
 
 The optimised program carries the compiler's own `estimated_cycles` at most instructions. Gathers, scatters, sorts,
 sums over cores and other custom calls carry none: how many these are, and the bytes they write, is reported beside
-the cycles. The body of a loop counts once, since nobody knows its rounds: the suppression's is the only one.
+the cycles. Copies between memories that run beside the computation are counted apart, and what writes less than
+LEAST_BYTES not at all. The body of a loop counts once, since nobody knows its rounds: the suppression's is the only one.
 """
 
 import collections
@@ -22,6 +23,7 @@ PARTS = (
     ("losses", r"losses/"),
 )
 OTHER = "other"
+LEAST_BYTES = 1024
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
          "iota"}
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4,
@@ -44,12 +46,12 @@ def estimate(hlo: str) -> dict:
 
     Returns:
       dict of `cycles` (total), `cycles_by_part`, `uncosted` (instructions by opcode that carry no estimate),
-      `uncosted_share` of all instructions, `uncosted_bytes` that these write, and `all_reduces`: dict of count
-      and bytes.
+      `uncosted_share` of the bytes that all instructions write, `uncosted_bytes`, `copies` that run beside the
+      computation, and `all_reduces`: dict of count and bytes.
     """
     called = set(re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", hlo))
     by_part, uncosted = collections.Counter(), collections.Counter()
-    counted, uncosted_bytes, reduces, reduced_bytes, inside = 0, 0, 0, 0, None
+    written, uncosted_bytes, copies, reduces, reduced_bytes, inside = 0, 0, 0, 0, 0, None
     for line in hlo.splitlines():
         start = _COMPUTATION.match(line)
         if start:
@@ -60,21 +62,25 @@ def estimate(hlo: str) -> dict:
         shape, opcode = match.groups()
         if opcode in _FREE or opcode.endswith("-done"):
             continue
-        counted += 1
+        size = _size(shape)
         if opcode.startswith("all-reduce"):
-            reduces += 1
-            reduced_bytes += _size(shape) // (2 if opcode.endswith("-start") else 1)
+            size //= 2 if opcode.endswith("-start") else 1
+            reduces, reduced_bytes = reduces + 1, reduced_bytes + size
+        if opcode in ("copy-start", "slice-start", "async-start"):
+            copies += 1
+            continue
+        written += size
         cycles = re.search(r'"estimated_cycles":"(\d+)"', line)
         if cycles:
             name = re.search(r'op_name="([^"]*)"', line)
             by_part[part_of(name.group(1) if name else "")] += int(cycles.group(1))
-        else:
+        elif size >= LEAST_BYTES:
             target = re.search(r'custom_call_target="([^"]*)"', line)
             uncosted[target.group(1) if target else opcode] += 1
-            uncosted_bytes += _size(shape)
+            uncosted_bytes += size
     return {"cycles": sum(by_part.values()), "cycles_by_part": dict(by_part.most_common()),
-            "uncosted": dict(uncosted.most_common()), "uncosted_share": sum(uncosted.values()) / max(1, counted),
-            "uncosted_bytes": uncosted_bytes, "all_reduces": {"count": reduces, "bytes": reduced_bytes}}
+            "uncosted": dict(uncosted.most_common()), "uncosted_share": uncosted_bytes / max(1, written),
+            "uncosted_bytes": uncosted_bytes, "copies": copies, "all_reduces": {"count": reduces, "bytes": reduced_bytes}}
 
 
 def _size(shape: str) -> int:
