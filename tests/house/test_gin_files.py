@@ -8,14 +8,15 @@ import sys
 import gin
 import pytest
 
-from tpu_retinamask import benchmark, benchmark_input, config, convert, evaluate, predict, prepare, train
+from tpu_retinamask import (benchmark, benchmark_input, config, convert, evaluate, predict, prepare, tpu_check,
+                            train)
 from tpu_retinamask.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILES = sorted(str(path.relative_to(ROOT / "gin")) for path in (ROOT / "gin").rglob("*.gin"))
 PROGRAMS = {"train": train.train, "evaluate": evaluate.evaluate, "predict": predict.predict,
             "benchmark": benchmark.benchmark, "benchmark_input": benchmark_input.benchmark_input,
-            "prepare": prepare.prepare, "convert": convert.convert}
+            "prepare": prepare.prepare, "convert": convert.convert, "tpu_check": tpu_check.tpu_check}
 
 
 @pytest.fixture(autouse=True)
