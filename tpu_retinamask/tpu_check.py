@@ -120,7 +120,7 @@ class Programs:
         """Say in one line what is compiled."""
         program, aliases = self.lowered(batch_per_core)
         height, width = self.pipeline.image_size
-        return (f"{self.model.backbone.name}, {self.model.count_params() / 1e6:.1f} M parameters, {self.num_classes} "
+        return (f"{type(self.model.backbone).__name__}, {self.model.count_params() / 1e6:.1f} M parameters, {self.num_classes} "
                 f"classes, {batch_per_core} x {height} x {width} a core, {self.model.compute_type.name}, "
                 f"{self.replicas} replicas; {len(program) / 1e6:.1f} MB of StableHLO, {len(aliases)} variables")
 
