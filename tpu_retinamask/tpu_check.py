@@ -100,10 +100,10 @@ class Programs:
             criterion = config.Criterion()
             self.statistics = BoxStatistics(criterion.smooth_l1_beta) if criterion.self_adjusting else None
             decay = train_setting("average_decay", None)
-            average = WeightAverage(self.model, decay) if decay else None
+            self.average = WeightAverage(self.model, decay) if decay else None
         step = make_train_step(self.model, criterion, self.optimizer, clip_norm=train_setting("clip_norm", 10.0),
                                accumulate_steps=train_setting("accumulate_steps", 1), box_statistics=self.statistics,
-                               average=average)
+                               average=self.average)
         self.step = tf.function(devices.distribute_step(self.strategy, step, jit_compile=True), autograph=False)
         self._lowered = {}
 

@@ -41,11 +41,13 @@ def global_batch(fixed_batch, seed):
                           masks=np.broadcast_to(disc, batch.masks.shape))
 
 
-def test_four_replicas_of_the_lowered_step_equal_one_device(tmp_path):
+@pytest.mark.parametrize("options", [(), ("train.accumulate_steps = 2", "train.average_decay = 0.9")],
+                         ids=["plain", "parts_and_average"])
+def test_four_replicas_of_the_lowered_step_equal_one_device(tmp_path, options):
     from tpu_retinamask import config, tpu_check
     from tpu_retinamask.benchmark import fixed_batch
 
-    config.parse_gin(["model/small.gin"], SETTINGS)
+    config.parse_gin(["model/small.gin"], SETTINGS + options)
     four, one = tpu_check.Programs(REPLICAS, num_classes=3), tpu_check.Programs(1, num_classes=3)
     start = {name: _value(variable) for name, variable in named_variables(four).items()}
     batches = [global_batch(fixed_batch, seed) for seed in range(STEPS)]
@@ -94,7 +96,9 @@ def named_variables(programs):
     named = {variable.path: variable.value for variable in programs.model.variables}
     named |= {"optimizer/" + variable.path.split("/", 1)[-1]: variable.value
               for variable in programs.optimizer.variables}
-    return named | {f"box/{name}": variable for name, variable in programs.statistics.variables.items()}
+    for part in filter(None, (programs.statistics, programs.average)):
+        named |= {f"{type(part).__name__}/{name}": variable for name, variable in part.variables.items()}
+    return named
 
 
 def _value(variable):
