@@ -247,13 +247,14 @@ class InputPipeline:
         return tf.constant(sides, tf.float32)[drawn]
 
     def _choose(self, visible: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
+        """Return up to M visible instances: with a seed at random and in random order, else the first ones."""
         rank = tf.zeros([tf.size(visible)])
         if seed is not None:
+            # Their order matters too: of more objects than `Criterion.mask_rois`, the first have their masks trained.
             rank = tf.random.stateless_uniform([tf.size(visible)], seed)
         # Ranks lie in [0, 1): adding 1 sorts every hidden instance behind every visible one.
         order = tf.argsort(rank + tf.cast(~visible, tf.float32), stable=True)
-        kept = tf.minimum(tf.reduce_sum(tf.cast(visible, tf.int32)), self.max_instances)
-        return tf.sort(order[:kept])
+        return order[:tf.minimum(tf.reduce_sum(tf.cast(visible, tf.int32)), self.max_instances)]
 
     def _change(self, image, boxes, masks, changes: Draw | None):
         if changes is not None and (self.augmentation.hue or self.augmentation.saturation):
