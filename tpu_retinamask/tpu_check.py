@@ -15,6 +15,7 @@ os.environ.update({name: value for name, value in aot.ENVIRONMENT.items() if nam
 from tpu_retinamask import config  # this: importing TensorFlow loads libtpu
 
 # pylint: disable=wrong-import-position
+import importlib
 import json
 import math
 import sys
@@ -25,12 +26,13 @@ import keras
 import tensorflow as tf
 from absl import flags
 
-from tpu_retinamask import train as train_program
 from tpu_retinamask.training import devices
 from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.step import make_train_step
 from tpu_retinamask.training.weight_average import WeightAverage
 from tpu_retinamask.xla import audit, cost, lower, purify, report
+
+importlib.import_module("tpu_retinamask.train")  # for gin to know its settings, which are read here; no code is shared
 
 FLAGS = flags.FLAGS
 GENERATIONS = ("v2", "v3", "v4", "v5e", "v5p", "v6e")
@@ -80,7 +82,7 @@ def tpu_check(topologies, cache_dir: str, *, replicas: int = 4, batch_per_core: 
 
 def train_setting(name: str, default):
     """Return what the configuration gives to train."""
-    return gin.get_bindings(train_program.train).get(name, default)
+    return gin.get_bindings("train").get(name, default)
 
 
 class Programs:
