@@ -48,7 +48,7 @@ tpu-install: $(TPU_VENV)/installed
 
 $(TPU_VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(TPU_VENV)
-	$(TPU_VENV)/bin/pip install --quiet --editable '.[tpu_check,test]'
+	$(TPU_VENV)/bin/pip install --quiet --editable '.[tpu-check,test]'
 	touch $@
 
 TPU_CHECK = $(TPU_VENV)/bin/python -m tpu_retinamask.tpu_check

@@ -62,7 +62,7 @@ def tpu_check(topologies, cache_dir: str, *, replicas: int = 4, batch_per_core: 
     """
     programs = Programs(replicas, num_classes)
     if not lower.has_tpu_kernels():
-        raise config.UserError("this TensorFlow holds no TPU kernels: install the [tpu_check] extra into an environment "
+        raise config.UserError("this TensorFlow holds no TPU kernels: install the [tpu-check] extra into an environment "
                                "of its own, as `make tpu-check` does")
     if batch_per_core is None:
         batch_per_core = devices.replica_batch_size(programs.strategy, train_setting("batch_size", 8))

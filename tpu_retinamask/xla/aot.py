@@ -3,7 +3,7 @@
   python -m tpu_retinamask.xla.aot program.mlir --topology=v5e:2x2 --replicas=4 --output=compiled.json
 
 A child process a program: a compile takes minutes and gigabytes, and a compiler that gives up may end its process.
-It needs jax and libtpu (the `tpu_check` extra) and no TensorFlow.
+It needs jax and libtpu (the `tpu-check` extra) and no TensorFlow.
 """
 
 import argparse
