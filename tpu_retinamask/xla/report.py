@@ -23,21 +23,25 @@ def format_report(rows) -> str:
 
 def _memory_table(rows) -> str:
     head = ["topology", "cores", "batch a core", "lowered", "compiled", "fits", "seconds", "peak GiB", "of HBM GiB",
-            "arguments", "temporaries", "GFLOP", "GB accessed", "M cycles", "ms", "all-reduces", "largest batch"]
+            "arguments", "temporaries", "GFLOP", "GB accessed", "M cycles", "ms", "all-reduces"]
+    if any("largest_batch" in row for row in rows):
+        head.append("largest batch")
     lines = []
     for row in rows:
         cells = [row["topology"], row["replicas"], row["batch_per_core"], row["lowered"], row["compiled"]]
         if row["compiled"] == "yes":
-            cells += ["yes" if row["fits"] else "no", f"{row['seconds']:.0f}", f"{row['peak_bytes'] / _GIB:.2f}", f"{row['hbm_bytes'] / _GIB:.0f}",
+            cells += ["yes" if row["fits"] else "no", f"{row['seconds']:.0f}",
+                      f"{row['peak_bytes'] / _GIB:.2f}", f"{row['hbm_bytes'] / _GIB:.0f}",
                       f"{row['argument_bytes'] / _GIB:.2f}", f"{row['temporary_bytes'] / _GIB:.2f}",
                       _giga(row["flops"]), _giga(row["bytes_accessed"]), f"{row['cycles'] / 1e6:.1f}",
                       f"{row['cycles'] / row['clock_hz'] * 1e3:.0f}",
                       f"{row['all_reduces']['count']} of {row['all_reduces']['bytes'] / 1e6:.0f} MB"]
-            largest = row.get("largest_batch")
-            cells.append("" if largest is None else f"{largest}" + ("" if row["largest_batch_confirmed"] else " (not confirmed)"))
+            if "largest_batch" in row:
+                cells.append(f"{row['largest_batch']}" + ("" if row["largest_batch_confirmed"] else " (not confirmed)"))
         else:
-            cells += ["no" if row["compiled"] == "out of memory" else "", "", "", f"{row['hbm_bytes'] / _GIB:.0f}" if "hbm_bytes" in row else ""] + [""] * 8
-        lines.append(cells)
+            cells += ["no" if row["compiled"] == "out of memory" else "", "", "",
+                      f"{row['hbm_bytes'] / _GIB:.0f}" if "hbm_bytes" in row else ""]
+        lines.append(cells + [""] * (len(head) - len(cells)))
     return _table(head, lines)
 
 
@@ -52,8 +56,8 @@ def _without_estimate(rows) -> str:
     lines = []
     for row in rows:
         what = ", ".join(f"{count} {name}" for name, count in list(row["uncosted"].items())[:8])
-        lines.append(f"- {row['topology']}: {row['uncosted_share']:.0%} of the bytes written, {row['uncosted_bytes'] / 1e9:.1f} GB: "
-                     f"{what}; and {row['copies']} copies beside the computation")
+        lines.append(f"- {row['topology']}: {row['uncosted_share']:.0%} of the bytes written, "
+                     f"{row['uncosted_bytes'] / 1e9:.1f} GB: {what}; and {row['copies']} copies beside the computation")
     return "Without an estimate of cycles:\n\n" + "\n".join(lines)
 
 
