@@ -30,9 +30,9 @@ FLAGS = flags.FLAGS
 
 @gin.configurable
 def evaluate(annotations: str | None, classes: str | None, model_dir: str, *, data_dir: str | None = None,
-             split: str = "validation", coco_json: str | None = None, batch_size: int = 4, jit_compile: bool = True,
-             on_bad_record: str = "stop"):
-    """Return the Metrics, the results and the class names of the newest checkpoint on annotated images.
+             split: str = "validation", coco_json: str | None = None, checkpoint: str = "last", batch_size: int = 4,
+             jit_compile: bool = True, on_bad_record: str = "stop"):
+    """Return the Metrics, the results and the class names of a checkpoint on annotated images.
 
     Args:
       annotations: CSV of the images to score; all its objects count.
@@ -42,11 +42,12 @@ def evaluate(annotations: str | None, classes: str | None, model_dir: str, *, da
       split: which part of it to score.
       coco_json: COCO file of the same images, whose annotations count instead, crowd regions included; the results
         get its image and category ids.
+      checkpoint: "last", "best" by mask AP, or a step.
       batch_size: images run at once.
       jit_compile: compile detection as one XLA program.
       on_bad_record: "stop" at a file that cannot be used, or "skip" it, counted.
     """
-    model, names = inference.load_model(model_dir, config.RetinaMask)
+    model, names = inference.load_model(model_dir, config.RetinaMask, checkpoint=checkpoint)
     data = open_records(data_dir) if data_dir else None
     other = data.classes if data_dir else read_classes(classes) if classes is not None else names
     if other.names != names.names:
@@ -82,7 +83,7 @@ def main():
     elif (FLAGS.annotations or FLAGS.data_dir) and FLAGS.model_dir:
         config.parse_gin(FLAGS.gin_file, FLAGS.gin_param, model_dir=FLAGS.model_dir)
         metrics, results, classes = evaluate(FLAGS.annotations, FLAGS.classes, FLAGS.model_dir, data_dir=FLAGS.data_dir,
-                                             split=FLAGS.split, coco_json=FLAGS.coco_json)
+                                             split=FLAGS.split, coco_json=FLAGS.coco_json, checkpoint=FLAGS.checkpoint)
         names = None if FLAGS.coco_json else classes.names
         output = FLAGS.metrics or os.path.join(FLAGS.model_dir, "metrics.json")
         write_results(os.path.join(os.path.dirname(output), "predictions.json"), results)
@@ -104,5 +105,6 @@ if __name__ == "__main__":
     flags.DEFINE_string("coco_json", None, "COCO annotations file: scores --predictions, or the model in place of "
                         "the boxes and masks of the CSV.")
     flags.DEFINE_string("metrics", None, "Where the numbers go; MODEL_DIR/metrics.json where not given.")
+    flags.DEFINE_string("checkpoint", "last", "Which weights: last, best (by mask AP, as train scored them) or a step.")
     config.define_gin_flags()
     config.run_program(main)

@@ -13,7 +13,7 @@ from tpu_retinamask.evaluation.results import detections_to_results
 from tpu_retinamask.model.postprocess import detect
 from tpu_retinamask.structures import Batch
 from tpu_retinamask.training.devices import distribute_detector
-from tpu_retinamask.training.state import TrainState
+from tpu_retinamask.training.state import BEST, LAST, TrainState
 from tpu_retinamask.training.weight_average import load_average
 
 log = logging.getLogger("tpu_retinamask")
@@ -36,7 +36,7 @@ def write_classes(model_dir: str, classes: ClassNames):
         file.write(classes.to_csv())
 
 
-def load_model(model_dir: str, build_model, *, averaged: bool = True):
+def load_model(model_dir: str, build_model, *, averaged: bool = True, checkpoint: str = LAST):
     """Return the trained model of a directory and its class names.
 
     Args:
@@ -44,15 +44,21 @@ def load_model(model_dir: str, build_model, *, averaged: bool = True):
       build_model: `num_classes -> RetinaMask`.
       averaged: take the average of the weights, where the run kept one, instead of the last weights.
 
+      checkpoint: "last", "best" by mask AP, or a step.
+
     Raises:
-      UserError: the directory holds no checkpoint.
+      UserError: the directory holds no such checkpoint, or none that is intact.
     """
+    if checkpoint not in (LAST, BEST) and not checkpoint.isdecimal():
+        raise UserError(f"--checkpoint={checkpoint}: expected {LAST}, {BEST} or the number of a step")
     classes = read_classes(os.path.join(model_dir, CLASSES_FILE))
     model = build_model(classes.num_classes).create_weights()
     state = TrainState(model_dir, model)
-    if state.restore() is None:
-        raise UserError(f"{model_dir} holds no checkpoint yet: let train run until it has saved one")
-    if averaged and load_average(model, state.manager.latest_checkpoint):
+    if state.restore(checkpoint) is None:
+        raise UserError(f"{model_dir} holds no checkpoint yet: let train run until it has saved one"
+                        if checkpoint == LAST else f"{model_dir} holds no best checkpoint: train scores its images, "
+                        "and keeps the best weights, where it is given --val_annotations")
+    if averaged and load_average(model, state.restored.path):
         log.info("the weights are the average that the training kept (train.average_decay)")
     return model, classes
 

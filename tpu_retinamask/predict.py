@@ -22,20 +22,22 @@ from tpu_retinamask.data.annotations import ImageRecord
 from tpu_retinamask.data.decode import apply_orientation, decode_image
 from tpu_retinamask.data.scan import scan_records
 from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
-from tpu_retinamask.evaluation.results import write_json_atomically, write_results
+from tpu_retinamask.evaluation.results import write_results
+from tpu_retinamask.files import write_json_atomically
 
 FLAGS = flags.FLAGS
 
 
 @gin.configurable
-def predict(images: str, model_dir: str, output_dir: str, *, batch_size: int = 1, jit_compile: bool = True,
-            draw_above: float = 0.5, on_bad_record: str = "stop"):
-    """Write the pictures and the results of the newest checkpoint on all images that match a pattern.
+def predict(images: str, model_dir: str, output_dir: str, *, checkpoint: str = "last", batch_size: int = 1,
+            jit_compile: bool = True, draw_above: float = 0.5, on_bad_record: str = "stop"):
+    """Write the pictures and the results of a checkpoint on all images that match a pattern.
 
     Args:
       images: glob pattern.
       model_dir: written by train.
       output_dir: created where missing.
+      checkpoint: "last", "best" by mask AP, or a step.
       batch_size: images run at once.
       jit_compile: compile detection as one XLA program.
       draw_above: least score that is drawn; predictions.json holds all.
@@ -44,7 +46,7 @@ def predict(images: str, model_dir: str, output_dir: str, *, batch_size: int = 1
     paths = sorted(tf.io.gfile.glob(images))
     if not paths:
         raise config.UserError(f"--images {images}: no file matches. Quote the pattern, lest the shell expand it")
-    model, names = inference.load_model(model_dir, config.RetinaMask)
+    model, names = inference.load_model(model_dir, config.RetinaMask, checkpoint=checkpoint)
     found = [ImageRecord(image=path, name=path, line=line, instances=()) for line, path in enumerate(paths, 1)]
     records = scan_records(found, on_bad_record=on_bad_record).records
     tf.io.gfile.makedirs(output_dir)
@@ -90,12 +92,13 @@ def picture_name(path: str, taken: set) -> str:
 def main():
     """Run the program."""
     config.parse_gin(FLAGS.gin_file, FLAGS.gin_param, model_dir=FLAGS.model_dir)
-    predict(FLAGS.images, FLAGS.model_dir, FLAGS.output_dir)
+    predict(FLAGS.images, FLAGS.model_dir, FLAGS.output_dir, checkpoint=FLAGS.checkpoint)
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("images", None, "Glob pattern of image files, quoted.", required=True)
     flags.DEFINE_string("model_dir", None, "Folder written by train.", required=True)
     flags.DEFINE_string("output_dir", None, "Folder for the pictures and predictions.json.", required=True)
+    flags.DEFINE_string("checkpoint", "last", "Which weights: last, best (by mask AP, as train scored them) or a step.")
     config.define_gin_flags()
     config.run_program(main)

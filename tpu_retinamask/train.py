@@ -20,12 +20,14 @@ from absl import flags
 
 from tpu_retinamask import inference
 from tpu_retinamask.compat.host_batches import HostBatches
-from tpu_retinamask.compat.weights import load_weights
+from tpu_retinamask.compat.weights import find_checkpoint, load_weights
 from tpu_retinamask.data.inputs import open_inputs
 from tpu_retinamask.evaluation.report import format_table
 from tpu_retinamask.training import devices
 from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.debug import debug_step
+from tpu_retinamask.training.disk_room import require_room
+from tpu_retinamask.training.history import History
 from tpu_retinamask.training.loop import StopRequest, TrainingInterrupted, run_training
 from tpu_retinamask.training.progress import Progress
 from tpu_retinamask.training.state import TrainState
@@ -44,11 +46,13 @@ MAX_UNCOVERED = 0.05  # share of boxes without an anchor at the positive IoU abo
 @gin.configurable
 def train(annotations: str | None, classes: str | None, model_dir: str, val_annotations: str | None = None, *,
           data_dir: str | None = None, weights: str | None = None, skip_mismatched: bool = False,
-          tpu: str | None = None, replicas: int = 1, dry_run: bool = False, debug: bool = False, batch_size: int = 8,
-          epochs: float = 24.0, steps: int | None = None, steps_per_loop: int | None = None,
-          reference_batch: int | None = None, accumulate_steps: int = 1, average_decay: float | None = None,
-          clip_norm: float | None = 10.0, jit_compile: bool = True, log_every: int = 20, checkpoint_every: int = 500,
-          evaluate_every: int | None = None, keep_checkpoints: int = 3, on_bad_record: str = "stop", seed: int = 0,
+          keep_optimizer: bool = False, tpu: str | None = None, replicas: int = 1, dry_run: bool = False,
+          debug: bool = False, batch_size: int = 8, epochs: float = 24.0, steps: int | None = None,
+          steps_per_loop: int | None = None, reference_batch: int | None = None, accumulate_steps: int = 1,
+          average_decay: float | None = None, clip_norm: float | None = 10.0, jit_compile: bool = True,
+          log_every: int = 20, checkpoint_every: int = 500, evaluate_every: int | None = None,
+          keep_checkpoints: int = 3, stop_after: int | None = None, collapse_after: int | None = 5,
+          stop_collapsed: bool = False, on_bad_record: str = "stop", seed: int = 0,
           data_service: str | None = None, transform=None):
     """Train until `epochs` (or `steps`) are done, resuming from the model directory's last checkpoint.
 
@@ -59,8 +63,10 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
       val_annotations: CSV of images to score at the end and every `evaluate_every` steps.
       data_dir: written by prepare, in place of the three CSV files.
       weights: where a new run starts: a `.h5` of keras-maskrcnn, keras-retinanet or keras.applications, a model
-        directory or checkpoint of ours, or "imagenet"; see `compat.weights`.
+        directory or checkpoint of ours, or "imagenet"; see `compat.weights`. Step, optimizer and schedule start anew.
       skip_mismatched: layers whose shapes differ from those of `weights` start anew (other classes).
+      keep_optimizer: take over the whole state of the run that `weights` names: optimizer, step and with it the place
+        in the schedule, average and statistics.
       tpu: Cloud TPU to train on, "local" on a TPU VM, "fake:2x2" for a dry run under a TPU that is only described;
         None: this machine's CPU or GPU.
       replicas: GPUs of this machine to share each batch, or shares of its CPU where it has none.
@@ -80,7 +86,11 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
       log_every: steps between lines.
       checkpoint_every: steps between checkpoints.
       evaluate_every: steps between evaluations; None: at the end only.
-      keep_checkpoints: newest checkpoints kept.
+      keep_checkpoints: newest checkpoints kept; the best by mask AP is kept besides.
+      stop_after: evaluations without a better mask AP after which the training ends; None: never.
+      collapse_after: evaluations in a row with a mask AP of 0, or intervals over which the loss has not fallen, after
+        which to warn; None: never.
+      stop_collapsed: end the training then.
       on_bad_record: "stop" at a file that cannot be used, or "skip" it, counted.
       seed: of the initial weights, the order of the images and their augmentation.
       data_service: grpc://host:port of a dispatcher whose workers prepare the batches, the same as without; see
@@ -122,25 +132,15 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
 
     # State
     training = not (dry_run or debug)
-    if training:
-        inference.write_classes(model_dir, names)
     extra = {name: part.variables for name, part in (("box_statistics", statistics), ("average", average)) if part}
     state = TrainState(model_dir, model, optimizer, keep_checkpoints, extra)
-    start_step = state.restore()
+    if training:
+        require_room(model_dir, state.nbytes, keep_checkpoints + 1 + 2 * bool(val_records))
+        inference.write_classes(model_dir, names)
+    start_step = start_state(state, total_steps, weights, average, skip_mismatched=skip_mismatched,
+                             keep_optimizer=keep_optimizer)
     if training:  # now that it fits the checkpoint: a slip must not replace the configuration of a run
         config.write_config(model_dir)
-    if start_step is None:
-        start_step = 0
-        if weights:
-            config.log.info("%s", load_weights(model, weights, skip_mismatched=skip_mismatched))
-        elif model.normalization == "frozen":
-            config.log.warning("random weights under frozen normalisation: the statistics of the backbone are those of "
-                               "no data and never change. Give --weights, or set RetinaMask.normalization to 'batch' "
-                               "or 'group'")
-    else:
-        config.log.info("resuming at step %d of %d%s", start_step, total_steps,
-                        ", which is the end: raise train.epochs or train.steps to go on"
-                        if start_step >= total_steps else "")
     if transform is not None and data_service:
         raise config.UserError("train.transform is a Python function, which the workers of --data_service cannot run: "
                                "use the settings of Augmentation, which are graph operations")
@@ -176,10 +176,57 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
         evaluate = make_evaluation(model, names, val_records, pipeline, batch_size, strategy, average)
     progress = Progress(model_dir, total_steps=total_steps, steps_per_epoch=len(records) / batch_size,
                         batch_size=batch_size, log_every=log_every, start_step=start_step)
+    history = History(model_dir, start_step, stop_after=stop_after, collapse_after=collapse_after,
+                      stop_collapsed=stop_collapsed)
     with StopRequest().listening() as stop:
         run_training(StepLoop(step, batches), state, progress, total_steps=total_steps, steps_per_loop=steps_per_loop,
-                     checkpoint_every=checkpoint_every, evaluate=evaluate, evaluate_every=evaluate_every, stop=stop)
-    config.log.info("done: %d steps in %s", total_steps, model_dir)
+                     checkpoint_every=checkpoint_every, evaluate=evaluate, evaluate_every=evaluate_every, stop=stop,
+                     history=history)
+    config.log.info("done: %d steps in %s", progress.step, model_dir)
+
+
+def start_state(state: TrainState, total_steps: int, weights: str | None, average, *, skip_mismatched: bool,
+                keep_optimizer: bool) -> int:
+    """Go on from the run's own checkpoint, or start from that of another, or from `weights`; return the step.
+
+    Whatever is chosen is said: what was taken over, what starts anew, and the learning rate that follows.
+    """
+    if keep_optimizer and not weights:
+        raise config.UserError("--keep_optimizer takes over the state of the run that --weights names: give both")
+    step = state.restore()
+    if step is not None:
+        if weights:
+            config.log.info("--weights %s is passed over: the run goes on from its own checkpoint", weights)
+    elif keep_optimizer:
+        saved = find_checkpoint(weights)
+        if saved is None:
+            raise config.UserError(f"--weights {weights} holds no optimizer: leave --keep_optimizer out")
+        step = state.take(saved)
+    if step is None:
+        if weights:
+            config.log.info("%s", load_weights(state.model, weights, skip_mismatched=skip_mismatched))
+            config.log.info("step, optimizer and schedule start anew: learning rate %.3g at step 0 of %d "
+                            "(--keep_optimizer takes over those of another run)",
+                            float(state.optimizer.learning_rate), total_steps)
+        elif state.model.normalization == "frozen":
+            config.log.warning("random weights under frozen normalisation: the statistics of the backbone are those of "
+                               "no data and never change. Give --weights, or set RetinaMask.normalization to 'batch' "
+                               "or 'group'")
+        return 0
+    if "average" in state.missing_parts:
+        average.restart()
+    for part in state.missing_parts:
+        config.log.warning("%s holds no %s: %s", state.restored.path, part.replace("_", " "),
+                           "it starts from the weights" if part == "average" else "they start anew")
+    rate, earlier = float(state.optimizer.learning_rate), state.restored.values.get("learning_rate")
+    config.log.info("resuming at step %d of %d with a learning rate of %.3g%s", step, total_steps, rate,
+                    ", which is the end: raise train.epochs or train.steps to go on, or start another --model_dir with "
+                    "--weights and a schedule of its own" if step >= total_steps else "")
+    if earlier is not None and abs(rate - earlier) > 1e-6 * abs(earlier):
+        config.log.warning("the schedule is not the one the checkpoint was saved under: its learning rate was %.3g and "
+                           "is now %.3g (make_optimizer, train.epochs, train.steps and train.batch_size set it)",
+                           earlier, rate)
+    return step
 
 
 def report_coverage(grid, records, pipeline, positive_iou: float):
@@ -246,7 +293,8 @@ def main():
     config.parse_gin(FLAGS.gin_file, FLAGS.gin_param)
     try:
         train(FLAGS.annotations, FLAGS.classes, FLAGS.model_dir, FLAGS.val_annotations,
-              data_dir=FLAGS.data_dir, weights=FLAGS.weights, skip_mismatched=FLAGS.skip_mismatched, tpu=FLAGS.tpu,
+              data_dir=FLAGS.data_dir, weights=FLAGS.weights, skip_mismatched=FLAGS.skip_mismatched,
+              keep_optimizer=FLAGS.keep_optimizer, tpu=FLAGS.tpu,
               replicas=FLAGS.replicas, dry_run=FLAGS.dry_run, debug=FLAGS.debug, data_service=FLAGS.data_service)
     except TrainingInterrupted as interruption:
         config.log.info("%s", str(interruption).splitlines()[0])  # gin adds lines of its own
@@ -264,6 +312,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("weights", None, "Where a new run starts: a .h5 of keras-maskrcnn, keras-retinanet or "
                         "keras.applications, a model directory or checkpoint of ours, or imagenet.")
     flags.DEFINE_bool("skip_mismatched", False, "Start layers anew whose shapes differ from those of --weights.")
+    flags.DEFINE_bool("keep_optimizer", False, "With --weights of a run of ours: take over its optimizer, step, place "
+                      "in the schedule and average as well.")
     flags.DEFINE_string("tpu", None, "Cloud TPU to train on, \"local\" on a TPU VM, \"fake:2x2\" for a dry run without "
                         "one; this machine's CPU or GPU otherwise.")
     flags.DEFINE_integer("replicas", 1, "GPUs of this machine to share each batch, or shares of its CPU where it has "

@@ -1,5 +1,7 @@
 """A network that compiles in seconds, its optimizer, and batches that are full, sparse and empty."""
 
+import logging
+
 import keras
 import numpy as np
 import pytest
@@ -64,3 +66,15 @@ def make_batch():
             image_id=tf.range(len(counts), dtype=tf.int64), dropped=tf.zeros([len(counts)], tf.int32))
 
     return build
+
+
+@pytest.fixture
+def said(caplog):
+    """What the project's logger said during the test, as one text: said()."""
+    logger = logging.getLogger("tpu_retinamask")
+    before, logger.propagate = logger.propagate, False  # or the root would hear it as well
+    logger.addHandler(caplog.handler)
+    caplog.set_level(logging.INFO, "tpu_retinamask")
+    yield lambda: "\n".join(caplog.messages)
+    logger.removeHandler(caplog.handler)
+    logger.propagate = before

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tpu_retinamask.model.losses import Criterion
+from tpu_retinamask.training.progress import NonFiniteLossError
 from tpu_retinamask.training.state import TrainState
 from tpu_retinamask.training.step import make_train_step
 
@@ -100,7 +101,8 @@ def test_another_architecture_is_refused_and_told_what_to_do(tmp_path, small_mod
 
 def test_another_class_count_names_the_variable(tmp_path, small_model):
     model = small_model()
-    TrainState(str(tmp_path), model, None).manager.save(checkpoint_number=5)
+    state = TrainState(str(tmp_path), model)
+    state.files.write(state.checkpoint, 5)
     with pytest.raises(ValueError, match="pyramid_classification") as caught:
         TrainState(str(tmp_path), small_model(num_classes=5)).restore()
     assert "ckpt-5" in str(caught.value)
@@ -131,3 +133,48 @@ def test_a_save_cut_short_leaves_the_one_before(tmp_path, small_model, built_opt
     other = small_model()
     assert TrainState(str(tmp_path), other, built_optimizer(other)).restore() == 10
     assert other.variables[0].numpy().tobytes() == model.variables[0].numpy().tobytes()
+
+
+def test_the_best_is_kept_whatever_comes_after(tmp_path, small_model, built_optimizer):
+    model = small_model()
+    optimizer = built_optimizer(model)
+
+    def state():  # anew for each score, as by restarts: the best score is read from the disk
+        return TrainState(str(tmp_path), model, optimizer)
+
+    for step, score, better in ((10, 0.2, True), (20, 0.4, True), (30, 0.4, False), (40, 0.1, False)):
+        optimizer.iterations.assign(step)
+        assert (state().save_best(score) is not None) == better
+    assert sorted(name.split(".")[0] for name in os.listdir(tmp_path / "best")) == ["checkpoint"] + ["ckpt-20"] * 3
+    one = state()
+    assert one.restore("best") == 20 and one.restored.values["score"] == 0.4
+    assert one.restore() is None  # the newest are kept elsewhere
+
+
+def test_a_weight_that_is_not_finite_is_never_saved(tmp_path, small_model, built_optimizer):
+    # A huge step may leave infinite weights behind a loss that was finite still.
+    model = small_model()
+    optimizer = built_optimizer(model)
+    state = TrainState(str(tmp_path), model, optimizer)
+    state.save()
+    optimizer.iterations.assign(5)
+    model.variables[3].assign(np.full(model.variables[3].shape, np.inf))
+    for save in (state.save, lambda: state.save_best(0.5)):
+        with pytest.raises(NonFiniteLossError, match=f"step 5: {model.variables[3].path} is not finite"):
+            save()
+    assert state.files.newest().step == 0 and not (tmp_path / "best").exists()
+
+
+def test_a_cut_newest_checkpoint_falls_back(tmp_path, small_model, built_optimizer, said):
+    model = small_model()
+    optimizer = built_optimizer(model)
+    state = TrainState(str(tmp_path), model, optimizer)
+    for step in (10, 20):
+        optimizer.iterations.assign(step)
+        _scramble(model.variables, seed=step)
+        path = state.save()
+    with open(f"{path}.data-00000-of-00001", "r+b") as file:
+        file.truncate(1000)
+    assert TrainState(str(tmp_path), model, optimizer).restore() == 10
+    assert "ckpt-20 is damaged and passed over: ckpt-20.data-00000-of-00001 has 1000 bytes" in said()
+    assert state.nbytes == pytest.approx(os.path.getsize(f"{path[:-2]}10.data-00000-of-00001"), rel=0.2)

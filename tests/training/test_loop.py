@@ -9,6 +9,8 @@ import pytest
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.training.checkpoint_files import SaveError
+from tpu_retinamask.training.history import SCORE, History
 from tpu_retinamask.training.loop import StopRequest, TrainingInterrupted, loop_length, run_training
 from tpu_retinamask.training.progress import NonFiniteLossError, Progress
 from tpu_retinamask.training.step_loop import LoopResult, StepLoop
@@ -18,21 +20,27 @@ METRICS = {"loss": 1.5, "class_loss": 0.25, "box_loss": 0.5, "mask_loss": 0.75, 
 
 
 class _State:
-    """Notes saves instead of writing."""
+    """Notes saves instead of writing; those of some steps fail, as often as they are tried."""
 
-    def __init__(self, progress):
-        self.progress, self.saved = progress, []
+    def __init__(self, progress, fails=()):
+        self.progress, self.saved, self.fails = progress, [], list(fails)
+
+    def save_best(self, score):
+        return None
 
     def save(self):
+        if self.progress.step in self.fails:
+            self.fails.remove(self.progress.step)
+            raise SaveError(f"ckpt-{self.progress.step} could not be saved: No space left on device")
         self.saved.append(self.progress.step)
         return f"ckpt-{self.progress.step}"
 
 
-def _train(folder, metrics_of=lambda batch: {}, total_steps=10, start_step=0, **options):
+def _train(folder, metrics_of=lambda batch: {}, total_steps=10, start_step=0, fails=(), **options):
     """Return what was saved, the length of every loop, and the error."""
     progress = Progress(str(folder), total_steps=total_steps, steps_per_epoch=8, batch_size=4, log_every=4,
                         start_step=start_step)
-    state, lengths = _State(progress), []
+    state, lengths = _State(progress, fails), []
     steps = StepLoop(lambda batch: METRICS | metrics_of(batch), range(start_step + 1, 100))
 
     def loop(count):
@@ -42,7 +50,7 @@ def _train(folder, metrics_of=lambda batch: {}, total_steps=10, start_step=0, **
     error = None
     try:
         run_training(loop, state, progress, total_steps=total_steps, **{"checkpoint_every": 3, **options})
-    except (NonFiniteLossError, TrainingInterrupted, UserError) as caught:
+    except (NonFiniteLossError, TrainingInterrupted, UserError) as caught:  # SaveError too
         error = caught
     return state.saved, lengths, error
 
@@ -114,6 +122,48 @@ def test_devices_that_go_away_are_told(tmp_path):
     saved, _, error = _train(tmp_path, gone)
     assert saved == [3] and isinstance(error, UserError)
     assert str(error).startswith("after step 4 the devices no longer answered (Socket closed)")
+
+
+def test_a_failed_save_is_survived_and_tried_again(tmp_path, said):
+    assert _train(tmp_path, fails=[3, 6])[::2] == ([9, 10], None)
+    assert "ckpt-6 could not be saved: No space left on device. THE TRAINING GOES ON, SAVED UP TO STEP 0 ONLY" in said()
+
+
+def test_the_last_save_is_tried_twice_and_must_succeed(tmp_path):
+    assert _train(tmp_path, fails=[10])[::2] == ([3, 6, 9, 10], None)
+    saved, _, error = _train(tmp_path, fails=[10, 10])
+    assert saved == [3, 6, 9] and isinstance(error, SaveError)
+
+
+def test_a_failed_save_at_a_sigterm_is_an_error(tmp_path):
+    stop = StopRequest()
+    stop.received = True
+    saved, _, error = _train(tmp_path, stop=stop, fails=[1])
+    assert saved == [] and isinstance(error, SaveError)
+
+
+def _scored(folder, scores, start_step=0, **options):
+    """Train 10 steps with an evaluation every 2; return saved steps, evaluated steps and the error."""
+    history, asked, scores = History(str(folder), start_step, **options), [], iter(scores)
+    evaluate = lambda: asked.append(1) or {SCORE: next(scores)}  # noqa: E731
+    saved, lengths, error = _train(folder, start_step=start_step, history=history, evaluate=evaluate, evaluate_every=2)
+    return saved, [entry["step"] for entry in history.entries if SCORE in entry], error
+
+
+def test_a_score_that_no_longer_rises_ends_the_training_saved(tmp_path):
+    # Best at step 2; steps 4, 6 and 8 are not better; 8 is no multiple of 3, so it is saved for the end.
+    scores = [0.5, 0.4, 0.3, 0.2]
+    assert _scored(tmp_path, scores, stop_after=3) == ([3, 6, 8], [2, 4, 6, 8], None)
+    assert _scored(tmp_path, [], start_step=8, stop_after=3) == ([], [2, 4, 6, 8], None)  # the same command again
+
+
+def test_an_evaluation_that_a_kill_prevented_is_made_up(tmp_path):
+    _scored(tmp_path, [0.1, 0.2, 0.3, 0.4, 0.5])
+    (tmp_path / "history.json").write_text('[{"step": 2, "val/segm/AP": 0.1}, {"step": 4, "val/segm/AP": 0.2}]')
+    # Saved at step 6, killed before its evaluation was noted: on going on it comes first.
+    assert _scored(tmp_path, [0.3, 0.4, 0.5], start_step=6)[1] == [2, 4, 6, 8, 10]
+    (tmp_path / "history.json").unlink()
+    assert _scored(tmp_path, [0.5], start_step=10) == ([], [10], None)
 
 
 @pytest.fixture

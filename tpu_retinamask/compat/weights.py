@@ -14,13 +14,14 @@ import tensorflow as tf
 from tpu_retinamask.compat import keras_applications
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.model.backbone import ResNet
+from tpu_retinamask.training.checkpoint_files import CheckpointFiles, SavedCheckpoint
 
 IMAGENET = "imagenet"
 # What a backbone must be built with to compute keras-resnet's features (its versions differ in conv1_padding).
 KERAS_RESNET_OPTIONS = {"pool_padding": "same", "epsilon": 1e-5}
 # Layers whose numbers are constants here: keras-retinanet forks keep the anchors as weights.
 IGNORED_LAYERS = re.compile(r"anchors(_\d+)?")
-CHECKPOINT_KEY = re.compile(r"model/([^/]+)/\.ATTRIBUTES/VARIABLE_VALUE")
+CHECKPOINT_KEY = re.compile(r"(model|average)/([^/]+)/\.ATTRIBUTES/VARIABLE_VALUE")
 MASK_HEAD_LAYERS = re.compile(r"roi_mask.*")
 
 
@@ -69,7 +70,8 @@ def load_weights(model, source: str, *, skip_mismatched: bool = False) -> Weight
     Args:
       model: RetinaMask with its weights created.
       source: a `.h5` file of keras-maskrcnn, keras-retinanet, keras-resnet or keras.applications (weights or whole
-        model); a directory written by train, or one checkpoint in it; or "imagenet", which keras downloads.
+        model); a directory written by train, its folder `best`, or one checkpoint, of which the average of the weights
+        is taken where it holds one; or "imagenet", which keras downloads.
       skip_mismatched: layers whose shapes differ keep their initial weights (a head for other classes).
 
     Returns:
@@ -85,7 +87,9 @@ def load_weights(model, source: str, *, skip_mismatched: bool = False) -> Weight
     else:
         checkpoint = find_checkpoint(source)
         if checkpoint:
-            return assign(model, read_checkpoint(checkpoint), checkpoint, skip_mismatched=skip_mismatched)
+            layers, averaged = read_checkpoint(checkpoint.path)
+            return assign(model, layers, checkpoint.path + " (the average of its weights)" * averaged,
+                          skip_mismatched=skip_mismatched)
         layers = read_h5(source)
     options = KERAS_RESNET_OPTIONS
     if keras_applications.recognise(layers):
@@ -171,38 +175,47 @@ def read_h5(path: str) -> dict:
     return layers
 
 
-def find_checkpoint(source: str) -> str | None:
-    """Return the newest checkpoint of a directory written by train, or the one named; None: `source` is a file.
+def find_checkpoint(source: str) -> SavedCheckpoint | None:
+    """Return the newest intact checkpoint of a directory written by train, or the one named; None: `source` is a file.
 
     Raises:
       FileNotFoundError: a directory without a checkpoint.
+      DamagedCheckpointError: the one named is damaged, or all of a directory.
     """
     if tf.io.gfile.exists(f"{source}.index"):
-        return source
+        directory, name = os.path.split(source)
+        step = int(name.rsplit("-", 1)[-1]) if re.fullmatch(r"ckpt-\d+", name) else None
+        files = CheckpointFiles(directory)
+        return SavedCheckpoint(source, 0, {}) if step is None or not files.holds(step) else files.at(step)
     if not tf.io.gfile.isdir(source):
         return None
-    newest = tf.train.latest_checkpoint(os.path.join(source, "checkpoints")) or tf.train.latest_checkpoint(source)
+    newest = CheckpointFiles(os.path.join(source, "checkpoints")).newest() or CheckpointFiles(source).newest()
     if newest is None:
         raise FileNotFoundError(f"{source} holds no checkpoint, neither directly nor in its folder `checkpoints`")
     return newest
 
 
-def read_checkpoint(path: str) -> dict:
-    """Return the model's weights `{layer: {weight: array}}` of a checkpoint of ours; see `training.state`.
+def read_checkpoint(path: str) -> tuple[dict, bool]:
+    """Return the model's weights `{layer: {weight: array}}` of a checkpoint of ours, and whether they are averages.
 
     Raises:
-      WeightsError: it is a checkpoint of something else.
+      WeightsError: it is a checkpoint of something else, or damaged.
     """
-    reader, layers = tf.train.load_checkpoint(path), {}
-    for key in reader.get_variable_to_shape_map():
-        match = CHECKPOINT_KEY.fullmatch(key)
-        if match:
-            # As TensorFlow writes the key of a dict: "/" is ".S", "." is "..".
-            layer, weight = match[1].replace(".S", "/").replace("..", ".").split("/")[-2:]
-            layers.setdefault(layer, {})[weight] = reader.get_tensor(key)
+    layers, averaged = {}, False
+    try:
+        reader = tf.train.load_checkpoint(path)
+        for key in sorted(reader.get_variable_to_shape_map(), reverse=True):  # the averages, over the weights, last
+            match = CHECKPOINT_KEY.fullmatch(key)
+            if match:
+                # As TensorFlow writes the key of a dict: "/" is ".S", "." is "..". See `training.state`.
+                layer, weight = match[2].replace(".S", "/").replace("..", ".").split("/")[-2:]
+                layers.setdefault(layer, {})[weight] = reader.get_tensor(key)
+                averaged |= match[1] == "average"
+    except tf.errors.OpError as error:
+        raise WeightsError(f"{path} cannot be read: {error.message}") from error
     if not layers:
         raise WeightsError(f"{path} was not written by train: it holds no variables of a model by their paths")
-    return layers
+    return layers, averaged
 
 
 def check_construction(model, source: str, options: dict):

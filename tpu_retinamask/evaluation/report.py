@@ -5,7 +5,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from tpu_retinamask.evaluation.results import write_json_atomically
+from tpu_retinamask.files import write_json_atomically
 
 IOU_NAMES = {"bbox": "box", "segm": "mask"}  # pycocotools' word -> the reader's word
 _WIDTH = 110

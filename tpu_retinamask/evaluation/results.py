@@ -1,13 +1,11 @@
 """Detections to COCO results: masks pasted at full resolution, boxes in original pixels, JSON on disk."""
 
-import json
-import os
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 from pycocotools import mask as rle_codec
 
+from tpu_retinamask.files import write_json_atomically
 from tpu_retinamask.structures import Detections
 
 
@@ -210,21 +208,3 @@ def write_results(path, results: list[dict]) -> None:
         ValueError: if a number is not finite (JSON cannot hold it).
     """
     write_json_atomically(path, results)
-
-
-def write_json_atomically(path, content, indent: int | None = None) -> None:
-    """Write JSON to a neighbouring temporary file, then rename it to `path` (local or gs://)."""
-    path = os.fspath(path)
-    text = json.dumps(content, allow_nan=False, indent=indent)  # before any file is touched
-    folder = os.path.dirname(path)
-    if folder:
-        tf.io.gfile.makedirs(folder)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with tf.io.gfile.GFile(temporary, "w") as file:
-            file.write(text)
-        tf.io.gfile.rename(temporary, path, overwrite=True)
-    except BaseException:
-        if tf.io.gfile.exists(temporary):
-            tf.io.gfile.remove(temporary)
-        raise

@@ -7,6 +7,8 @@ import signal
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.training.checkpoint_files import SaveError
+from tpu_retinamask.training.history import History
 from tpu_retinamask.training.progress import Progress
 from tpu_retinamask.training.state import TrainState
 
@@ -59,10 +61,12 @@ def loop_length(step: int, *, total_steps: int, steps_per_loop: int, boundaries)
 
 def run_training(loop, state: TrainState, progress: Progress, *, total_steps: int, checkpoint_every: int,
                  steps_per_loop: int = 1, evaluate=None, evaluate_every: int | None = None,
-                 stop: StopRequest | None = None):
+                 stop: StopRequest | None = None,
+                 history: History | None = None):
     """Update the model until it has made `total_steps` updates.
 
-    One process drives all replicas, those on other hosts too, so whatever is saved is saved once.
+    One process drives all replicas, those on other hosts too, so whatever is saved is saved once. A save that fails
+    is told, and the next one tries again; the last must succeed.
 
     Args:
       loop: `count -> LoopResult`, a `StepLoop` whose first batch is that of step `progress.step`.
@@ -74,27 +78,64 @@ def run_training(loop, state: TrainState, progress: Progress, *, total_steps: in
       evaluate: called without arguments; returns a dict of scalars to show.
       evaluate_every: steps between evaluations; the last step is always evaluated.
       stop: asked after each loop.
+      history: is told losses and scores, saves the best weights, and may end the training early.
 
     Raises:
       NonFiniteLossError: a loss is not finite; the checkpoints before it are kept.
       TrainingInterrupted: `stop` was received, and the state is saved.
+      SaveError: the last state could not be saved.
       UserError: the devices went away.
     """
-    longest = 1
+    def is_due(interval):
+        return progress.step >= total_steps or bool(interval) and progress.step > 0 and progress.step % interval == 0
+
+    def evaluate_now():
+        scores = evaluate()
+        progress.write_scalars(scores)
+        if history is not None:
+            history.evaluated(progress.step, scores, state)
+
+    if evaluate is None:
+        evaluate_every = None
+    elif history is not None and is_due(evaluate_every) and not history.scored(progress.step):
+        evaluate_now()  # the life before saved this step and ended before it was scored
+    longest, saved_step = 1, progress.step
     while progress.step < total_steps:
+        if history is not None and history.stop_reason:
+            log.warning("stopped at step %d of %d: %s", progress.step, total_steps, history.stop_reason)
+            break
         count = loop_length(progress.step, total_steps=total_steps, steps_per_loop=longest,
-                            boundaries=(checkpoint_every, evaluate_every if evaluate else None))
+                            boundaries=(checkpoint_every, evaluate_every))
         longest = steps_per_loop
-        progress.update(*_run(loop, count, progress.step))
-        done = progress.step >= total_steps
-        stopped = stop is not None and stop.received and not done
-        if done or stopped or progress.step % checkpoint_every == 0:
-            log.info("saved %s", state.save())
+        metrics, waited = _run(loop, count, progress.step)
+        progress.update(metrics, waited)
+        if history is not None:
+            history.count(metrics["loss"])
+            if is_due(evaluate_every or checkpoint_every):
+                history.end_interval(progress.step)
+        stopped = stop is not None and stop.received and progress.step < total_steps
+        if stopped or is_due(checkpoint_every):
+            saved_step = _save(state, progress.step, saved_step, must=stopped)
         if stopped:
             raise TrainingInterrupted(f"stopped at step {progress.step} of {total_steps}, saved; run the same command "
                                       "to go on")
-        if evaluate is not None and (done or evaluate_every and progress.step % evaluate_every == 0):
-            progress.write_scalars(evaluate())
+        if evaluate is not None and is_due(evaluate_every):
+            evaluate_now()
+    if saved_step != progress.step:  # ended early, or the last save failed
+        _save(state, progress.step, saved_step, must=True)
+
+
+def _save(state, step, saved_step, *, must):
+    """Save a step and return it; where that fails, and need not succeed, the step saved before."""
+    try:
+        log.info("saved %s", state.save())
+    except SaveError as error:
+        if must:
+            raise
+        log.error("%s. THE TRAINING GOES ON, SAVED UP TO STEP %d ONLY, and tries again at the next checkpoint. Make "
+                  "room meanwhile", error, saved_step)
+        return saved_step
+    return step
 
 
 def _run(loop, count, step):

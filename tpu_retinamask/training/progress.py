@@ -8,6 +8,8 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from tpu_retinamask.files import reason_of
+
 log = logging.getLogger("tpu_retinamask")
 
 
@@ -23,7 +25,8 @@ class Progress:
         """Open the event file in `model_dir`/events."""
         self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
         self.batch_size, self.log_every = batch_size, log_every
-        self.writer = tf.summary.create_file_writer(os.path.join(model_dir, "events"))
+        self._events = os.path.join(model_dir, "events")
+        self.writer, self._events_lost = tf.summary.create_file_writer(self._events), False
         self.step = self._logged_step = start_step
         self._last_update = time.monotonic()
         self._seconds = self._waited = 0.0  # since the last line
@@ -71,23 +74,31 @@ class Progress:
             self.step, self.total_steps, self.step / self.steps_per_epoch, metrics["loss"], metrics["class_loss"],
             metrics["box_loss"], metrics["mask_loss"], metrics["learning_rate"], rate,
             100 * self._waited / seconds, format_seconds(left))
-        with self.writer.as_default(step=self.step):
-            for name, value in metrics.items():
-                tf.summary.scalar(f"train/{name}", value)
-            if steps:
-                tf.summary.scalar("train/images_per_second", rate)
-        self.writer.flush()
+        scalars = {f"train/{name}": value for name, value in metrics.items()}
+        self._write(scalars | ({"train/images_per_second": rate} if steps else {}))
         self._restart_clock()
 
     def write_scalars(self, values: dict):
         """Write further scalars, such as those of an evaluation, at the present step."""
-        with self.writer.as_default(step=self.step):
-            for name, value in values.items():
-                if value is not None and math.isfinite(value):
-                    tf.summary.scalar(name, value)
-        self.writer.flush()
+        self._write({name: value for name, value in values.items() if value is not None and math.isfinite(value)})
         self._restart_clock()  # the time of an evaluation is not the training's
         self._last_update = time.monotonic()
+
+    def _write(self, scalars: dict):
+        """Write scalars at the present step; a full disk costs the events of that time and not the training."""
+        try:
+            if self.writer is None:
+                self.writer = tf.summary.create_file_writer(self._events)
+            with self.writer.as_default(step=self.step):
+                for name, value in scalars.items():
+                    tf.summary.scalar(name, value)
+            self.writer.flush()
+            self._events_lost = False
+        except tf.errors.OpError as error:
+            if not self._events_lost:
+                log.error("events of step %d could not be written: %s. The training goes on", self.step,
+                          reason_of(error))
+            self.writer, self._events_lost = None, True  # a file cut in the middle of a record is not written on
 
     def _restart_clock(self):
         self._logged_step, self._seconds, self._waited = self.step, 0.0, 0.0

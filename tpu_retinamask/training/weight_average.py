@@ -44,6 +44,11 @@ class WeightAverage:
         update_copies(lambda average, weight, share: average.assign_add(share * (weight - average)),
                       averages, weights, [1.0 - decay] * len(averages))
 
+    def restart(self):
+        """Take the weights as they are for the average."""
+        for path, weight in self._weights.items():
+            self.variables[path].assign(weight.numpy())
+
     @contextlib.contextmanager
     def in_place(self):
         """Put the averages into the model while the block runs, on the host, then the weights back to the bit."""

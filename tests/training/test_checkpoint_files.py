@@ -1,0 +1,162 @@
+"""Checkpoints as files: what is damaged or unfinished is passed over by name, on a disk as in a bucket."""
+
+import json
+import os
+
+import pytest
+import tensorflow as tf
+
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.training.checkpoint_files import CheckpointFiles, DamagedCheckpointError, SaveError
+
+
+@pytest.fixture(params=["disk", "ram"])
+def directory(request, tmp_path):
+    """A directory that does not exist yet; `ram://` is a file system of TensorFlow's, reached as a bucket is."""
+    return str(tmp_path / "checkpoints") if request.param == "disk" else f"ram://{tmp_path}/checkpoints"
+
+
+def _write(directory, *steps, keep=3):
+    """Write checkpoints whose only number is their step."""
+    number = tf.Variable(0)
+    checkpoint, files = tf.train.Checkpoint(part={"a/number": number}), CheckpointFiles(directory, keep)
+    for step in steps:
+        number.assign(step)
+        files.write(checkpoint, step, {"note": step / 2})
+    return files
+
+
+def _number(path):
+    return tf.compat.v1.train.NewCheckpointReader(path).get_tensor("part/a.Snumber/.ATTRIBUTES/VARIABLE_VALUE")
+
+
+def _bytes(path, content=None):
+    if content is not None and tf.io.gfile.exists(path):
+        tf.io.gfile.remove(path)  # ram:// would append
+    with tf.io.gfile.GFile(path, "rb" if content is None else "wb") as file:
+        return file.read() if content is None else file.write(content)
+
+
+def test_what_was_written_comes_back_and_the_newest_are_kept(directory):
+    _write(directory, 5, 10, 15, keep=2)
+    files = CheckpointFiles(directory)
+    found = files.newest()
+    assert (found.step, found.values, _number(found.path)) == (15, {"note": 7.5}, 15)
+    assert files.at(10).values == {"note": 5.0} and _number(files.at(10).path) == 10
+    suffixes = (".index", ".data-00000-of-00001", ".manifest.json")
+    assert sorted(tf.io.gfile.listdir(directory)) == sorted(
+        ["checkpoint", *(f"ckpt-{step}{suffix}" for step in (10, 15) for suffix in suffixes)])
+    with pytest.raises(UserError, match=r"no checkpoint of step 5, but those of the steps \[10, 15\]"):
+        files.at(5)
+    assert tf.train.latest_checkpoint(directory) == found.path  # for other readers
+
+
+def test_an_empty_or_missing_directory_holds_none(directory):
+    assert CheckpointFiles(directory).newest() is None
+    tf.io.gfile.makedirs(directory)
+    assert CheckpointFiles(directory).newest() is None
+
+
+def _cut(path):
+    _bytes(path, _bytes(path)[:-1])
+
+
+def _flip(path):
+    content = bytearray(_bytes(path))
+    content[len(content) // 2] ^= 1
+    _bytes(path, bytes(content))
+
+
+DAMAGES = {
+    "cut data": (".data-00000-of-00001", _cut, "bytes, "),
+    "flipped data": (".data-00000-of-00001", _flip, "does not hold what was written"),
+    "flipped index": (".index", _flip, "does not hold what was written"),
+    "lost data": (".data-00000-of-00001", tf.io.gfile.remove, "is missing"),
+    "lost index": (".index", tf.io.gfile.remove, "ckpt-20.index is missing"),
+    "cut manifest": (".manifest.json", _cut, ""),
+    "empty manifest": (".manifest.json", lambda path: _bytes(path, b"{}"), "files"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_newest_falls_back_to_the_one_before(directory, said, damage):
+    suffix, do, words = DAMAGES[damage]
+    _write(directory, 10, 20)
+    do(os.path.join(directory, f"ckpt-20{suffix}"))
+    files = CheckpointFiles(directory, keep=2)
+    assert files.newest().step == 10
+    assert "ckpt-20 is damaged and passed over: " in said() and words in said()
+    # With nothing left that is intact it is an error, and never a silent start from the beginning.
+    do(os.path.join(directory, f"ckpt-10{suffix}"))
+    with pytest.raises(DamagedCheckpointError, match="no intact checkpoint:\n  ckpt-20: .*\n  ckpt-10: .*\nPut a copy"):
+        files.newest()
+
+
+def test_a_damaged_checkpoint_gives_its_place_to_the_next(directory):
+    _write(directory, 10, 20)
+    _cut(os.path.join(directory, "ckpt-20.index"))
+    files = CheckpointFiles(directory, keep=2)
+    assert files.newest().step == 10
+    files.write(tf.train.Checkpoint(part={"a/number": tf.Variable(15)}), 15)
+    assert {name.split(".")[0] for name in tf.io.gfile.listdir(directory)} == {"checkpoint", "ckpt-10", "ckpt-15"}
+    assert CheckpointFiles(directory).newest().step == 15
+
+
+def test_a_save_that_never_ended_is_passed_over_and_cleared_away(directory, said):
+    _write(directory, 20)
+    # As a kill leaves it: all written but the manifest; or parts under temporary names.
+    tf.io.gfile.remove(os.path.join(directory, "ckpt-20.manifest.json"))
+    tf.io.gfile.remove(os.path.join(directory, "checkpoint"))
+    tf.io.gfile.makedirs(os.path.join(directory, "ckpt-30_temp"))
+    _bytes(os.path.join(directory, "ckpt-30_temp", "part-0"), b"half")
+    _bytes(os.path.join(directory, "ckpt-40.data-00000-of-00001.tempstate1"), b"half")
+    assert CheckpointFiles(directory).newest() is None  # a run killed in its very first save has nothing to lose
+    for step in (20, 30, 40):
+        assert f"ckpt-{step} was not saved to its end and is passed over" in said()
+    _write(directory, 15)
+    assert {name.rstrip("/").split(".")[0] for name in tf.io.gfile.listdir(directory)} == {"checkpoint", "ckpt-15"}
+
+
+def test_checkpoints_of_tensorflows_manager_are_read_and_checked(directory, said):
+    number = tf.Variable(7)
+    manager = tf.train.CheckpointManager(tf.train.Checkpoint(part={"a/number": number}), directory, max_to_keep=3)
+    for step in (7, 8):
+        number.assign(step)
+        manager.save(checkpoint_number=step)
+    found = CheckpointFiles(directory).newest()
+    assert found.step == 8 and found.values == {} and _number(found.path) == 8
+    _cut(os.path.join(directory, "ckpt-8.data-00000-of-00001"))
+    assert CheckpointFiles(directory).newest().step == 7
+    assert "ckpt-8 is damaged" in said()
+    _write(directory, 9)  # beside ours they stay
+    assert CheckpointFiles(directory).at(7).step == 7
+
+
+def test_a_failed_write_keeps_what_was_there(directory, monkeypatch):
+    files = _write(directory, 10)
+    before = sorted(tf.io.gfile.listdir(directory))
+    checkpoint = tf.train.Checkpoint(part={"a/number": tf.Variable(1)})
+
+    def full(path):
+        _bytes(f"{path}.data-00000-of-00001", b"half")
+        raise tf.errors.ResourceExhaustedError(None, None, f"{path}; No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write", full, raising=False)
+    with pytest.raises(SaveError, match="ckpt-20 could not be saved: .*No space left on device"):
+        files.write(checkpoint, 20)
+    assert sorted(tf.io.gfile.listdir(directory)) == before
+    assert files.newest().step == 10
+
+
+def test_a_directory_that_is_a_file_is_told(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(SaveError, match="could not be saved"):
+        _write(str(tmp_path / "checkpoints"), 1)
+
+
+def test_the_manifest_lists_every_file_with_its_size(tmp_path):
+    _write(str(tmp_path), 3)
+    manifest = json.loads((tmp_path / "ckpt-3.manifest.json").read_text())
+    assert manifest["step"] == 3
+    assert {name: entry["bytes"] for name, entry in manifest["files"].items()} == {
+        path.name: path.stat().st_size for path in tmp_path.glob("ckpt-3.[id]*")}

@@ -1,0 +1,31 @@
+"""What all that write files share: JSON that is either whole or absent, and the reason of a failure."""
+
+import json
+import os
+import re
+
+import tensorflow as tf
+
+
+def write_json_atomically(path, content, indent: int | None = None) -> None:
+    """Write JSON to a neighbouring temporary file, then rename it to `path` (local or gs://)."""
+    path = os.fspath(path)
+    text = json.dumps(content, allow_nan=False, indent=indent)  # before any file is touched
+    folder = os.path.dirname(path)
+    if folder:
+        tf.io.gfile.makedirs(folder)
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with tf.io.gfile.GFile(temporary, "w") as file:
+            file.write(text)
+        tf.io.gfile.rename(temporary, path, overwrite=True)
+    except BaseException:
+        if tf.io.gfile.exists(temporary):
+            tf.io.gfile.remove(temporary)
+        raise
+
+
+def reason_of(error) -> str:
+    """Return what an error of the file system says, on one line."""
+    text = (getattr(error, "message", None) or str(error) or type(error).__name__).splitlines()[0]
+    return re.sub(r"^\{\{.*?\}\} ", "", text)  # the operation of TensorFlow's that met it
