@@ -11,6 +11,7 @@ from notes.support import CANVAS, CLASSES, CRITERION, SCENES, set_class_bias, sm
 
 from tpu_retinamask.data.annotations import read_annotations, read_classes
 from tpu_retinamask.data.scan import scan_records
+from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.step import compile_step, make_train_step
 
 
@@ -20,10 +21,14 @@ def step():
     model = small_model()
     optimizer = keras.optimizers.SGD(0.0)  # the weights stay, so that every scene starts from the same ones
     optimizer.build(model.trainable_variables)
+    statistics = BoxStatistics(CRITERION.smooth_l1_beta)
+    at_start = {name: variable.numpy() for name, variable in statistics.variables.items()}
     seen = {}
-    train_step = make_train_step(model, CRITERION, optimizer, probe=seen.__setitem__)
+    train_step = make_train_step(model, CRITERION, optimizer, probe=seen.__setitem__, box_statistics=statistics)
 
     def step_and_gradients(batch):
+        for name, variable in statistics.variables.items():
+            variable.assign(at_start[name])  # and from the same box loss
         seen.clear()
         metrics = train_step(batch)
         return metrics, {name: value for name, value in seen.items() if name.startswith("gradient of ")}

@@ -39,6 +39,7 @@ def test_it_says_what_it_wrote_and_finds_it_finished(prepared, shapes, quick_pro
     assert _content(folder) == before
 
 
+@pytest.mark.slow  # test_records_builder stops it at each of its steps
 def test_killed_half_way_it_goes_on_to_the_same_bytes(program, quick_program, tmp_path):
     random = np.random.default_rng(1)
     rows = []
