@@ -30,6 +30,7 @@ def test_the_whole_training_is_traced_for_a_tpu_without_one(training, quick_prog
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow  # its numbers: test_step_replicas
 def test_two_replicas_train_in_loops_save_and_evaluate(training, quick_program, shapes, tmp_path):
     done = quick_program("train", *training.flags(tmp_path), f"--val_annotations={shapes}/val.csv", "--replicas=2",
                          gin=training.gin + ["train.steps = 4", "train.steps_per_loop = 3"])
