@@ -62,8 +62,8 @@ def tpu_check(topologies, cache_dir: str, *, replicas: int = 4, batch_per_core: 
     """
     programs = Programs(replicas, num_classes)
     if not lower.has_tpu_kernels():
-        raise config.UserError("this TensorFlow holds no TPU kernels: install the [tpu-check] extra into an environment "
-                               "of its own, as `make tpu-check` does")
+        raise config.UserError("this TensorFlow holds no TPU kernels: install the [tpu-check] extra into an "
+                               "environment of its own, as `make tpu-check` does")
     if batch_per_core is None:
         batch_per_core = devices.replica_batch_size(programs.strategy, train_setting("batch_size", 8))
     try:
@@ -122,8 +122,8 @@ class Programs:
         """Say in one line what is compiled."""
         program, aliases = self.lowered(batch_per_core)
         height, width = self.pipeline.image_size
-        return (f"{type(self.model.backbone).__name__}, {self.model.count_params() / 1e6:.1f} M parameters, {self.num_classes} "
-                f"classes, {batch_per_core} x {height} x {width} a core, {self.model.compute_type.name}, "
+        return (f"{type(self.model.backbone).__name__}, {self.model.count_params() / 1e6:.1f} M parameters, "
+                f"{self.num_classes} classes, {batch_per_core} x {height} x {width} a core, {self.model.compute_type.name}, "
                 f"{self.replicas} replicas; {len(program) / 1e6:.1f} MB of StableHLO, {len(aliases)} variables")
 
 

@@ -3,7 +3,7 @@
 The optimised program carries the compiler's own `estimated_cycles` at most instructions. Gathers, scatters, sorts,
 sums over cores and other custom calls carry none: how many these are, and the bytes they write, is reported beside
 the cycles. Copies between memories that run beside the computation are counted apart, and what writes less than
-LEAST_BYTES not at all. The body of a loop counts once, since nobody knows its rounds: the suppression's is the only one.
+LEAST_BYTES not at all. The body of a loop counts once, since nobody knows its rounds (the suppression's).
 """
 
 import collections
@@ -80,7 +80,8 @@ def estimate(hlo: str) -> dict:
             uncosted_bytes += size
     return {"cycles": sum(by_part.values()), "cycles_by_part": dict(by_part.most_common()),
             "uncosted": dict(uncosted.most_common()), "uncosted_share": uncosted_bytes / max(1, written),
-            "uncosted_bytes": uncosted_bytes, "copies": copies, "all_reduces": {"count": reduces, "bytes": reduced_bytes}}
+            "uncosted_bytes": uncosted_bytes, "copies": copies,
+            "all_reduces": {"count": reduces, "bytes": reduced_bytes}}
 
 
 def _size(shape: str) -> int:

@@ -213,7 +213,8 @@ def _emit(op, inputs, source, origins):
     _copy_library(op, source, target)
     attributes = {name: value for name, value in op.node_def.attr.items() if name not in _DROPPED_ATTRIBUTES}
     emitted = target._create_op_internal(
-        op.type, inputs, [out.dtype for out in op.outputs], name=op.name.lstrip("_"), attrs=attributes, op_def=op.op_def)
+        op.type, inputs, [out.dtype for out in op.outputs], name=op.name.lstrip("_"), attrs=attributes,
+        op_def=op.op_def)
     origins[emitted.name] = op
     return emitted.outputs
 
