@@ -1,11 +1,12 @@
 """Run by test_accumulation in a process of its own, because a process is divided into devices before it starts.
 
-Trains on the same four images undivided, in parts, and in parts by two replicas, with averaged weights and the
-self-adjusting box loss, and prints JSON: metrics of each step, and the largest differences of all numbers of the state
-from those of the first.
+Trains on the same four images in parts by two replicas and, told "parts", undivided on one device, or, told
+"statistics", in parts on one device with the self-adjusting box loss, whose parts know only those before them. Prints
+JSON: metrics of each step, and the largest differences of all numbers of the state from those of the one device.
 """
 
 import json
+import sys
 
 import numpy as np
 import tensorflow as tf
@@ -25,7 +26,7 @@ STEPS = 2
 IMAGES = (6, 1, 0, 3)  # instances: a mean of means would differ
 
 
-def run(strategy, accumulate_steps, box_loss="self_adjusting"):
+def run(strategy, accumulate_steps, box_loss):
     """Return metrics of each step and {name: copies} of everything that a checkpoint would hold."""
     with strategy.scope():
         model = conftest.small_model.__wrapped__()(class_bias=-1.0)
@@ -70,7 +71,6 @@ def differences(one, two):
 if __name__ == "__main__":
     ONE = tf.distribute.OneDeviceStrategy("CPU:0")
     TWO = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
-    whole, parts = run(ONE, 1, "smooth_l1"), run(ONE, 2, "smooth_l1")
-    one, two = run(ONE, 2), run(TWO, 2)
-    print(json.dumps({"parts": {"metrics": [whole[0], parts[0]], **differences(whole[1], parts[1])},
-                      "replicas": {"metrics": [one[0], two[0]], **differences(one[1], two[1])}}))
+    OF_ONE, BOX_LOSS = {"parts": (1, "smooth_l1"), "statistics": (2, "self_adjusting")}[sys.argv[1]]
+    (METRICS, STATE), (SHARED, COPIES) = run(ONE, OF_ONE, BOX_LOSS), run(TWO, 2, BOX_LOSS)
+    print(json.dumps({"metrics": [METRICS, SHARED], **differences(STATE, COPIES)}))
