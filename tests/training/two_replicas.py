@@ -1,7 +1,7 @@
 """Run by test_step_replicas in a process of its own, because a process is divided into devices before it starts.
 
-Prints JSON by normalisation: the losses and the largest differences of one device on the whole batch and two replicas
-on an image each, both through the loop of a training.
+Prints JSON: the losses and the largest differences of one device on the whole batch and two replicas on an image each,
+both through the loop of a training, for the normalisation that it is told.
 """
 
 import functools
@@ -18,18 +18,29 @@ TWO = devices.make_strategy(replicas=2)
 import conftest  # noqa: E402  # the fixtures' functions, once the devices are set
 
 from tpu_retinamask.model.losses import Criterion  # noqa: E402
+from tpu_retinamask.training.box_statistics import BoxStatistics  # noqa: E402
 from tpu_retinamask.training.step import make_train_step  # noqa: E402
 from tpu_retinamask.training.step_loop import StepLoop  # noqa: E402
+from tpu_retinamask.training.weight_average import WeightAverage  # noqa: E402
 
 STEPS = 2
 
 
 def build(normalization):
-    """Return model, optimizer and step; the gradients are far above the clip, so that each share of them is too."""
+    """Return the step and {name: variable} of everything that a checkpoint would hold.
+
+    The gradients are far above the clip, so that each share of them is too.
+    """
     model = conftest.small_model.__wrapped__()(normalization=normalization, class_bias=-1.0)
     optimizer = conftest.built_optimizer.__wrapped__()(model, learning_rate=0.01, weight_decay=0.01)
+    # So large that beta follows the distances of a network that has learnt nothing.
+    statistics, average = BoxStatistics(2.0), WeightAverage(model, 0.15)
     criterion = Criterion(mask_rois=12, mask_rois_from_detections=12)
-    return model, optimizer, make_train_step(model, criterion, optimizer, clip_norm=0.5)
+    step = make_train_step(model, criterion, optimizer, clip_norm=0.5, box_statistics=statistics, average=average)
+    # Without the first part of a path: Keras numbers the models of a process.
+    variables = {variable.path.split("/", 1)[1]: variable.value for variable in model.variables + optimizer.variables}
+    variables |= {f"box {name}": variable for name, variable in statistics.variables.items()}
+    return step, variables | {f"average {path}": variable for path, variable in average.variables.items()}
 
 
 def dataset(batch, batch_size, start_step, *, replicas=1, shard=(0, 1)):
@@ -39,31 +50,30 @@ def dataset(batch, batch_size, start_step, *, replicas=1, shard=(0, 1)):
 
 
 def train(strategy, batch, normalization):
-    """Return the model, the optimizer and the metrics of STEPS steps."""
+    """Return the metrics of STEPS steps, and {name: copies} of what they left."""
     with strategy.scope():
-        model, optimizer, replica_step = build(normalization)
+        replica_step, variables = build(normalization)
     step = devices.distribute_step(strategy, replica_step, jit_compile=False)
     batches = devices.distribute_batches(strategy, functools.partial(dataset, batch), 2, 0)
     metrics = StepLoop(step, batches)(STEPS).metrics
-    return model, optimizer, [{name: float(values[i]) for name, values in metrics.items()} for i in range(STEPS)]
+    return [{name: float(values[i]) for name, values in metrics.items()} for i in range(STEPS)], {
+        name: [copy.numpy() for copy in strategy.experimental_local_results(variable)]
+        for name, variable in variables.items()}
 
 
 def compare(normalization):
     """Return the comparison for one normalisation."""
     batch = conftest.make_batch.__wrapped__()(6, 1)  # unequal images: a mean of means would differ
-    model, optimizer, whole = train(devices.make_strategy(), batch, normalization)
-    mirrored_model, mirrored_optimizer, shared = train(TWO, batch, normalization)
-    differences, spread, compared = {}, {}, 0
-    for one, two in zip(model.variables + optimizer.variables, mirrored_model.variables + mirrored_optimizer.variables):
-        expected = one.numpy()
-        copies = [copy.numpy() for copy in TWO.experimental_local_results(two.value)]
-        compared += len(copies)
+    whole, of_one = train(devices.make_strategy(), batch, normalization)
+    shared, of_two = train(TWO, batch, normalization)
+    differences, spread = {}, {}
+    for name, copies in of_two.items():
+        expected, = of_one[name]
         scale = max(1e-6, float(np.abs(expected).max()))
-        differences[two.path] = max(float(np.abs(copy - expected).max()) for copy in copies) / scale
-        spread[two.path] = float(np.abs(copies[0].astype(np.float64) - copies[1]).max())
-    return {"whole": whole, "shared": shared, "differences": differences, "spread": spread,
-            "compared": compared}
+        differences[name] = max(float(np.abs(copy - expected).max()) for copy in copies) / scale
+        spread[name] = float(np.abs(copies[0].astype(np.float64) - copies[1]).max())
+    return {"whole": whole, "shared": shared, "differences": differences, "spread": spread}
 
 
 if __name__ == "__main__":
-    print(json.dumps({name: compare(name) for name in sys.argv[1:]}))
+    print(json.dumps(compare(sys.argv[1])))
