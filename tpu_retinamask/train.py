@@ -207,7 +207,7 @@ def start_state(state: TrainState, total_steps: int, weights: str | None, averag
             config.log.info("%s", load_weights(state.model, weights, skip_mismatched=skip_mismatched))
             config.log.info("step, optimizer and schedule start anew: learning rate %.3g at step 0 of %d "
                             "(--keep_optimizer takes over those of another run)",
-                            float(state.optimizer.learning_rate), total_steps)
+                            state.learning_rate, total_steps)
         elif state.model.normalization == "frozen":
             config.log.warning("random weights under frozen normalisation: the statistics of the backbone are those of "
                                "no data and never change. Give --weights, or set RetinaMask.normalization to 'batch' "
@@ -218,7 +218,7 @@ def start_state(state: TrainState, total_steps: int, weights: str | None, averag
     for part in state.missing_parts:
         config.log.warning("%s holds no %s: %s", state.restored.path, part.replace("_", " "),
                            "it starts from the weights" if part == "average" else "they start anew")
-    rate, earlier = float(state.optimizer.learning_rate), state.restored.values.get("learning_rate")
+    rate, earlier = state.learning_rate, state.restored.values.get("learning_rate")
     config.log.info("resuming at step %d of %d with a learning rate of %.3g%s", step, total_steps, rate,
                     ", which is the end: raise train.epochs or train.steps to go on, or start another --model_dir with "
                     "--weights and a schedule of its own" if step >= total_steps else "")

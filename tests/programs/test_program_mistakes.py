@@ -28,6 +28,8 @@ MISTAKES = {
                       ["differs from the classes", "disc"]),
     "predict without a run": ("predict", ("--images={shapes}/one.png", "--model_dir={empty}", PREDICT[1]), (),
                               ["{empty}", "no training was started there"]),
+    "no such checkpoint": ("predict", ("--images={shapes}/one.png", *PREDICT, "--checkpoint=bset"), (),
+                           ["--checkpoint=bset", "best or the number of a step"]),
     "glob without match": ("predict", ("--images={shapes}/*.tif", *PREDICT), (), ["*.tif", "no file matches"]),
     "not an image": ("predict", ("--images={shapes}/train.csv", *PREDICT), (), ["train.csv"]),
 }

@@ -1,5 +1,6 @@
 """Training as a user runs it: it learns, leaves what others need, and survives being killed."""
 
+import json
 import os
 import random
 import re
@@ -52,6 +53,11 @@ def test_the_model_directory_tells_what_was_run(trained, training):
     kept = sorted(name for name in os.listdir(folder / "checkpoints") if name.endswith(".index"))
     assert kept == [f"ckpt-{step}.index" for step in (training.steps - 20, training.steps - 10, training.steps)]
     assert os.listdir(folder / "events")
+    # Scored at the end only, which is then the best.
+    assert (folder / "best" / f"ckpt-{training.steps}.index").is_file()
+    history = json.loads((folder / "history.json").read_text())
+    assert [entry["step"] for entry in history] == list(range(10, training.steps + 1, 10))
+    assert history[-1]["val/segm/AP"] > 0.5 and history[-1]["loss"] < 0.2 * history[0]["loss"]
 
 
 def _kill_at(command, folder, environment, step):

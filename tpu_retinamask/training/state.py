@@ -3,6 +3,7 @@
 import logging
 import os
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -58,6 +59,11 @@ class TrainState:
         return int(self.optimizer.iterations.numpy()) if self.optimizer else 0  # of one replica, where there are many
 
     @property
+    def learning_rate(self) -> float:
+        """Return the rate of the next update."""
+        return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))  # a constant one is a mirrored variable
+
+    @property
     def nbytes(self) -> int:
         """Return about how large a checkpoint is."""
         return sum(variable.shape.num_elements() * variable.dtype.size
@@ -103,7 +109,7 @@ class TrainState:
                     f"step {self.step}: {name} is not finite though the loss still was. The training stops; the last "
                     "checkpoint is kept. A lower learning rate or a smaller clip_norm often cures it.")
         if self.optimizer is not None:
-            values = {**values, "learning_rate": float(self.optimizer.learning_rate)}
+            values = {**values, "learning_rate": self.learning_rate}
         return files.write(self.checkpoint, self.step, values)
 
     def restore(self, which: str | int = LAST) -> int | None:
