@@ -116,13 +116,14 @@ class Life:
         return max((step for step in found if f"ckpt-{step}.manifest.json" not in names), default=None)
 
 
-def kill_once(folder, model_dir, steps, every, chance, kind, horizon, life_seconds):
+def kill_once(folder, model_dir, steps, every, chance, kind, horizon, last, life_seconds):
     """Live once and die; return the life and what was told of its end."""
     before = Life.saving(argparse.Namespace(checkpoints=model_dir / "checkpoints"))
     life = Life(folder, model_dir, steps, every)
     if kind == "any time":
         seconds = chance.uniform(0.0, life_seconds)
-        lives = life.watch(lambda life: time.monotonic() - life.started > seconds)
+        furthest = last + horizon  # where the process is fast, the training must not end before its last life
+        lives = life.watch(lambda life: time.monotonic() - life.started > seconds or (life.step or 0) >= furthest)
     else:
         lives = life.watch(lambda life: life.step is not None)
         goal, delay = (life.step or 0) + chance.randrange(horizon), chance.uniform(0.0, 0.3)
@@ -178,7 +179,7 @@ def main():
     chance.shuffle(kinds)
     for number, kind in enumerate(kinds, 1):
         horizon = max(1, round(1.6 * (options.steps - 2 * options.every - last) / (options.kills - number + 1)))
-        life, end = kill_once(options.folder, killed, options.steps, options.every, chance, kind, horizon, seconds / 2)
+        life, end = kill_once(options.folder, killed, options.steps, options.every, chance, kind, horizon, last, seconds / 2)
         lost = last - life.resumed_at if life.resumed_at is not None else None
         faults += lost is not None and lost > options.every
         counts[end.split(" of ")[0]] = counts.get(end.split(" of ")[0], 0) + 1
