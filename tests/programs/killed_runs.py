@@ -179,7 +179,8 @@ def main():
     chance.shuffle(kinds)
     for number, kind in enumerate(kinds, 1):
         horizon = max(1, round(1.6 * (options.steps - 2 * options.every - last) / (options.kills - number + 1)))
-        life, end = kill_once(options.folder, killed, options.steps, options.every, chance, kind, horizon, last, seconds / 2)
+        life, end = kill_once(options.folder, killed, options.steps, options.every, chance, kind, horizon, last,
+                              seconds / 2)
         lost = last - life.resumed_at if life.resumed_at is not None else None
         faults += lost is not None and lost > options.every
         counts[end.split(" of ")[0]] = counts.get(end.split(" of ")[0], 0) + 1
