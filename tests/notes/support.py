@@ -87,7 +87,7 @@ def small_model(**options) -> RetinaMask:
     return RetinaMask(CLASSES, **{
         "backbone": "small", "normalization": "frozen", "pixel_mode": "torch", "fpn_channels": 16,
         "head_channels": 16, "head_depth": 1, "head_initializer": "he_normal", "mask_channels": 16,
-        "mask_depth": 1, **options}).create_weights()
+        "mask_depth": 1, "mask_upsample": "nearest", **options}).create_weights()
 
 
 def set_class_bias(model, value: float):
