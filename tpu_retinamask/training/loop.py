@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import signal
 
 import tensorflow as tf
@@ -43,7 +44,8 @@ class StopRequest:
         del number, frame
         self.received = True
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        log.info("SIGTERM: stopping after this loop")
+        # Not by the log, which may be in the middle of a line of its own.
+        os.write(2, b"SIGTERM: stopping after this loop\n")
 
 
 def loop_length(step: int, *, total_steps: int, steps_per_loop: int, boundaries) -> int:
