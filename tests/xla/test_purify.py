@@ -65,7 +65,7 @@ def test_a_branch_that_uses_a_variable_is_refused_by_name():
         return tf.cond(x > 0.0, lambda: flag.read_value(), lambda: x)
 
     pure = pure_function(tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec([])))
-    with pytest.raises(NotImplementedError, match="If.*takes a variable"):
+    with pytest.raises(ValueError, match="If.*takes a variable"):
         tf.function(pure.function, autograph=False).get_concrete_function(*pure.specs)
 
 

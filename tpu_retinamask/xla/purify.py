@@ -67,7 +67,7 @@ def pure_function(concrete) -> PureFunction:
       concrete: ConcreteFunction; it may read and assign captured variables.
 
     Raises:
-      NotImplementedError: an operation takes a variable in a way that is not known here.
+      ValueError: an operation takes a variable in a way that is not known here.
     """
     graph = concrete.graph
     captured = {inner.ref() for _, inner in graph.captures}
@@ -96,7 +96,7 @@ def per_core_function(concrete) -> PureFunction:
 
     Raises:
       ValueError: the function does not hold exactly one replicated body.
-      NotImplementedError: an operation takes a variable in a way that is not known here.
+      ValueError: an operation takes a variable in a way that is not known here.
     """
     graph = concrete.graph
     all_ops = graph.get_operations()
@@ -165,7 +165,7 @@ def _emit_graph(graph, known, state, wanted, origins, wants_op=lambda op: True):
         elif op.type in _LOOPS and takes_variables:
             outputs = _emit_loop(op, inputs, graph, state, origins)
         elif takes_variables:
-            raise NotImplementedError(f"{op.type} {op.name!r} takes a variable"
+            raise ValueError(f"{op.type} {op.name!r} takes a variable"
                                       + ("; a branch may not read or assign one" if op.type in _BRANCHES else ""))
         else:
             outputs = _emit(op, inputs, graph, origins)
