@@ -104,6 +104,8 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
     strategy = devices.make_strategy(tpu, replicas)
     devices.replica_batch_size(strategy, batch_size)
     single = strategy.num_replicas_in_sync == 1 and not devices.is_tpu(strategy)
+    if debug and not dry_run and not single:
+        raise config.UserError("--debug runs one step on one device: leave --tpu and --replicas out")
     if steps_per_loop is None:
         steps_per_loop = STEPS_PER_LOOP_ON_TPU if devices.is_tpu(strategy) else 1
 
@@ -164,8 +166,6 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
                         audit_training(strategy, step, batches))
         return
     if debug:
-        if not single:
-            raise config.UserError("--debug runs one step on one device: leave --tpu and --replicas out")
         bad = debug_step(make_step, model, next(iter(batches)))
         config.log.info("debug: %s", f"first tensor that is not finite: {bad}" if bad else "every tensor is finite")
         return
