@@ -23,7 +23,8 @@ import tensorflow as tf
 from absl import flags
 
 from tpu_retinamask.structures import Batch
-from tpu_retinamask.training.step import compile_step, make_train_step
+from tpu_retinamask.training.learner import Learner
+from tpu_retinamask.training.step import compile_step
 
 FLAGS = flags.FLAGS
 MODES = {"jit": True, "no_jit": False}
@@ -48,11 +49,9 @@ def benchmark(mode: str, *, batch_size: int = 2, image_size=(512, 512), num_clas
     """
     keras.utils.set_random_seed(0)
     # Trainable from random weights, where frozen statistics would let activations explode.
-    model = config.RetinaMask(num_classes).create_weights()
-    optimizer = config.make_optimizer(1000)
-    optimizer.build(model.trainable_variables)
-    step = compile_step(make_train_step(model, config.Criterion(), optimizer, clip_norm=clip_norm),
-                        jit_compile=MODES[mode])
+    learner = Learner(tf.distribute.get_strategy(), lambda: config.RetinaMask(num_classes),
+                      lambda: config.make_optimizer(1000), config.Criterion, clip_norm=clip_norm)
+    step = compile_step(learner.make_step(), jit_compile=MODES[mode])
     batch = fixed_batch(batch_size, image_size, max_instances, num_classes)
     seconds = []
     for _ in range(steps + 2):
@@ -64,7 +63,7 @@ def benchmark(mode: str, *, batch_size: int = 2, image_size=(512, 512), num_clas
         "mode": mode, "compile_seconds": seconds[0] - median, "step_seconds": median,
         "images_per_second": batch_size / median,
         "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20,
-        "parameters": model.count_params(), "loss": loss, "traces": step.experimental_get_tracing_count(),
+        "parameters": learner.model.count_params(), "loss": loss, "traces": step.experimental_get_tracing_count(),
         "batch": f"{batch_size} x {image_size[0]} x {image_size[1]}", "classes": num_classes,
     }
 

@@ -11,9 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tpu_retinamask.no_tpu import expect_no_tpu
+
 
 def _import_tensorflow_quietly():
     """Import TensorFlow without its start-up chatter, some of which no log level silences."""
+    if any(argument.split("=")[-1].startswith("fake:") for argument in sys.argv[1:]):  # --tpu=fake:2x2
+        expect_no_tpu()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     terminal = os.dup(2)

@@ -7,17 +7,16 @@ lowered with the TPU's kernels and compiled by libtpu for each chip. Needs an en
 `make tpu-check` builds; a compile takes minutes, and is kept for the next time.
 """
 
-import os
+from tpu_retinamask.no_tpu import expect_no_tpu
 
-from tpu_retinamask.xla import aot
-
-os.environ.update({name: value for name, value in aot.ENVIRONMENT.items() if name not in os.environ})  # before
-from tpu_retinamask import config  # this: importing TensorFlow loads libtpu
+expect_no_tpu()  # before TensorFlow is imported, which loads libtpu
+from tpu_retinamask import config
 
 # pylint: disable=wrong-import-position
 import importlib
 import json
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -27,10 +26,8 @@ import tensorflow as tf
 from absl import flags
 
 from tpu_retinamask.training import devices
-from tpu_retinamask.training.box_statistics import BoxStatistics
-from tpu_retinamask.training.step import make_train_step
-from tpu_retinamask.training.weight_average import WeightAverage
-from tpu_retinamask.xla import audit, cost, lower, purify, report
+from tpu_retinamask.training.learner import Learner
+from tpu_retinamask.xla import aot, audit, cost, lower, purify, report
 
 importlib.import_module("tpu_retinamask.train")  # for gin to know its settings, which are read here; no code is shared
 
@@ -95,18 +92,14 @@ class Programs:
         self.pipeline = config.InputPipeline()
         self.replicas, self.num_classes = replicas, num_classes
         keras.utils.set_random_seed(0)
-        with self.strategy.scope():
-            self.model = config.RetinaMask(num_classes).create_weights()
-            self.optimizer = config.make_optimizer(1000, batch_size=train_setting("batch_size", 8))
-            self.optimizer.build(self.model.trainable_variables)
-            criterion = config.Criterion()
-            self.statistics = BoxStatistics(criterion.smooth_l1_beta) if criterion.self_adjusting else None
-            decay = train_setting("average_decay", None)
-            self.average = WeightAverage(self.model, decay) if decay else None
-        step = make_train_step(self.model, criterion, self.optimizer, clip_norm=train_setting("clip_norm", 10.0),
-                               accumulate_steps=train_setting("accumulate_steps", 1), box_statistics=self.statistics,
-                               average=self.average)
-        self.step = tf.function(devices.distribute_step(self.strategy, step, jit_compile=True), autograph=False)
+        self.learner = Learner(self.strategy, lambda: config.RetinaMask(num_classes),
+                               lambda: config.make_optimizer(1000, batch_size=train_setting("batch_size", 8)),
+                               config.Criterion, clip_norm=train_setting("clip_norm", 10.0),
+                               accumulate_steps=train_setting("accumulate_steps", 1),
+                               average_decay=train_setting("average_decay", None))
+        self.model = self.learner.model
+        self.step = tf.function(devices.distribute_step(self.strategy, self.learner.make_step(), jit_compile=True),
+                                autograph=False)
         self._lowered = {}
 
     def lowered(self, batch_per_core: int) -> tuple[bytes, list]:

@@ -24,16 +24,14 @@ from tpu_retinamask.compat.weights import find_checkpoint, load_weights
 from tpu_retinamask.data.inputs import open_inputs
 from tpu_retinamask.evaluation.report import format_table
 from tpu_retinamask.training import devices
-from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.debug import debug_step
 from tpu_retinamask.training.disk_room import require_room
 from tpu_retinamask.training.history import History
+from tpu_retinamask.training.learner import Learner
 from tpu_retinamask.training.loop import StopRequest, TrainingInterrupted, run_training
 from tpu_retinamask.training.progress import Progress
 from tpu_retinamask.training.state import TrainState
-from tpu_retinamask.training.step import make_train_step
 from tpu_retinamask.training.step_loop import StepLoop
-from tpu_retinamask.training.weight_average import WeightAverage
 from tpu_retinamask.xla import audit
 
 FLAGS = flags.FLAGS
@@ -122,24 +120,20 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
 
     # Model
     keras.utils.set_random_seed(seed)
-    with strategy.scope():
-        model = config.RetinaMask(names.num_classes).create_weights()
-        optimizer = config.make_optimizer(total_steps, batch_size=batch_size)
-        optimizer.build(model.trainable_variables)
-        criterion = config.Criterion()
-        statistics = BoxStatistics(criterion.smooth_l1_beta) if criterion.self_adjusting else None
-        average = WeightAverage(model, average_decay) if average_decay else None
+    learner = Learner(strategy, lambda: config.RetinaMask(names.num_classes),
+                      lambda: config.make_optimizer(total_steps, batch_size=batch_size), config.Criterion,
+                      clip_norm=clip_norm, accumulate_steps=accumulate_steps, average_decay=average_decay)
+    model = learner.model
     config.log.info("model with %s parameters for %d classes", f"{model.count_params():,}", names.num_classes)
-    report_coverage(model.anchor_grid, records, pipeline, criterion.positive_iou)
+    report_coverage(model.anchor_grid, records, pipeline, learner.criterion.positive_iou)
 
     # State
     training = not (dry_run or debug)
-    extra = {name: part.variables for name, part in (("box_statistics", statistics), ("average", average)) if part}
-    state = TrainState(model_dir, model, optimizer, keep_checkpoints, extra)
+    state = TrainState(model_dir, model, learner.optimizer, keep_checkpoints, learner.extra_variables)
     if training:
         require_room(model_dir, state.nbytes, keep_checkpoints + 1 + 2 * bool(val_records))
         inference.write_classes(model_dir, names)
-    start_step = start_state(state, total_steps, weights, average, skip_mismatched=skip_mismatched,
+    start_step = start_state(state, total_steps, weights, learner.average, skip_mismatched=skip_mismatched,
                              keep_optimizer=keep_optimizer)
     if training:  # now that it fits the checkpoint: a slip must not replace the configuration of a run
         config.write_config(model_dir)
@@ -155,25 +149,20 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
         raise config.UserError("train.transform is a Python function, which cannot feed a TPU or several replicas: use "
                                "the settings of Augmentation, which are graph operations")
 
-    def make_step(probe=None):
-        options = {} if probe is None else {"probe": probe}
-        return make_train_step(model, criterion, optimizer, clip_norm=clip_norm, accumulate_steps=accumulate_steps,
-                               box_statistics=statistics, average=average, **options)
-
-    step = devices.distribute_step(strategy, make_step(), jit_compile=jit_compile)
+    step = devices.distribute_step(strategy, learner.make_step(), jit_compile=jit_compile)
     if dry_run:
         config.log.info("dry run: %d steps of %d images; %s; nothing was trained", total_steps, batch_size,
                         audit_training(strategy, step, batches))
         return
     if debug:
-        bad = debug_step(make_step, model, next(iter(batches)))
+        bad = debug_step(learner.make_step, model, next(iter(batches)))
         config.log.info("debug: %s", f"first tensor that is not finite: {bad}" if bad else "every tensor is finite")
         return
 
     # Loop
     evaluate = None
     if val_records:
-        evaluate = make_evaluation(model, names, val_records, pipeline, batch_size, strategy, average)
+        evaluate = make_evaluation(model, names, val_records, pipeline, batch_size, strategy, learner.average)
     progress = Progress(model_dir, total_steps=total_steps, steps_per_epoch=len(records) / batch_size,
                         batch_size=batch_size, log_every=log_every, start_step=start_step)
     history = History(model_dir, start_step, stop_after=stop_after, collapse_after=collapse_after,
@@ -299,7 +288,6 @@ def main():
     except TrainingInterrupted as interruption:
         config.log.info("%s", str(interruption).splitlines()[0])  # gin adds lines of its own
         sys.exit(STOPPED)
-
 
 
 if __name__ == "__main__":

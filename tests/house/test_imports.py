@@ -19,13 +19,14 @@ BELOW = {
     "errors": set(),
     "files": set(),
     "version": set(),
+    "no_tpu": set(),
     "model": {"ops", "structures", "errors"},
     "data": {"ops", "structures", "errors"},
     "evaluation": {"structures", "errors", "files"},
     "training": {"model", "ops", "structures", "errors", "files"},
-    "xla": {"structures", "errors"},
+    "xla": {"structures", "errors", "no_tpu"},
     "compat": {"model", "data", "ops", "training", "structures", "errors"},
-    "config": {"model", "data", "training", "errors"},
+    "config": {"model", "data", "training", "errors", "no_tpu"},
     "inference": {"model", "data", "evaluation", "training", "structures", "errors"},
 }
 

@@ -93,11 +93,12 @@ def run_lowered(programs, batch_per_core, batches, start, folder):
 
 def named_variables(programs):
     """Return all state of a training by names that do not depend on how many were made before in the process."""
-    named = {variable.path: variable.value for variable in programs.model.variables}
+    learner = programs.learner
+    named = {variable.path: variable.value for variable in learner.model.variables}
     named |= {"optimizer/" + variable.path.split("/", 1)[-1]: variable.value
-              for variable in programs.optimizer.variables}
-    for part in filter(None, (programs.statistics, programs.average)):
-        named |= {f"{type(part).__name__}/{name}": variable for name, variable in part.variables.items()}
+              for variable in learner.optimizer.variables}
+    for part, variables in learner.extra_variables.items():
+        named |= {f"{part}/{name}": variable for name, variable in variables.items()}
     return named
 
 

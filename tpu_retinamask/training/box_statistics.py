@@ -36,12 +36,21 @@ class BoxStatistics:
 
     def beta_with(self, sums) -> tf.Tensor:
         """Return beta [4] as it would be after an update with these sums [3, 4]."""
-        return self_adjusting_beta(*self._moved(sums), largest=self.largest, smallest=self.smallest)
+        return self._beta(*self._moved(sums))
 
-    def update(self, sums):
-        """Move the statistics by the sums [3, 4] of a whole batch, all replicas (`ops.losses.distance_moments`)."""
-        update_copies(lambda variable, value: variable.assign(value), [self.mean, self.variance], self._moved(sums))
+    def update(self, sums) -> tf.Tensor:
+        """Move the statistics by the sums [3, 4] of a whole batch, all replicas (`ops.losses.distance_moments`).
+
+        Returns:
+          The beta [4] that follows.
+        """
+        moved = self._moved(sums)
+        update_copies(lambda variable, value: variable.assign(value), [self.mean, self.variance], moved)
+        return self._beta(*moved)
 
     def _moved(self, sums):
         return update_running_moments(tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.variance), sums,
                                       momentum=self.momentum)
+
+    def _beta(self, mean, variance):
+        return self_adjusting_beta(mean, variance, largest=self.largest, smallest=self.smallest)

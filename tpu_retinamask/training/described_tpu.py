@@ -6,7 +6,6 @@ built and restored; nothing can be executed.
 """
 
 import math
-import os
 import re
 
 import numpy as np
@@ -18,8 +17,6 @@ from tensorflow.python.tpu.tpu_system_metadata import TPUSystemMetadata
 from tpu_retinamask.errors import UserError
 
 PREFIX = "fake:"  # of the flag's value, --tpu=fake:2x2
-_ENVIRONMENT = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost",
-                "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}  # keeps a TPU build of TensorFlow from looking for hardware
 
 
 def describe_strategy(topology: str = "2x2") -> tf.distribute.TPUStrategy:
@@ -34,8 +31,6 @@ def describe_strategy(topology: str = "2x2") -> tf.distribute.TPUStrategy:
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", topology):
         raise UserError(f"--tpu={PREFIX}{topology}: got {topology!r}, expected cores along x and y, such as "
                         f"{PREFIX}2x2")
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     mesh = [int(side) for side in topology.split("x")]
     make_logical_cpus(math.prod(mesh))
     resolver = _DescribedResolver(mesh)

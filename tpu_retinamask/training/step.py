@@ -20,11 +20,12 @@ METRICS = ("loss", "class_loss", "box_loss", "mask_loss", "num_positive", "mask_
            "boxes_dropped")
 
 
-def _no_probe(name, tensor):
+def no_probe(name, tensor):
+    """Look at no intermediate result."""
     del name, tensor
 
 
-def compute_losses(model, criterion: Criterion, batch: Batch, probe=_no_probe, *, whole=None, beta_of=None):
+def compute_losses(model, criterion: Criterion, batch: Batch, probe=no_probe, *, whole=None, beta_of=None):
     """Run the network on a batch and return its losses.
 
     Args:
@@ -85,7 +86,7 @@ def compute_losses(model, criterion: Criterion, batch: Batch, probe=_no_probe, *
 
 
 def make_train_step(model, criterion: Criterion, optimizer: keras.Optimizer, *, clip_norm: float | None = None,
-                    probe=_no_probe, accumulate_steps: int = 1, box_statistics: BoxStatistics | None = None,
+                    probe=no_probe, accumulate_steps: int = 1, box_statistics: BoxStatistics | None = None,
                     average: WeightAverage | None = None):
     """Return `train_step(batch) -> metrics`, which updates the model once.
 
@@ -178,8 +179,7 @@ def make_train_step(model, criterion: Criterion, optimizer: keras.Optimizer, *, 
             "gradient_norm": norm, "learning_rate": tf.cast(optimizer.learning_rate, tf.float32)}
         optimizer.apply(gradients, variables)
         if criterion.self_adjusting:
-            metrics["box_beta"] = tf.reduce_mean(box_statistics.beta_with(moments))
-            box_statistics.update(moments)
+            metrics["box_beta"] = tf.reduce_mean(box_statistics.update(moments))
         if average is not None:
             average.update(optimizer.iterations)
         return metrics

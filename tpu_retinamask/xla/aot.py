@@ -18,10 +18,9 @@ import sys
 import time
 from pathlib import Path
 
+from tpu_retinamask.no_tpu import ENVIRONMENT, expect_no_tpu
+
 GIB = 2 ** 30
-# Keeps libtpu from asking the network for a machine around it, and processes from waiting for each other.
-ENVIRONMENT = {"TPU_SKIP_MDS_QUERY": "1", "JAX_PLATFORMS": "cpu", "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-               "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +233,5 @@ def main():
 
 
 if __name__ == "__main__":
-    for _name, _setting in ENVIRONMENT.items():
-        os.environ.setdefault(_name, _setting)
+    expect_no_tpu()
     main()
