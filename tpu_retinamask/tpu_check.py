@@ -14,6 +14,7 @@ from tpu_retinamask import config
 
 # pylint: disable=wrong-import-position
 import importlib
+import inspect
 import json
 import math
 import os
@@ -29,7 +30,8 @@ from tpu_retinamask.training import devices
 from tpu_retinamask.training.learner import Learner
 from tpu_retinamask.xla import aot, audit, cost, lower, purify, report
 
-importlib.import_module("tpu_retinamask.train")  # for gin to know its settings, which are read here; no code is shared
+# Imported before a configuration is parsed, for gin to know its settings; asked what it takes, never called.
+_TRAIN = importlib.import_module("tpu_retinamask.train").train
 
 FLAGS = flags.FLAGS
 GENERATIONS = ("v2", "v3", "v4", "v5e", "v5p", "v6e")
@@ -62,7 +64,7 @@ def tpu_check(topologies, cache_dir: str, *, replicas: int = 4, batch_per_core: 
         raise config.UserError("this TensorFlow holds no TPU kernels: install the [tpu-check] extra into an "
                                "environment of its own, as `make tpu-check` does")
     if batch_per_core is None:
-        batch_per_core = devices.replica_batch_size(programs.strategy, train_setting("batch_size", 8))
+        batch_per_core = devices.replica_batch_size(programs.strategy, train_setting("batch_size"))
     try:
         config.log.info("traced, audited and lowered: %s", programs.describe(batch_per_core))
     except (audit.ForbiddenOpError, lower.LoweringError) as error:
@@ -77,9 +79,9 @@ def tpu_check(topologies, cache_dir: str, *, replicas: int = 4, batch_per_core: 
     return rows
 
 
-def train_setting(name: str, default):
-    """Return what the configuration gives to train."""
-    return gin.get_bindings("train").get(name, default)
+def train_setting(name: str):
+    """Return what train would be given for an argument: by the configuration, or by its default."""
+    return gin.get_bindings("train").get(name, inspect.signature(_TRAIN).parameters[name].default)
 
 
 class Programs:
@@ -93,10 +95,10 @@ class Programs:
         self.replicas, self.num_classes = replicas, num_classes
         keras.utils.set_random_seed(0)
         self.learner = Learner(self.strategy, lambda: config.RetinaMask(num_classes),
-                               lambda: config.make_optimizer(1000, batch_size=train_setting("batch_size", 8)),
-                               config.Criterion, clip_norm=train_setting("clip_norm", 10.0),
-                               accumulate_steps=train_setting("accumulate_steps", 1),
-                               average_decay=train_setting("average_decay", None))
+                               lambda: config.make_optimizer(1000, batch_size=train_setting("batch_size")),
+                               config.Criterion, clip_norm=train_setting("clip_norm"),
+                               accumulate_steps=train_setting("accumulate_steps"),
+                               average_decay=train_setting("average_decay"))
         self.model = self.learner.model
         self.step = tf.function(devices.distribute_step(self.strategy, self.learner.make_step(), jit_compile=True),
                                 autograph=False)
