@@ -44,6 +44,7 @@ from absl import logging as absl_logging
 from tpu_retinamask.data import augment, pipeline
 from tpu_retinamask.data.annotations import AnnotationError
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.files import write_atomically
 from tpu_retinamask.model import losses, postprocess, retinamask
 from tpu_retinamask.training import optimizers
 from tpu_retinamask.training.progress import NonFiniteLossError
@@ -139,12 +140,8 @@ def parse_gin(files, params, *, model_dir: str | None = None):
 
 def write_config(model_dir: str):
     """Write what was configured, and what was in force with all defaults, into the model directory."""
-    import tensorflow as tf
-
-    tf.io.gfile.makedirs(model_dir)
     for name, text in ((CONFIG_FILE, gin.config_str()), (OPERATIVE_FILE, gin.operative_config_str())):
-        with tf.io.gfile.GFile(os.path.join(model_dir, name), "w") as file:
-            file.write(text)
+        write_atomically(os.path.join(model_dir, name), text)
 
 
 def run_program(main):

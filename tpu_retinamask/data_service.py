@@ -60,7 +60,6 @@ def start_worker(port: int, dispatcher: str, address: str, seconds: float = 120.
       dispatcher: host:port of the dispatcher.
       address: host:port at which others reach this worker, as the dispatcher's list of workers has it.
       seconds: waited for the dispatcher, which may be starting.
-      seconds: waited for the dispatcher, which may be starting.
 
     Returns:
       The running `WorkerServer`; it ends with its object.

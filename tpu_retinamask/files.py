@@ -1,4 +1,4 @@
-"""What all that write files share: JSON that is either whole or absent, and the reason of a failure."""
+"""What all that write files share: a file that is either whole or as it was, and the reason of a failure."""
 
 import json
 import os
@@ -8,9 +8,13 @@ import tensorflow as tf
 
 
 def write_json_atomically(path, content, indent: int | None = None) -> None:
-    """Write JSON to a neighbouring temporary file, then rename it to `path` (local or gs://)."""
+    """Write JSON as `write_atomically` does."""
+    write_atomically(path, json.dumps(content, allow_nan=False, indent=indent))
+
+
+def write_atomically(path, text: str) -> None:
+    """Write text to a neighbouring temporary file, then rename it to `path` (local or gs://)."""
     path = os.fspath(path)
-    text = json.dumps(content, allow_nan=False, indent=indent)  # before any file is touched
     folder = os.path.dirname(path)
     if folder:
         tf.io.gfile.makedirs(folder)

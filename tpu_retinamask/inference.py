@@ -10,6 +10,7 @@ from tpu_retinamask.data.coco_json import coco_from_records
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.coco import evaluate_coco
 from tpu_retinamask.evaluation.results import detections_to_results
+from tpu_retinamask.files import write_atomically
 from tpu_retinamask.model.postprocess import detect
 from tpu_retinamask.structures import Batch
 from tpu_retinamask.training.devices import distribute_detector
@@ -27,13 +28,12 @@ def write_classes(model_dir: str, classes: ClassNames):
     Raises:
       UserError: the directory belongs to a run with other classes.
     """
-    tf.io.gfile.makedirs(model_dir)
     path = os.path.join(model_dir, CLASSES_FILE)
-    if tf.io.gfile.exists(path) and read_classes(path).names != classes.names:
+    if not tf.io.gfile.exists(path):
+        write_atomically(path, classes.to_csv())
+    elif read_classes(path).names != classes.names:
         raise UserError(f"{path} holds the classes {list(read_classes(path).names)} of the run that was started "
                          f"there, but now they are {list(classes.names)}: choose another --model_dir")
-    with tf.io.gfile.GFile(path, "w") as file:
-        file.write(classes.to_csv())
 
 
 def load_model(model_dir: str, build_model, *, averaged: bool = True, checkpoint: str = LAST):
@@ -43,7 +43,6 @@ def load_model(model_dir: str, build_model, *, averaged: bool = True, checkpoint
       model_dir: written by train.
       build_model: `num_classes -> RetinaMask`.
       averaged: take the average of the weights, where the run kept one, instead of the last weights.
-
       checkpoint: "last", "best" by mask AP, or a step.
 
     Raises:

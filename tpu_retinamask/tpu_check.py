@@ -40,7 +40,7 @@ USABLE = 0.97  # share of a chip's memory that a program may take; the runtime k
 
 @gin.configurable
 def tpu_check(topologies, cache_dir: str, *, replicas: int = 4, batch_per_core: int | None = None,
-              num_classes: int = 80, find_largest_batch: bool = False) -> list[dict]:
+              num_classes: int = 80, find_largest_batch: bool = False, on_row=lambda rows: None) -> list[dict]:
     """Lower the training step, compile it for each topology and return what was learnt.
 
     Args:
@@ -51,14 +51,17 @@ def tpu_check(topologies, cache_dir: str, *, replicas: int = 4, batch_per_core: 
       num_classes: C.
       find_largest_batch: fit the memory from two batches and confirm the largest by compiling it: two compiles more
         for each topology.
+      on_row: called with the list so far after each topology, whose compiles took minutes.
 
     Returns:
       A dict a topology, see `report` for its keys; one for all where the step is refused before any compiler sees it,
       because it holds a forbidden operation or one without a kernel on a TPU.
 
     Raises:
-      UserError: this TensorFlow is not the TPU build.
+      UserError: a topology of no known generation; this TensorFlow is not the TPU build.
     """
+    for topology in topologies:
+        aot.chip_of(topology)
     programs = Programs(replicas, num_classes)
     if not lower.has_tpu_kernels():
         raise config.UserError("this TensorFlow holds no TPU kernels: install the [tpu-check] extra into an "
@@ -76,6 +79,7 @@ def tpu_check(topologies, cache_dir: str, *, replicas: int = 4, batch_per_core: 
         if find_largest_batch and row.get("fits"):
             row |= largest_batch(programs, topology, row, Path(cache_dir))
         rows.append(row)
+        on_row(rows)
     return rows
 
 
@@ -143,14 +147,19 @@ def check_topology(programs: Programs, topology: str, batch_per_core: int, cache
 
 def largest_batch(programs: Programs, topology: str, row: dict, cache_dir: Path) -> dict:
     """Return the largest batch a core that fits: a line through two compiles, and a third that confirms."""
+    parts = train_setting("accumulate_steps")  # a batch must divide into them
+
+    def divisible(images):
+        return max(parts, images // parts * parts)
+
     first = row["batch_per_core"]
-    second = first * 2 if row["peak_bytes"] * 2 < USABLE * row["hbm_bytes"] else max(1, first // 2)
+    second = divisible(first * 2 if row["peak_bytes"] * 2 < USABLE * row["hbm_bytes"] else first // 2)
     other = check_topology(programs, topology, second, cache_dir)
     if not other.get("fits") or second == first:
         return {"largest_batch": min(first, second), "largest_batch_confirmed": second == first}
     slope = (other["peak_bytes"] - row["peak_bytes"]) / (second - first)
     fixed = row["peak_bytes"] - slope * first
-    largest = max(1, math.floor((USABLE * row["hbm_bytes"] - fixed) / max(1.0, slope)))
+    largest = divisible(math.floor((USABLE * row["hbm_bytes"] - fixed) / max(1.0, slope)))
     confirmed = largest in (first, second)
     if not confirmed:
         last = check_topology(programs, topology, largest, cache_dir)
@@ -176,10 +185,11 @@ def _progress(label: str):
 def main():
     """Run the program."""
     config.parse_gin(FLAGS.gin_file, FLAGS.gin_param)
-    rows = tpu_check(FLAGS.topology or GENERATIONS, FLAGS.cache_dir)
     output = Path(FLAGS.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "report.json").write_text(json.dumps(rows, indent=1))
+    rows = tpu_check(FLAGS.topology or GENERATIONS, FLAGS.cache_dir,
+                     on_row=lambda rows: (output / "report.json").write_text(json.dumps(rows, indent=1)))
+    (output / "report.json").write_text(json.dumps(rows, indent=1))  # of a refusal, too
     print(report.format_report(rows))
     config.log.info("wrote %s", output / "report.json")
     if not all(row.get("fits") for row in rows):

@@ -111,8 +111,7 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
     names, records, val_records = open_inputs(annotations, classes, val_annotations, data_dir,
                                               on_bad_record=on_bad_record)
     devices.refuse_local_paths([("--model_dir", model_dir)])
-    devices.refuse_local_paths(("image", getattr(record.image, "shard", record.image))
-                               for record in (*records, *(val_records or ())))
+    devices.refuse_local_paths(files_of([*records, *(val_records or ())]))
     pipeline = config.InputPipeline(seed=seed)
     if steps and reference_batch:
         steps = max(1, round(steps * reference_batch / batch_size))
@@ -145,6 +144,9 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
         batches = devices.distribute_batches(strategy, make_dataset, batch_size, start_step)
     elif single:
         batches = HostBatches(pipeline, records, transform, batch_size, start_step=start_step)
+        if start_step:
+            config.log.warning("the random numbers that train.transform draws start anew: images, order and Augmentation "
+                               "are those of an unbroken run, its changes are not")
     else:
         raise config.UserError("train.transform is a Python function, which cannot feed a TPU or several replicas: use "
                                "the settings of Augmentation, which are graph operations")
@@ -171,7 +173,9 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
         run_training(StepLoop(step, batches), state, progress, total_steps=total_steps, steps_per_loop=steps_per_loop,
                      checkpoint_every=checkpoint_every, evaluate=evaluate, evaluate_every=evaluate_every, stop=stop,
                      history=history)
-    config.log.info("done: %d steps in %s", progress.step, model_dir)
+    config.log.info("done: %d steps in %s%s", progress.step, model_dir,
+                    f"; left out {progress.boxes_dropped} boxes beyond InputPipeline.max_instances"
+                    if progress.boxes_dropped else "")
 
 
 def start_state(state: TrainState, total_steps: int, weights: str | None, average, *, skip_mismatched: bool,
@@ -218,9 +222,23 @@ def start_state(state: TrainState, total_steps: int, weights: str | None, averag
     return step
 
 
+def files_of(records):
+    """Yield (what it is, path) of every file that the batches are made of."""
+    for record in records:
+        yield "image", getattr(record.image, "shard", record.image)
+        for instance in record.instances:
+            if isinstance(instance.mask, str):  # else it lies in the shard
+                yield "mask", instance.mask
+
+
 def report_coverage(grid, records, pipeline, positive_iou: float):
-    """Log the share of boxes that no anchor covers; such boxes are hardly learnt."""
-    boxes = [np.array(instance.box) * pipeline.scale_of(record.height, record.width)
+    """Log the share of boxes that no anchor covers, which are hardly learnt, and how many images hold too many."""
+    crowded = sum(len(record.instances) > pipeline.max_instances for record in records)
+    if crowded:
+        config.log.warning("%d images hold more objects than InputPipeline.max_instances = %d: as many, chosen at random, "
+                           "are trained each time such an image is shown", crowded, pipeline.max_instances)
+    scales = pipeline.scales_of(records)
+    boxes = [np.array(instance.box) * scales[record.height, record.width]
              for record in records for instance in record.instances]
     if not boxes:
         config.log.warning("no boxes at all: the network will learn that there is nothing")
@@ -254,8 +272,9 @@ def audit_training(strategy, step, batches) -> str:
         counts = audit.count_ops(loop.trace())
         said += f"; with its loop {sum(counts.values())} operations were traced"
     if devices.is_tpu(strategy) or strategy.num_replicas_in_sync > 1:
-        said += (f" for {strategy.num_replicas_in_sync} replicas of {type(strategy).__name__}, "
-                 f"{counts['CrossReplicaSum']} CrossReplicaSum among them")
+        said += f" for {strategy.num_replicas_in_sync} replicas of {type(strategy).__name__}"
+    if devices.is_tpu(strategy):  # mirrored replicas meet in operations of other names
+        said += f", {counts['CrossReplicaSum']} CrossReplicaSum among them"
     return said
 
 

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -163,7 +164,8 @@ def test_masks(forward):
 
 
 def test_detect_gives_the_masks_of_the_detected_classes(forward):
-    found = detect(forward.model, forward.detection_filter, forward.images, None, max_masks=20)
+    best = dataclasses.replace(forward.detection_filter, max_detections=20)
+    found = detect(forward.model, best, forward.images, None)
     np.testing.assert_array_equal(found.classes, forward.arrays["labels"][:, :20])
     every = tf.sigmoid(forward.model.mask_logits(forward.outputs.features, found.boxes, None, forward.image_size))
     own = tf.gather(tf.transpose(every, [0, 1, 4, 2, 3]), tf.maximum(found.classes, 0), batch_dims=2)

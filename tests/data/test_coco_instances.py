@@ -137,3 +137,20 @@ def test_two_images_of_one_name_are_refused_and_of_one_stem_kept_apart(convert, 
     images[5]["file_name"] = "c.png"
     with pytest.raises(AnnotationError, match="'c.png' is used twice"):
         convert([])
+
+
+def test_a_further_label_map_is_never_that_of_another_image(convert, images):
+    images[9]["file_name"], images[11]["file_name"] = "sub/a_1.png", "sub/a_3.jpg"
+    every = [dict(entry, image_id=key) for key in (7, 9) for entry in (ANNOTATIONS[0], ANNOTATIONS[2])]
+    done, output = convert([*every, dict(ANNOTATIONS[3], image_id=11)])
+    assert [row[6] for row in csv.reader(output.open()) if row[6]] == [f"../masks/sub/{name}.png#1" for name in (
+        "a", "a_2", "a_1", "a_1_1", "a_3")]  # a_1 is the image's of that name, and so is a_3
+    assert done.mask_files == 5
+
+
+def test_label_maps_never_replace_images(tmp_path, images):
+    before = (tmp_path / "photos" / "b.png").read_bytes()
+    with pytest.raises(AnnotationError, match="4 label maps would replace images.*--masks"):
+        write_csv(images, ANNOTATIONS, CATEGORIES, image_folder=str(tmp_path / "photos"),
+                  output=str(tmp_path / "train.csv"), mask_folder=str(tmp_path / "x" / ".." / "photos"))
+    assert (tmp_path / "photos" / "b.png").read_bytes() == before

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tpu_retinamask.data.annotations import ClassNames, read_annotations
 from tpu_retinamask.data.augment import Augmentation, draw
 from tpu_retinamask.data.sample_order import sample_position
+from tpu_retinamask.data.scan import scan_records
 
 
 def test_one_of_several_sides_is_drawn_for_each_sample(records, pipeline, samples, assert_same_batch):
@@ -56,3 +58,19 @@ def test_large_scale_jitter_is_that_of_the_paper(records, pipeline, samples):
         np.testing.assert_array_equal(sample.content_size, np.minimum(scaled, [48, 64]))
         factors.append(factor)
     assert min(factors) < 0.3 and max(factors) > 1.8
+
+
+def test_a_crop_that_shows_no_pixel_of_a_mask_leaves_the_box_without_one(write, pipeline, samples):
+    """An L: its box reaches into the window, its mask does not."""
+    labels = np.zeros((40, 40), np.uint8)
+    labels[:2, :38] = labels[:38, :2] = 1
+    write("l.png", np.full((40, 40, 3), 90, np.uint8))
+    write("l_labels.png", labels)
+    annotations = write("l.csv", "l.png,0,0,38,38,cat,l_labels.png#1\n")
+    records = scan_records(read_annotations(annotations, ClassNames(("cat",)))).records
+    jitter = Augmentation(horizontal_flip=0.0, scale_jitter=(2.0, 2.0))
+    found = samples(pipeline(augmentation=jitter, image_size=(40, 40)).train_dataset(records, 20), 3)
+    shown = [sample.masks[0].any() for sample in found if sample.classes[0] >= 0]
+    assert 5 < sum(shown) < len(shown) - 5  # windows of both kinds
+    for sample in found:
+        assert sample.has_mask[0] == sample.masks[0].any()

@@ -26,8 +26,8 @@ BELOW = {
     "training": {"model", "ops", "structures", "errors", "files"},
     "xla": {"structures", "errors", "no_tpu"},
     "compat": {"model", "data", "ops", "training", "structures", "errors"},
-    "config": {"model", "data", "training", "errors", "no_tpu"},
-    "inference": {"model", "data", "evaluation", "training", "structures", "errors"},
+    "config": {"model", "data", "training", "errors", "files", "no_tpu"},
+    "inference": {"model", "data", "evaluation", "training", "structures", "errors", "files"},
 }
 
 

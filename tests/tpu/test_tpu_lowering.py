@@ -64,6 +64,32 @@ for chip in ("v5e", "v5p"):
     assert int(v5p) > 16e9
 
 
+def test_a_compile_is_kept_and_read_again(tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    from tpu_retinamask.xla import aot, cost, lower, purify
+
+    product = tf.function(lambda a, b: tf.matmul(a, b)).get_concrete_function(*[tf.TensorSpec([256, 256])] * 2)
+    program = lower.lower_for_tpu(purify.pure_function(product))
+    first = aot.compile_cached(program, "v5e:1x1", 1, tmp_path)  # a TPU of one chip
+    assert first["argument_bytes"] == 2 * 256 * 256 * 4 and first["flops"] >= 2 * 256 ** 3
+    assert cost.estimate(aot.read_hlo(first))["cycles"] > 0
+    monkeypatch.setattr(aot.sys, "executable", "/no/such/compiler")
+    assert aot.compile_cached(program, "v5e:1x1", 1, tmp_path) == first
+    with pytest.raises(FileNotFoundError):  # another chip was not asked
+        aot.compile_cached(program, "v4", 1, tmp_path)
+
+
+def test_what_is_no_answer_of_the_compiler_is_not_kept(tmp_path, monkeypatch):
+    from tpu_retinamask.xla import aot
+
+    (tmp_path / "jax.py").write_text("raise ImportError('no jax here')")  # as in an environment that lacks it
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(aot.CompileError, match="no jax here"):
+        aot.compile_cached(b"program", "v5e", 4, tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*.json")) and not list((tmp_path / "cache").glob("*.mlir"))
+
+
 def test_a_second_compile_is_read_from_the_cache(tmp_path):
     from tpu_retinamask.xla import aot
 

@@ -51,6 +51,13 @@ def test_what_was_written_comes_back_and_the_newest_are_kept(directory):
     assert tf.train.latest_checkpoint(directory) == found.path  # for other readers
 
 
+def test_the_one_just_written_is_kept_though_it_is_of_an_earlier_step(directory):
+    _write(directory, 20, 15, keep=1)  # the best of a run that went on from before its best
+    assert CheckpointFiles(directory).newest().step == 15
+    _write(directory, 30, 12, keep=2)
+    assert {step for step in (12, 15, 30) if CheckpointFiles(directory).holds(step)} == {12, 30}
+
+
 def test_an_empty_or_missing_directory_holds_none(directory):
     assert CheckpointFiles(directory).newest() is None
     tf.io.gfile.makedirs(directory)

@@ -92,6 +92,23 @@ def test_every_score_is_offered_to_the_best_checkpoint_and_a_failed_save_is_surv
     assert "best/ckpt-4 could not be saved: full; the training goes on" in said()
 
 
+def test_a_kill_inside_the_save_of_the_best_leaves_the_evaluation_to_be_made_again(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    with pytest.raises(Killed):
+        History(str(tmp_path)).evaluated(10, {SCORE: 0.4}, _Saves(Killed()))
+    assert not History(str(tmp_path), 10).scored(10)
+
+
+def test_an_evaluation_without_masks_is_told_once(tmp_path, said):
+    history, saves = History(str(tmp_path), stop_after=1), _Saves()
+    for step in (1, 2, 3):
+        history.evaluated(step, {SCORE: float("nan")}, saves)
+    assert said().count("the evaluation gives no mask AP") == 1 and "train.stop_after has nothing to go by" in said()
+    assert not saves.scores and history.scored(3)
+
+
 def test_a_history_that_cannot_be_read_or_written_is_told(tmp_path, said):
     (tmp_path / "history.json").write_text("[{")
     assert History(str(tmp_path)).entries == []

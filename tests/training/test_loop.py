@@ -120,7 +120,25 @@ def test_devices_that_go_away_are_told(tmp_path):
 
     saved, _, error = _train(tmp_path, gone)
     assert saved == [3] and isinstance(error, UserError)
-    assert str(error).startswith("after step 4 the devices no longer answered (Socket closed)")
+    assert str(error).startswith("after step 4 the devices, or the data service, no longer answered (Socket closed)")
+
+
+def test_a_batch_that_cannot_be_made_is_told_with_its_step(tmp_path):
+    names = tf.constant([__file__] * 3 + [str(tmp_path / "gone.png")])
+    batches = tf.data.Dataset.from_tensor_slices(names).map(lambda name: tf.strings.length(tf.io.read_file(name)))
+    loop = StepLoop(lambda batch: {name: tf.constant(value) for name, value in METRICS.items()}, batches)
+    progress = Progress(str(tmp_path), total_steps=4, steps_per_epoch=8, batch_size=4, log_every=4, start_step=0)
+    with pytest.raises(UserError, match="after step 3 a batch could not be made: .*gone.png; No such file") as error:
+        run_training(loop, _State(progress), progress, total_steps=4, checkpoint_every=100)
+    assert "prepare --verify" in str(error.value)
+
+
+def test_an_error_of_the_step_itself_is_not_taken_for_the_inputs(tmp_path):
+    def fails(batch):
+        raise tf.errors.InvalidArgumentError(None, None, "a fault of ours")
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a fault of ours"):
+        _train(tmp_path, fails)
 
 
 def test_a_failed_save_is_survived_and_tried_again(tmp_path, said):

@@ -105,8 +105,25 @@ def test_scalars_are_readable(tmp_path, clock):
     found = _scalars(tmp_path)
     assert found["train/class_loss"] == [(24, 0.25), (28, 0.25)]
     assert found["train/images_per_second"] == [(24, 2.0), (28, 2.0)]
-    assert {f"train/{name}" for name in METRICS} | {"train/images_per_second", "val/mask_ap50"} == set(found)
+    assert {f"train/{name}" for name in (*METRICS, "images_per_second", "boxes_dropped", "mask_rois_overflow")} | {
+        "val/mask_ap50"} == set(found)
     assert found["val/mask_ap50"] == [(28, 0.625)]
+
+
+def test_what_is_left_out_is_summed_between_lines_and_told(tmp_path, clock, lines):
+    progress = _progress(tmp_path)
+    for step in range(12):
+        clock.now += 1
+        dropped = {0: 3.0, 2: 4.0, 9: 1.0}.get(step, 0.0)
+        progress.update(METRICS | {"boxes_dropped": dropped, "mask_rois_overflow": 2.0})
+        if step == 5:
+            progress.write_scalars({"val/mask_ap50": 0.5})
+    shown = [line for line in lines() if line.startswith("step")]
+    assert [line.partition("ETA ")[2].partition("  ")[2] for line in shown] == [
+        "7 boxes beyond max_instances", "", "1 boxes beyond max_instances"]
+    assert _scalars(tmp_path)["train/boxes_dropped"] == [(4, 7.0), (8, 0.0), (12, 1.0)]
+    assert _scalars(tmp_path)["train/mask_rois_overflow"] == [(4, 8.0), (8, 8.0), (12, 8.0)]
+    assert progress.boxes_dropped == 8
 
 
 def test_an_evaluation_does_not_slow_the_rate(tmp_path, clock, lines):

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 SCRIPT = pathlib.Path(__file__).with_name("two_replicas.py")
@@ -36,6 +37,15 @@ def test_weights_slots_and_statistics_equal_those_of_one_device(comparison):
     # Relative to each tensor's largest element; the reasons are those of test_step_xla.
     worst = max(comparison["differences"], key=comparison["differences"].get)
     assert comparison["differences"][worst] < 3e-4, worst
+
+
+def test_the_replicas_find_what_one_device_finds(comparison):
+    found = {name: [np.array(values) for values in pair] for name, pair in comparison["detections"].items()}
+    assert found["boxes"][0].shape == (2, 8, 4) and found["masks"][0].shape[:2] == (2, 8)
+    assert (found["classes"][0] >= 0).sum() > 8
+    np.testing.assert_array_equal(*found["classes"])
+    for name in ("boxes", "scores", "masks"):  # convolutions of one image and of two add up in another order
+        np.testing.assert_allclose(*found[name], atol=1e-4, err_msg=name)
 
 
 def test_beta_follows_the_boxes(comparison):

@@ -23,9 +23,13 @@ def test_variables_live_on_every_core(trace):
     assert trace["variable_types"] == ["TPUDistributedVariable"]
 
 
-def test_no_variable_differs_between_cores(trace):
-    # A checkpoint takes such a variable from the first core, or sums it: either way something would be lost.
-    assert trace["aggregated_on_read"] == []
+@pytest.mark.parametrize("normalization", ["frozen", "batch"])
+def test_no_variable_differs_between_cores(trace, normalization):
+    # A checkpoint takes a variable from the first core. So what a core sees reaches no variable but by a sum over all
+    # of them: gradients, moments of the box distances, and the statistics of the normalisation.
+    assert trace["assigned_by_core"][normalization] == []
+    assert trace["moving_statistics"] > 20
+    assert trace["assigned"]["batch"] > trace["assigned"]["frozen"] + trace["moving_statistics"]  # gamma, beta, slots too
 
 
 def test_each_gradient_is_summed_over_the_cores_once(trace):

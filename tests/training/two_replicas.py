@@ -18,6 +18,7 @@ TWO = devices.make_strategy(replicas=2)
 import conftest  # noqa: E402  # the fixtures' functions, once the devices are set
 
 from tpu_retinamask.model.losses import Criterion  # noqa: E402
+from tpu_retinamask.model.postprocess import DetectionFilter, detect  # noqa: E402
 from tpu_retinamask.training.box_statistics import BoxStatistics  # noqa: E402
 from tpu_retinamask.training.step import make_train_step  # noqa: E402
 from tpu_retinamask.training.step_loop import StepLoop  # noqa: E402
@@ -27,7 +28,7 @@ STEPS = 2
 
 
 def build(normalization):
-    """Return the step and {name: variable} of everything that a checkpoint would hold.
+    """Return the model, its step and {name: variable} of everything that a checkpoint would hold.
 
     The gradients are far above the clip, so that each share of them is too.
     """
@@ -40,7 +41,7 @@ def build(normalization):
     # Without the first part of a path: Keras numbers the models of a process.
     variables = {variable.path.split("/", 1)[1]: variable.value for variable in model.variables + optimizer.variables}
     variables |= {f"box {name}": variable for name, variable in statistics.variables.items()}
-    return step, variables | {f"average {path}": variable for path, variable in average.variables.items()}
+    return model, step, variables | {f"average {path}": variable for path, variable in average.variables.items()}
 
 
 def dataset(batch, batch_size, start_step, *, replicas=1, shard=(0, 1)):
@@ -50,13 +51,16 @@ def dataset(batch, batch_size, start_step, *, replicas=1, shard=(0, 1)):
 
 
 def train(strategy, batch, normalization):
-    """Return the metrics of STEPS steps, and {name: copies} of what they left."""
+    """Return the detections before training, the metrics of STEPS steps, and {name: copies} of what they left."""
     with strategy.scope():
-        replica_step, variables = build(normalization)
+        model, replica_step, variables = build(normalization)
+    detector = devices.distribute_detector(strategy, functools.partial(detect, model, DetectionFilter(max_detections=8)),
+                                           jit_compile=False)
+    found = detector(batch)
     step = devices.distribute_step(strategy, replica_step, jit_compile=False)
     batches = devices.distribute_batches(strategy, functools.partial(dataset, batch), 2, 0)
     metrics = StepLoop(step, batches)(STEPS).metrics
-    return [{name: float(values[i]) for name, values in metrics.items()} for i in range(STEPS)], {
+    return found, [{name: float(values[i]) for name, values in metrics.items()} for i in range(STEPS)], {
         name: [copy.numpy() for copy in strategy.experimental_local_results(variable)]
         for name, variable in variables.items()}
 
@@ -64,15 +68,17 @@ def train(strategy, batch, normalization):
 def compare(normalization):
     """Return the comparison for one normalisation."""
     batch = conftest.make_batch.__wrapped__()(6, 1)  # unequal images: a mean of means would differ
-    whole, of_one = train(devices.make_strategy(), batch, normalization)
-    shared, of_two = train(TWO, batch, normalization)
+    found_by_one, whole, of_one = train(devices.make_strategy(), batch, normalization)
+    found_by_two, shared, of_two = train(TWO, batch, normalization)
     differences, spread = {}, {}
     for name, copies in of_two.items():
         expected, = of_one[name]
         scale = max(1e-6, float(np.abs(expected).max()))
         differences[name] = max(float(np.abs(copy - expected).max()) for copy in copies) / scale
         spread[name] = float(np.abs(copies[0].astype(np.float64) - copies[1]).max())
-    return {"whole": whole, "shared": shared, "differences": differences, "spread": spread}
+    detections = {name: [one.numpy().tolist(), two.numpy().tolist()]
+                  for name, one, two in zip(found_by_one._fields, found_by_one, found_by_two)}
+    return {"detections": detections, "whole": whole, "shared": shared, "differences": differences, "spread": spread}
 
 
 if __name__ == "__main__":

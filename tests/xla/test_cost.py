@@ -2,6 +2,7 @@
 
 import pytest
 
+from tpu_retinamask.errors import UserError
 from tpu_retinamask.xla import aot, report
 from tpu_retinamask.xla.cost import estimate, part_of
 
@@ -32,6 +33,24 @@ ENTRY %main (a: f32[256], b: bf16[8,128]) -> f32[256] {
 '''
 
 
+def test_a_loop_of_known_rounds_counts_as_often_and_so_does_the_loop_within():
+    known = PROGRAM.replace("body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"3"}}')
+    cost = estimate(known)
+    assert cost["cycles_by_part"]["top-k + NMS"] == 90 and cost["cycles"] == 240
+    part = """%part (r: f32[256]) -> f32[256] {
+  %r = f32[256]{0} parameter(0)
+  %summed = f32[256]{0} all-reduce-start(%r), to_apply=%add, metadata={op_name="losses/CrossReplicaSum"}
+  ROOT %inner = f32[256]{0} while(%r), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+}
+"""
+    nested = known.replace("ENTRY", part + "\nENTRY").replace(
+        'body=%body, backend_config={"known_trip_count":{"n":"3"}}, metadata', 'body=%part, backend_config={"known_trip_count":'
+        '{"n":"2"}}, metadata')
+    cost = estimate(nested)
+    assert cost["cycles_by_part"]["top-k + NMS"] == 2 * 3 * 30
+    assert cost["all_reduces"] == {"count": 1 + 2, "bytes": 2048 + 2 * 1024}  # a sum begun early has the shape of the sum
+
+
 def test_cycles_by_part_and_what_has_none():
     cost = estimate(PROGRAM)
     assert cost["cycles"] == 180  # a fusion's inside is not counted again; a loop's body once
@@ -53,7 +72,7 @@ def test_parts(name, part):
 
 def test_chips_and_their_layouts():
     assert aot.chip_of("v5e") == aot.chip_of("v5e:2x2") == aot.CHIPS["v5e"]
-    with pytest.raises(ValueError, match="v7.*expected one of.*v2.*v6e"):
+    with pytest.raises(UserError, match="v7.*expected one of.*v2.*v6e"):
         aot.chip_of("v7:2x2")
 
 

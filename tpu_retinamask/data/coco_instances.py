@@ -4,6 +4,7 @@ import concurrent.futures
 import csv
 import decimal
 import io
+import itertools
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
@@ -106,22 +107,26 @@ def write_csv(images: Mapping, annotations: Sequence[dict], categories: Mapping,
     Raises:
       ValueError: an unknown on_bad_record.
       AnnotationError: with 'stop', boxes without area or outside their image, masks without a pixel in their box;
-        two images of one name.
+        two images of one name; label maps that would replace images.
     """
     if on_bad_record not in ("stop", "skip"):
         raise ValueError(f"on_bad_record is {on_bad_record!r}, expected 'stop' or 'skip'")
     of_image: dict = {key: [] for key in images}
     for annotation in annotations:
         of_image[annotation["image_id"]].append(annotation)
-    mask_names = _mask_names([entry["file_name"] for entry in images.values()])
+    mask_paths = [posixpath.join(mask_folder, name)
+                  for name in _mask_names([entry["file_name"] for entry in images.values()])]
+    taken = {_absolute(posixpath.join(image_folder, entry["file_name"])) for entry in images.values()}
+    _refuse_replacing(mask_paths, taken)
+    taken.update(map(_absolute, mask_paths))  # by the first label map of each image, whatever further ones are called
     names = {key: str(entry.get("name", key)).strip() for key, entry in categories.items()}
 
     def convert(job):
-        (key, entry), mask_name = job
-        return _convert_image(entry, of_image[key], names, posixpath.join(mask_folder, mask_name), image_folder, output)
+        (key, entry), mask_path = job
+        return _convert_image(entry, of_image[key], names, mask_path, image_folder, output, taken)
 
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        found = pool.map(convert, zip(images.items(), mask_names))
+        found = pool.map(convert, zip(images.items(), mask_paths))
         found = list(tqdm.tqdm(found, total=len(images), desc="convert", unit="image", disable=not progress))
     problems = [problem for one in found for problem in one.problems]
     if problems and on_bad_record == "stop":
@@ -146,7 +151,7 @@ class _Converted(NamedTuple):
     mask_files: int
 
 
-def _convert_image(entry, annotations, names, mask_path, image_folder, output) -> _Converted:
+def _convert_image(entry, annotations, names, mask_path, image_folder, output, taken) -> _Converted:
     rows, masks, problems = [], [], []
     image = _relative(posixpath.join(image_folder, entry["file_name"]), output)
     for annotation in annotations:
@@ -165,8 +170,7 @@ def _convert_image(entry, annotations, names, mask_path, image_folder, output) -
         rows.append([image, *(f"{edge:f}" for edge in box), names[annotation["category_id"]], ""])
         masks.append(mask)
     places, layers = layer_masks(masks)
-    stem, extension = os.path.splitext(mask_path)
-    files = [mask_path if number == 0 else f"{stem}_{number}{extension}" for number in range(len(layers))]
+    files = list(itertools.islice(itertools.chain([mask_path], _further_paths(mask_path, taken)), len(layers)))
     for path, layer in zip(files, layers):
         _write_png(path, layer)
     for row, place in zip(rows, places):
@@ -202,6 +206,25 @@ def _mask_names(file_names: list[str]) -> list[str]:
             raise AnnotationError("images that cannot be told apart", [f"file_name {file_name!r} is used twice"])
         taken.add(names[-1])
     return names
+
+
+def _further_paths(path: str, taken: set[str]):
+    """Yield paths for more label maps of one image that belong to no other image."""
+    stem, extension = os.path.splitext(path)
+    for number in itertools.count(1):
+        if _absolute(f"{stem}_{number}{extension}") not in taken:
+            yield f"{stem}_{number}{extension}"
+
+
+def _refuse_replacing(mask_paths, image_paths: set[str]):
+    replaced = [path for path in mask_paths if _absolute(path) in image_paths]
+    if replaced:
+        raise AnnotationError(f"{len(replaced)} label maps would replace images: write them into a folder of their own "
+                              "(--masks)", [f"{path} is an image" for path in replaced])
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)
 
 
 def _write_png(path: str, labels: np.ndarray):

@@ -156,6 +156,10 @@ class InputPipeline:
         return float(fit_scale(
             tf.constant([height, width]), tf.constant(self.image_size), self._draw_min_side(None), self.max_side))
 
+    def scales_of(self, records: Sequence[ScannedRecord]) -> dict[tuple[int, int], float]:
+        """Return `scale_of` each (height, width) among the records, each worked out once."""
+        return {size: self.scale_of(*size) for size in {(record.height, record.width) for record in records}}
+
     def _batches(self, samples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
         # drop_remainder makes the batch dimension static; no sample is ever dropped by it, because the
         # training stream is endless and the evaluation stream is padded.
@@ -228,7 +232,8 @@ class InputPipeline:
         image, boxes, masks = self._change(image, seen, masks, changes)
         return self._pad(
             image=image, boxes=boxes, classes=tf.gather(classes, chosen), masks=masks,
-            has_mask=tf.gather(has_mask, chosen), image_scale=view.scale, original_size=original_size,
+            # What a crop or a turn leaves of a box may hold no pixel of its mask: nothing to learn a mask from.
+            has_mask=tf.gather(has_mask, chosen) & tf.reduce_any(masks > 0, axis=(1, 2)), image_scale=view.scale, original_size=original_size,
             image_id=image_id, dropped=dropped)
 
     def _min_sides(self) -> Sequence[int]:

@@ -25,6 +25,7 @@ def summarize(records: Sequence[ScannedRecord], classes: ClassNames, pipeline: I
     counts = np.array([len(record.instances) for record in records])
     instances = [instance for record in records for instance in record.instances]
     without = sum(instance.mask is None for instance in instances)
+    scales = pipeline.scales_of(records)
     over = int((counts > pipeline.max_instances).sum())
     lines = [
         f"{len(records)} images, {len(instances)} objects, {without} of them without a mask; "
@@ -34,9 +35,8 @@ def summarize(records: Sequence[ScannedRecord], classes: ClassNames, pipeline: I
         f"image height: {_spread([record.height for record in records])}; "
         f"width: {_spread([record.width for record in records])}; "
         f"scale to the canvas of {pipeline.image_size[0]} x {pipeline.image_size[1]}: "
-        f"{_spread([pipeline.scale_of(*size) for size in {(r.height, r.width) for r in records}], '.3g')}"]
+        f"{_spread(list(scales.values()), '.3g')}"]
     if instances:
-        scales = {size: pipeline.scale_of(*size) for size in {(r.height, r.width) for r in records}}
         sides = [np.sqrt((i.box[2] - i.box[0]) * (i.box[3] - i.box[1])) * scales[r.height, r.width]
                  for r in records for i in r.instances]
         lines.append(f"side of a box on the canvas, sqrt(width * height): {_spread(sides, '.1f')} pixels")

@@ -113,8 +113,7 @@ class DetectionFilter:
         return Detections(boxes, select(valid, scores, -1.0), classes, empty, cut), anchor
 
 
-def detect(model, detection_filter: DetectionFilter, images, content_size, *,
-           max_masks: int | None = None) -> Detections:
+def detect(model, detection_filter: DetectionFilter, images, content_size) -> Detections:
     """Find the objects of a batch of images, masks and all.
 
     Args:
@@ -122,7 +121,6 @@ def detect(model, detection_filter: DetectionFilter, images, content_size, *,
       detection_filter: DetectionFilter.
       images: [B, H, W, 3] uint8 or float32 RGB.
       content_size: [B, 2] int32.
-      max_masks: masks for the best few only (the paper: 50); the other detections are dropped.
 
     Returns:
       Detections with masks [B, K, 2P, 2P], probabilities of the detected class.
@@ -130,8 +128,5 @@ def detect(model, detection_filter: DetectionFilter, images, content_size, *,
     image_size = tuple(images.shape[1:3])
     outputs = model(images, content_size, training=False)
     found = detection_filter(outputs, model.anchor_grid.anchors(image_size), model.box_coder, image_size)
-    if max_masks is not None:
-        found = found._replace(boxes=found.boxes[:, :max_masks], scores=found.scores[:, :max_masks],
-                               classes=found.classes[:, :max_masks])
     masks = tf.sigmoid(model.mask_logits(outputs.features, found.boxes, found.classes, image_size))
     return found._replace(masks=select(found.classes[:, :, None, None] >= 0, masks, 0.0))

@@ -49,7 +49,7 @@ class CheckpointFiles:
 
         Args:
           directory: local or gs://.
-          keep: newest checkpoints kept.
+          keep: newest checkpoints kept, the one just written among them.
         """
         self.directory, self.keep = directory, keep
         self._damaged = set()  # steps passed over, removed with the next that is written
@@ -78,7 +78,8 @@ class CheckpointFiles:
         except (tf.errors.OpError, OSError) as error:
             self._remove([step])
             raise SaveError(f"checkpoint {path} could not be saved: {reason_of(error)}") from error
-        kept = sorted((finished - self._damaged) | {step})[-self.keep:]
+        others = sorted(finished - self._damaged - {step}, reverse=True)[:max(0, self.keep - 1)]
+        kept = sorted([*others, step])  # the one just written in any case: a best one may be of an earlier step
         self._damaged.clear()
         self._point(step, kept)
         self._remove([other for other in self._steps() if other not in kept])

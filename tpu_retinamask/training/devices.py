@@ -35,6 +35,9 @@ def make_strategy(tpu: str | None = None, replicas: int = 1) -> tf.distribute.St
         tf.tpu.experimental.initialize_tpu_system(resolver)
         strategy = tf.distribute.TPUStrategy(resolver)
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
+        if "Google API client" in str(error):  # TensorFlow advises a package whose protobuf it cannot itself work with
+            raise UserError(f"--tpu={tpu}: to look a TPU up by its name, install google-api-python-client and oauth2client "
+                            "(not cloud-tpu-client), as the [tpu] extra does; or give its address, grpc://HOST:8470") from error
         raise UserError(
             f"--tpu={tpu}: no TPU answered ({error}). On a TPU VM use --tpu=local with the [tpu] extra installed; "
             "without a TPU leave the flag out") from error

@@ -43,7 +43,7 @@ class History:
         self.stop_after, self.collapse_after, self.stop_collapsed = stop_after, collapse_after, stop_collapsed
         self.entries = [entry for entry in self._read() if entry["step"] <= start_step]
         self.stop_reason = None
-        self._losses, self._told = [], None
+        self._losses, self._told, self._told_unscored = [], None, False
         self._judge()
 
     def scored(self, step: int) -> bool:
@@ -65,7 +65,11 @@ class History:
         score = scores.get(SCORE)
         if score is None or not math.isfinite(score):  # nothing to find in the validation images
             score = None
-        self._note(step, {SCORE: score})
+            if not self._told_unscored:
+                log.warning("the evaluation gives no mask AP (%s), as no validation image holds a mask: no best checkpoint "
+                            "is kept, and train.stop_after has nothing to go by", SCORE)
+            self._told_unscored = True
+        # Saved first: a step that is noted as scored is not scored again after a kill.
         if state is not None and score is not None:
             try:
                 path = state.save_best(score)
@@ -73,6 +77,7 @@ class History:
                     log.info("best mask AP so far, %.4f: saved %s", score, path)
             except SaveError as error:
                 log.error("%s; the training goes on", error)
+        self._note(step, {SCORE: score})
 
     def _note(self, step, values):
         if not self.entries or self.entries[-1]["step"] != step:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import signal
 
 import tensorflow as tf
@@ -144,5 +145,17 @@ def _run(loop, count, step):
     try:
         return loop(count)
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:  # a TPU reached over the network
-        raise UserError(f"after step {step} the devices no longer answered ({error.message}). The last checkpoint is "
-                        "kept: run the same command once they are back") from error
+        raise UserError(f"after step {step} the devices, or the data service, no longer answered ({error.message}). The "
+                        "last checkpoint is kept: run the same command once they are back") from error
+    except tf.errors.OpError as error:
+        if "IteratorGetNext" not in str(error):  # not of the input
+            raise
+        raise UserError(f"after step {step} a batch could not be made: {_input_reason(error)}. The last checkpoint is kept. If "
+                        "files have changed or gone since the start, put them back and run the same command; "
+                        "`prepare --verify` names the damaged files of a --data_dir") from error
+
+
+def _input_reason(error) -> str:
+    """Return what went wrong, without the iterators and graphs through which TensorFlow tells it."""
+    lines = [line for line in error.message.splitlines() if line and not line.startswith("\t")]
+    return re.sub(r"^.*Iterator::\S*: ", "", lines[-1] if lines else str(error))

@@ -13,6 +13,9 @@ from tpu_retinamask.files import reason_of
 log = logging.getLogger("tpu_retinamask")
 
 
+COUNTED = ("boxes_dropped", "mask_rois_overflow")  # what is left out is summed over the steps between two lines
+
+
 class NonFiniteLossError(RuntimeError):
     """A loss became NaN or infinite."""
 
@@ -30,6 +33,8 @@ class Progress:
         self.step = self._logged_step = start_step
         self._last_update = time.monotonic()
         self._seconds = self._waited = 0.0  # since the last line
+        self._counted = dict.fromkeys(COUNTED, 0.0)
+        self.boxes_dropped = 0  # since the start of this process
         self._first = True
 
     def update(self, metrics: dict, waited: float = 0.0):
@@ -55,6 +60,9 @@ class Progress:
         self.step += 1
         # Before this step can be saved: a gradient that is not finite has already spoilt the weights.
         stop_if_not_finite(self.step, metrics)
+        for name in COUNTED:
+            self._counted[name] += metrics.get(name, 0.0)
+        self.boxes_dropped += int(metrics.get("boxes_dropped", 0.0))
         if self._first:  # the first step compiles: it would spoil the speed of the first line
             self._first = False
             log.info("first step done, compiled in %.0f s", self._seconds)
@@ -70,12 +78,14 @@ class Progress:
         left = (self.total_steps - self.step) * seconds / steps if steps else 0.0
         log.info(
             "step %d/%d  epoch %.1f  loss %.4f (class %.4f  box %.4f  mask %.4f)  lr %.2g  "
-            "%.1f images/s  input wait %.0f%%  ETA %s",
+            "%.1f images/s  input wait %.0f%%  ETA %s%s",
             self.step, self.total_steps, self.step / self.steps_per_epoch, metrics["loss"], metrics["class_loss"],
             metrics["box_loss"], metrics["mask_loss"], metrics["learning_rate"], rate,
-            100 * self._waited / seconds, format_seconds(left))
-        scalars = {f"train/{name}": value for name, value in metrics.items()}
+            100 * self._waited / seconds, format_seconds(left),
+            f"  {self._counted['boxes_dropped']:.0f} boxes beyond max_instances" if self._counted["boxes_dropped"] else "")
+        scalars = {f"train/{name}": value for name, value in (metrics | self._counted).items()}
         self._write(scalars | ({"train/images_per_second": rate} if steps else {}))
+        self._counted = dict.fromkeys(COUNTED, 0.0)
         self._restart_clock()
 
     def write_scalars(self, values: dict):

@@ -124,6 +124,9 @@ def make_train_step(model, criterion: Criterion, optimizer: keras.Optimizer, *, 
         with optimizer._distribution_strategy.scope():
             box_statistics = BoxStatistics(criterion.smooth_l1_beta)
     # Keras sums gradients over replicas when it applies them: by then they are summed already, and clipped.
+    if not hasattr(optimizer, "_all_reduce_sum_gradients"):
+        raise RuntimeError(f"Keras {keras.__version__} does not sum gradients where earlier versions did, and would sum "
+                           "them twice: install a version that setup.cfg allows")
     optimizer._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
 
     def part_of_step(part: Batch, whole, moments):

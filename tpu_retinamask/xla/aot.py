@@ -18,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+from tpu_retinamask.errors import UserError
 from tpu_retinamask.no_tpu import ENVIRONMENT, expect_no_tpu
 
 GIB = 2 ** 30
@@ -52,6 +53,13 @@ CHIPS = {
 }
 
 
+def _options(topology: str) -> dict:
+    """Return what libtpu wants to hear of a topology beside its name."""
+    layout = topology.partition(":")[2]
+    alone = {"chips_per_host_bounds": (1, 1, 1)} if layout and set(layout) <= set("1x") else {}  # v5e:1x1
+    return dict(chip_of(topology).options) | alone
+
+
 class CompileError(ValueError):
     """The TPU's compiler refused a program; the message is its own."""
 
@@ -64,19 +72,20 @@ def chip_of(topology: str) -> Chip:
     """Return the chip of a topology such as "v5e:2x2" or "v5e".
 
     Raises:
-      ValueError: unknown generation.
+      UserError: unknown generation.
     """
     generation = topology.split(":")[0]
     if generation not in CHIPS:
-        raise ValueError(f"topology {topology!r}: expected one of {sorted(CHIPS)}, alone or with a layout such as "
+        raise UserError(f"--topology={topology}: expected one of {sorted(CHIPS)}, alone or with a layout such as "
                          "v5e:2x2")
     return CHIPS[generation]
 
 
 def cache_key(program: bytes, topology: str, replicas: int) -> str:
-    """Return the name under which a compile's result is kept: program, chip and compiler decide it."""
-    version = importlib.metadata.version("libtpu")
-    return hashlib.sha256(program + f"|{topology}|{replicas}|{version}|{_FORMAT}".encode()).hexdigest()[:24]
+    """Return the name under which a compile's result is kept: program, chip, compiler and its flags decide it."""
+    versions = [importlib.metadata.version(package) for package in ("libtpu", "jax")]
+    asked = [topology, _options(topology), replicas, versions, os.environ.get("LIBTPU_INIT_ARGS"), _FORMAT]
+    return hashlib.sha256(program + repr(asked).encode()).hexdigest()[:24]
 
 
 _FORMAT = 1  # of the results; raise it when `compile_program` returns something else
@@ -115,12 +124,12 @@ def compile_cached(program: bytes, topology: str, replicas: int, cache_dir: Path
                         time.sleep(1)
                 finally:
                     child.kill()  # if the waiting was interrupted
-        program_path.unlink()
+                    program_path.unlink(missing_ok=True)  # another process may have compiled the same
         if not result_path.exists():
             said = log_path.read_text(errors="replace").strip().splitlines()
             raise CompileError(f"the compiler ended with {child.returncode} and left no result; its last lines:\n"
                                + "\n".join(said[-5:]))
-        log_path.unlink()
+        log_path.unlink(missing_ok=True)
     result = json.loads(result_path.read_text())
     result["hlo_path"] = str(_hlo_path(result_path))
     if "refused" in result:
@@ -162,7 +171,7 @@ def compile_program(program: bytes, topology: str, replicas: int, aliases=()) ->
     del jax
     chip = chip_of(topology)
     name = topology if ":" in topology else chip.topology
-    description = topologies.get_topology_desc(platform="tpu", topology_name=name, **dict(chip.options))
+    description = topologies.get_topology_desc(platform="tpu", topology_name=name, **_options(topology))
     devices = description.devices[:replicas]
     if len(devices) < replicas:
         raise CompileError(f"topology {name} has {len(devices)} cores, {replicas} are needed")
@@ -209,7 +218,12 @@ def _alias(module, aliases, ir):
 
 
 def main():
-    """Compile one program and write its figures."""
+    """Compile one program and write its figures, or the compiler's refusal.
+
+    Whatever else goes wrong, a full disk or a missing package, ends the process without a result: it is no answer.
+    """
+    import jax
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("program")
     parser.add_argument("--topology", required=True)
@@ -223,7 +237,7 @@ def main():
                                        json.loads(arguments.aliases))
         with gzip.open(_hlo_path(output), "wt") as file:
             file.write(hlo)
-    except Exception as error:  # pylint: disable=broad-except; whatever the compiler raises is the answer
+    except (jax.errors.JaxRuntimeError, CompileError) as error:
         message = str(error)
         out_of_memory = "RESOURCE_EXHAUSTED" in message or "HbmOom" in message
         figures = {"refused": message, "out_of_memory": out_of_memory, "kind": type(error).__name__}

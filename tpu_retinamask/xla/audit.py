@@ -27,6 +27,7 @@ _FORBIDDEN = {
     "Assert": _HOST + "; check what is static while tracing",
     "PyFunc|PyFuncStateless|EagerPyFunc": _HOST + "; Python cannot run on a device reached over the network",
     "FakeParam": "stands for a value that only the other branch of a cond computes, as a loop in a branch leaves it",
+    "RandomShuffle|StatelessShuffle": "no TPU kernel; sort stateless uniforms with tf.math.top_k",
     ".*TensorList.*": "a list of tensors is a variant, as map_fn and the gradient of a loop need one",
 }
 _NOT_TENSORS = {tf.variant: "DT_VARIANT", tf.string: "DT_STRING"}

@@ -3,7 +3,8 @@
 The optimised program carries the compiler's own `estimated_cycles` at most instructions. Gathers, scatters, sorts,
 sums over cores and other custom calls carry none: how many these are, and the bytes they write, is reported beside
 the cycles. Copies between memories that run beside the computation are counted apart, and what writes less than
-LEAST_BYTES not at all. The body of a loop counts once, since nobody knows its rounds (the suppression's).
+LEAST_BYTES not at all. The body of a loop counts as often as it runs where the compiler knows that (the parts of a
+batch), else once (the suppression).
 """
 
 import collections
@@ -50,6 +51,7 @@ def estimate(hlo: str) -> dict:
       computation, and `all_reduces`: dict of count and bytes.
     """
     called = set(re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", hlo))
+    rounds = _rounds(hlo)
     by_part, uncosted = collections.Counter(), collections.Counter()
     written, uncosted_bytes, copies, reduces, reduced_bytes, inside = 0, 0, 0, 0, 0, None
     for line in hlo.splitlines():
@@ -64,24 +66,45 @@ def estimate(hlo: str) -> dict:
             continue
         size = _size(shape)
         if opcode.startswith("all-reduce"):
-            size //= 2 if opcode.endswith("-start") else 1
-            reduces, reduced_bytes = reduces + 1, reduced_bytes + size
+            reduces, reduced_bytes = reduces + rounds[inside], reduced_bytes + size * rounds[inside]
         if opcode in ("copy-start", "slice-start", "async-start"):
-            copies += 1
+            copies += rounds[inside]
             continue
+        size *= rounds[inside]
         written += size
         cycles = re.search(r'"estimated_cycles":"(\d+)"', line)
         if cycles:
             name = re.search(r'op_name="([^"]*)"', line)
-            by_part[part_of(name.group(1) if name else "")] += int(cycles.group(1))
+            by_part[part_of(name.group(1) if name else "")] += int(cycles.group(1)) * rounds[inside]
         elif size >= LEAST_BYTES:
             target = re.search(r'custom_call_target="([^"]*)"', line)
-            uncosted[target.group(1) if target else opcode] += 1
+            uncosted[target.group(1) if target else opcode] += rounds[inside]
             uncosted_bytes += size
     return {"cycles": sum(by_part.values()), "cycles_by_part": dict(by_part.most_common()),
             "uncosted": dict(uncosted.most_common()), "uncosted_share": uncosted_bytes / max(1, written),
             "uncosted_bytes": uncosted_bytes, "copies": copies,
             "all_reduces": {"count": reduces, "bytes": reduced_bytes}}
+
+
+def _rounds(hlo: str) -> dict:
+    """Return how often each computation runs: the known numbers of rounds of the loops around it, multiplied."""
+    loops, inside = {}, None  # body -> (the computation that holds the loop, rounds)
+    for line in hlo.splitlines():
+        start = _COMPUTATION.match(line)
+        if start:
+            inside = start.group(1)
+        body = re.search(r" while\(.*body=%?([\w.\-]+)", line)
+        if body:
+            known = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
+            loops[body.group(1)] = inside, int(known.group(1)) if known else 1
+
+    def of(name):
+        if name not in loops:
+            return 1
+        outside, rounds = loops[name]
+        return rounds * of(outside)
+
+    return collections.defaultdict(lambda: 1, {name: of(name) for name in loops})
 
 
 def _size(shape: str) -> int:
