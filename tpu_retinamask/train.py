@@ -14,11 +14,10 @@ import sys
 
 import gin
 import keras
-import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from tpu_retinamask import inference
+from tpu_retinamask import inference, preflight
 from tpu_retinamask.compat.host_batches import HostBatches
 from tpu_retinamask.compat.weights import find_checkpoint, load_weights
 from tpu_retinamask.data.inputs import open_inputs
@@ -32,13 +31,11 @@ from tpu_retinamask.training.loop import StopRequest, TrainingInterrupted, run_t
 from tpu_retinamask.training.progress import Progress
 from tpu_retinamask.training.state import TrainState
 from tpu_retinamask.training.step_loop import StepLoop
-from tpu_retinamask.xla import audit
 
 FLAGS = flags.FLAGS
 
 STEPS_PER_LOOP_ON_TPU = 100
 STOPPED = 143  # exit code after a SIGTERM, as a shell reports it
-MAX_UNCOVERED = 0.05  # share of boxes without an anchor at the positive IoU above which training warns
 
 
 @gin.configurable
@@ -111,7 +108,7 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
     names, records, val_records = open_inputs(annotations, classes, val_annotations, data_dir,
                                               on_bad_record=on_bad_record)
     devices.refuse_local_paths([("--model_dir", model_dir)])
-    devices.refuse_local_paths(files_of([*records, *(val_records or ())]))
+    devices.refuse_local_paths(preflight.files_of([*records, *(val_records or ())]))
     pipeline = config.InputPipeline(seed=seed)
     if steps and reference_batch:
         steps = max(1, round(steps * reference_batch / batch_size))
@@ -124,7 +121,7 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
                       clip_norm=clip_norm, accumulate_steps=accumulate_steps, average_decay=average_decay)
     model = learner.model
     config.log.info("model with %s parameters for %d classes", f"{model.count_params():,}", names.num_classes)
-    report_coverage(model.anchor_grid, records, pipeline, learner.criterion.positive_iou)
+    preflight.report_coverage(model.anchor_grid, records, pipeline, learner.criterion.positive_iou)
 
     # State
     training = not (dry_run or debug)
@@ -154,7 +151,7 @@ def train(annotations: str | None, classes: str | None, model_dir: str, val_anno
     step = devices.distribute_step(strategy, learner.make_step(), jit_compile=jit_compile)
     if dry_run:
         config.log.info("dry run: %d steps of %d images; %s; nothing was trained", total_steps, batch_size,
-                        audit_training(strategy, step, batches))
+                        preflight.audit_training(strategy, step, batches))
         return
     if debug:
         bad = debug_step(learner.make_step, model, next(iter(batches)))
@@ -220,62 +217,6 @@ def start_state(state: TrainState, total_steps: int, weights: str | None, averag
                            "is now %.3g (make_optimizer, train.epochs, train.steps and train.batch_size set it)",
                            earlier, rate)
     return step
-
-
-def files_of(records):
-    """Yield (what it is, path) of every file that the batches are made of."""
-    for record in records:
-        yield "image", getattr(record.image, "shard", record.image)
-        for instance in record.instances:
-            if isinstance(instance.mask, str):  # else it lies in the shard
-                yield "mask", instance.mask
-
-
-def report_coverage(grid, records, pipeline, positive_iou: float):
-    """Log the share of boxes that no anchor covers, which are hardly learnt, and how many images hold too many."""
-    crowded = sum(len(record.instances) > pipeline.max_instances for record in records)
-    if crowded:
-        config.log.warning("%d images hold more objects than InputPipeline.max_instances = %d: as many, chosen at random, "
-                           "are trained each time such an image is shown", crowded, pipeline.max_instances)
-    scales = pipeline.scales_of(records)
-    boxes = [np.array(instance.box) * scales[record.height, record.width]
-             for record in records for instance in record.instances]
-    if not boxes:
-        config.log.warning("no boxes at all: the network will learn that there is nothing")
-        return
-    missed = float(np.mean(grid.best_iou(boxes) < positive_iou))
-    sides = np.sqrt([(b[2] - b[0]) * (b[3] - b[1]) for b in boxes])
-    message = (f"anchors cover {1 - missed:.1%} of {len(boxes)} boxes at IoU {positive_iou} (sides on the canvas: "
-               f"5% under {np.percentile(sides, 5):.0f}, median {np.median(sides):.0f}, "
-               f"5% over {np.percentile(sides, 95):.0f} pixels; anchor sizes {grid.sizes})")
-    if missed > MAX_UNCOVERED:
-        config.log.warning("%s. Boxes without an anchor are found late or never: choose RetinaMask.anchor_sizes, "
-                        "anchor_ratios or a larger InputPipeline.image_size to fit them", message)
-    else:
-        config.log.info("%s", message)
-
-
-def audit_training(strategy, step, batches) -> str:
-    """Trace the step of a training and the loop around it, refuse forbidden operations, and say what was traced.
-
-    The step is audited; the loop runs on the host, where a data set's iterator is at home.
-
-    Raises:
-      audit.ForbiddenOpError: see there.
-    """
-    traced = tf.function(step, autograph=False).get_concrete_function(batches.element_spec)
-    audit.check(traced)
-    counts = audit.count_ops(traced)
-    said = f"the step has {sum(counts.values())} operations and no forbidden ops"
-    loop = StepLoop(step, batches)
-    if loop.in_graph:
-        counts = audit.count_ops(loop.trace())
-        said += f"; with its loop {sum(counts.values())} operations were traced"
-    if devices.is_tpu(strategy) or strategy.num_replicas_in_sync > 1:
-        said += f" for {strategy.num_replicas_in_sync} replicas of {type(strategy).__name__}"
-    if devices.is_tpu(strategy):  # mirrored replicas meet in operations of other names
-        said += f", {counts['CrossReplicaSum']} CrossReplicaSum among them"
-    return said
 
 
 def make_evaluation(model, names, records, pipeline, batch_size, strategy, average=None):

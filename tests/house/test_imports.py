@@ -27,6 +27,7 @@ BELOW = {
     "xla": {"structures", "errors", "no_tpu"},
     "compat": {"model", "data", "ops", "training", "structures", "errors"},
     "config": {"model", "data", "training", "errors", "files", "no_tpu"},
+    "preflight": {"training", "xla"},
     "inference": {"model", "data", "evaluation", "training", "structures", "errors", "files"},
 }
 

@@ -103,7 +103,9 @@ def test_masks_are_of_the_detected_class_and_zero_in_padding(lively):
     classes = found.classes.numpy()
     assert (classes == 0).any() and (classes == 1).any() and (classes == -1).any()
     for c in (0, 1):
-        np.testing.assert_allclose(found.masks.numpy()[classes == c], every[classes == c][..., c], atol=1e-5)
+        # One column of the last kernel or all of it, of features computed twice: logits of this network reach 60, whose
+        # float32 rounding through the sums of five layers is some 6e-5, a quarter of which the sigmoid lets through.
+        np.testing.assert_allclose(found.masks.numpy()[classes == c], every[classes == c][..., c], atol=1e-4)
     assert not found.masks.numpy()[classes == -1].any()
 
 
