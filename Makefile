@@ -60,7 +60,8 @@ tpu-check: tpu-test
 	$(TPU_CHECK) --gin_file=run/tpu_check_small.gin --output_dir=runs/tpu_check_small
 
 tpu-check-r50: tpu-install
-	$(TPU_CHECK) --gin_file=run/tpu_check_r50_640.gin --output_dir=runs/tpu_check_r50_640
+	$(TPU_CHECK) --gin_file=run/tpu_check_r50_640.gin --topology=v3 --topology=v4 --topology=v5e --topology=v5p \
+	    --topology=v6e --output_dir=runs/tpu_check_r50_640
 
 clean:
 	rm -rf $(VENV) $(TPU_VENV) build *.egg-info
