@@ -14,7 +14,7 @@ help:
 	@echo "make test      install and run the tests; make test-all adds the slow ones"
 	@echo "make benchmark the training step of ResNet-50 at 512 x 512, with and without XLA"
 	@echo "make tpu-test        the TPU kernels and four host replicas, tested (installs 3.3 GB)"
-	@echo "make tpu-check       the same, then the small network's step compiled by the TPU's own compiler for v2 to v6e"
+	@echo "make tpu-check       the small network's step compiled by the TPU's own compiler for v2 to v6e, then these tests"
 	@echo "make tpu-check-r50   the same for ResNet-50 at 640 x 640; half an hour"
 	@echo "make install   the virtual environment alone; EXTRA=gpu for a GPU"
 
@@ -56,8 +56,9 @@ TPU_CHECK = $(TPU_VENV)/bin/python -m tpu_retinamask.tpu_check
 tpu-test: tpu-install
 	$(TPU_VENV)/bin/python -m pytest -m tpu tests/tpu
 
-tpu-check: tpu-test
+tpu-check: tpu-install
 	$(TPU_CHECK) --gin_file=run/tpu_check_small.gin --output_dir=runs/tpu_check_small
+	$(MAKE) tpu-test
 
 tpu-check-r50: tpu-install
 	$(TPU_CHECK) --gin_file=run/tpu_check_r50_640.gin --topology=v3 --topology=v4 --topology=v5e --topology=v5p \
