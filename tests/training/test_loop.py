@@ -216,6 +216,18 @@ def test_a_loop_of_the_graph_takes_the_batches_in_order_and_is_traced_once(count
             loop.trace()
 
 
+def test_a_step_begins_when_its_wait_has_been_timed(counting_step):
+    # One core does one thing at a time: with the clock read after the step, all of the step would count as waiting.
+    numbers = tf.data.Dataset.range(1, 100).map(lambda number: tf.cast(number, tf.float32))
+    body = next(function for function in StepLoop(counting_step, numbers).trace().graph._functions.values()
+                if "Timestamp" in {node.op for node in function.cached_definition.node_def})
+    nodes = {node.name: node for node in body.cached_definition.node_def}
+    step = next(node for node in nodes.values() if node.op.endswith("PartitionedCall"))
+    before = [nodes[name[1:]] for name in step.input if name.startswith("^")]
+    clock = next(node for node in before if node.op == "Timestamp")  # read once the batch is there
+    assert any(nodes[name[1:].split(":")[0]].op == "IteratorGetNext" for name in clock.input if name.startswith("^"))
+
+
 def test_the_signal_is_announced(capfd):
     # On the file descriptor itself: a handler that logs could interrupt the log in the middle of a line.
     with StopRequest().listening() as stop:

@@ -67,8 +67,10 @@ class StepLoop:
             with tf.control_dependencies([started]):
                 batch = next(iterator)
             with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-                waited += tf.timestamp() - started
-            metrics = self.step(batch)
+                arrived = tf.timestamp()
+            with tf.control_dependencies([arrived]):  # else one core may run the step first, and call it waiting
+                metrics = self.step(batch)
+            waited += arrived - started
             self._names = sorted(metrics)  # Python's part of the trace: the row says what, the list says which
             row = tf.stack([tf.cast(metrics[name], tf.float32) for name in self._names])
             return index + 1, waited, rows.write(index, row)
