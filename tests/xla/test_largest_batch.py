@@ -51,3 +51,12 @@ def test_a_batch_that_nearly_fills_the_chip_is_compared_with_its_half(compiles):
     found = largest(compiles.install(GIB, GIB), 14)
     assert found["largest_batch"] == 14 and found["largest_batch_confirmed"]
     assert compiles.asked == [14, 7]
+
+
+def test_batches_divide_into_the_parts_of_an_accumulated_step(compiles, monkeypatch):
+    monkeypatch.setattr(tpu_check, "train_setting", {"accumulate_steps": 4}.__getitem__)
+    found = largest(compiles.install(GIB, GIB / 4), 8)
+    assert found["largest_batch"] == 56 and found["largest_batch_confirmed"]  # not 58
+    assert compiles.asked == [8, 16, 56]
+    assert largest(compiles.install(GIB, GIB), 12)["largest_batch"] == 12  # 14 would fit; 12 // 2 is no multiple of 4
+    assert compiles.asked[3:] == [12, 4]
