@@ -15,7 +15,7 @@ help:
 	@echo "make benchmark the training step of ResNet-50 at 512 x 512, with and without XLA"
 	@echo "make tpu-test        the TPU kernels and four host replicas, tested (installs 3.3 GB)"
 	@echo "make tpu-check       the small network's step compiled by the TPU's own compiler for v2 to v6e, then these tests"
-	@echo "make tpu-check-r50   the same for ResNet-50 at 640 x 640; half an hour"
+	@echo "make tpu-check-r50   the same for ResNet-50 at 640 x 640; about an hour"
 	@echo "make install   the virtual environment alone; EXTRA=gpu for a GPU"
 
 install: $(VENV)/installed-$(EXTRA)

@@ -88,3 +88,5 @@ def test_the_report_shows_each_chip_and_why_one_refused():
         "v5e:2x2", "4", "2", "yes", "yes", "yes", "61", "3.00", "16", "0.00"]
     assert "out of memory" in lines[1] and "v2:2x2: used 9G of 8G" in text
     assert "56%" in lines[2] and "28%" in lines[2]  # backbone and heads of 180 cycles
+    for size, said in ((38_394_710, ", 38 MB: 1 all-reduce"), (1_710_000_000, ", 1.7 GB: 1 all-reduce")):
+        assert said in report.format_report([row | {"uncosted_bytes": size}])

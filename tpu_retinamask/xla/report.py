@@ -57,8 +57,12 @@ def _without_estimate(rows) -> str:
     for row in rows:
         what = ", ".join(f"{count} {name}" for name, count in list(row["uncosted"].items())[:8])
         lines.append(f"- {row['topology']}: {row['uncosted_share']:.0%} of the bytes written, "
-                     f"{row['uncosted_bytes'] / 1e9:.1f} GB: {what}; and {row['copies']} copies beside the computation")
+                     f"{_size(row['uncosted_bytes'])}: {what}; and {row['copies']} copies beside the computation")
     return "Without an estimate of cycles:\n\n" + "\n".join(lines)
+
+
+def _size(count) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
 
 
 def _giga(value) -> str:
