@@ -38,7 +38,7 @@ test: install
 	$(BIN)/python -m pytest
 
 test-all: install
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -m "not tpu"
 
 benchmark: install
 	$(BIN)/python -m tpu_retinamask.benchmark --gin_file=run/benchmark_r50_512.gin
