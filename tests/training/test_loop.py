@@ -219,9 +219,9 @@ def test_a_loop_of_the_graph_takes_the_batches_in_order_and_is_traced_once(count
 def test_a_step_begins_when_its_wait_has_been_timed(counting_step):
     # One core does one thing at a time: with the clock read after the step, all of the step would count as waiting.
     numbers = tf.data.Dataset.range(1, 100).map(lambda number: tf.cast(number, tf.float32))
-    body = next(function for function in StepLoop(counting_step, numbers).trace().graph._functions.values()
-                if "Timestamp" in {node.op for node in function.cached_definition.node_def})
-    nodes = {node.name: node for node in body.cached_definition.node_def}
+    library = StepLoop(counting_step, numbers).trace().graph.as_graph_def().library
+    body = next(function for function in library.function if "Timestamp" in {node.op for node in function.node_def})
+    nodes = {node.name: node for node in body.node_def}
     step = next(node for node in nodes.values() if node.op.endswith("PartitionedCall"))
     before = [nodes[name[1:]] for name in step.input if name.startswith("^")]
     clock = next(node for node in before if node.op == "Timestamp")  # read once the batch is there
