@@ -24,7 +24,7 @@ class AnchorGrid:
     sizes: tuple = (32, 64, 128, 256, 512)
     strides: tuple = (8, 16, 32, 64, 128)
     ratios: tuple = (0.5, 1.0, 2.0)
-    scales: tuple = (2 ** 0, 2 ** (1 / 3), 2 ** (2 / 3))
+    scales: tuple = (2**0, 2 ** (1 / 3), 2 ** (2 / 3))
 
     def __post_init__(self):
         for name in ("levels", "sizes", "strides", "ratios", "scales"):
@@ -33,7 +33,8 @@ class AnchorGrid:
             if len(getattr(self, name)) != len(self.levels):
                 raise ValueError(
                     f"AnchorGrid.{name} has {len(getattr(self, name))} entries but there are {len(self.levels)} "
-                    f"pyramid levels {self.levels}: give one for each level")
+                    f"pyramid levels {self.levels}: give one for each level"
+                )
         if min(self.sizes + self.strides + self.ratios + self.scales) <= 0:
             raise ValueError(f"AnchorGrid holds a value that is not positive: {self}")
 
@@ -44,7 +45,7 @@ class AnchorGrid:
 
     def level_shapes(self, image_size) -> list:
         """Return [(height, width), ...] in cells for an image of (height, width) pixels."""
-        return [tuple(-(-side // 2 ** level) for side in image_size) for level in self.levels]
+        return [tuple(-(-side // 2**level) for side in image_size) for level in self.levels]
 
     def anchors(self, image_size) -> list:
         """Return the anchors of each level.

@@ -67,8 +67,9 @@ def distance_moments(predicted: tf.Tensor, target: tf.Tensor, positive: tf.Tenso
     positive = tf.cast(positive, tf.float32)[..., None]  # [..., 1]
     distance = tf.abs(tf.cast(tf.stop_gradient(predicted), tf.float32) - target) * positive  # [..., 4]
     axes = list(range(distance.shape.rank - 1))
-    return tf.stack([tf.reduce_sum(value, axes) for value in
-                     (positive * tf.ones_like(distance), distance, tf.square(distance))])
+    return tf.stack(
+        [tf.reduce_sum(value, axes) for value in (positive * tf.ones_like(distance), distance, tf.square(distance))]
+    )
 
 
 def update_running_moments(mean: tf.Tensor, variance: tf.Tensor, sums: tf.Tensor, *, momentum: float = 0.1):
@@ -91,8 +92,9 @@ def update_running_moments(mean: tf.Tensor, variance: tf.Tensor, sums: tf.Tensor
     return mean + share * (of_batch - mean), variance + share * (spread - variance)
 
 
-def self_adjusting_beta(mean: tf.Tensor, variance: tf.Tensor, *, largest: float = 0.11,
-                        smallest: float = 1e-3) -> tf.Tensor:
+def self_adjusting_beta(
+    mean: tf.Tensor, variance: tf.Tensor, *, largest: float = 0.11, smallest: float = 1e-3
+) -> tf.Tensor:
     """Return the beta of the self-adjusting smooth L1 loss, `clip(mean - variance)`, [4] as its arguments."""
     return tf.clip_by_value(mean - variance, smallest, largest)
 

@@ -9,8 +9,16 @@ from tpu_retinamask.ops.roi_align import SEMANTICS, interpolation_matrix
 _HALF = 0.5 - 1e-3
 
 
-def crop_masks(masks: tf.Tensor, boxes: tf.Tensor, rois: tf.Tensor, matched: tf.Tensor, size: int, *,
-               binary: bool = True, semantics: str = "aligned") -> tf.Tensor:
+def crop_masks(
+    masks: tf.Tensor,
+    boxes: tf.Tensor,
+    rois: tf.Tensor,
+    matched: tf.Tensor,
+    size: int,
+    *,
+    binary: bool = True,
+    semantics: str = "aligned",
+) -> tf.Tensor:
     """Cut each region's target out of the mask of its matched instance.
 
     Masks are stored cropped to their own box at R x R, so the region is first moved into the frame of

@@ -27,8 +27,16 @@ def first_argmax(values: tf.Tensor, axis: int) -> tf.Tensor:
     return tf.reduce_min(select(values >= largest, index, size - 1), axis=axis)
 
 
-def match_anchors(anchors: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, content_size: tf.Tensor, *,
-                  positive_iou: float = 0.5, negative_iou: float = 0.4, best_match_iou: float | None = 0.0):
+def match_anchors(
+    anchors: tf.Tensor,
+    boxes: tf.Tensor,
+    classes: tf.Tensor,
+    content_size: tf.Tensor,
+    *,
+    positive_iou: float = 0.5,
+    negative_iou: float = 0.4,
+    best_match_iou: float | None = 0.0,
+):
     """Assign to every anchor a class, "background" or "ignored", and a ground-truth box.
 
     An anchor is positive if its IoU with some box is >= `positive_iou`, ignored if it lies in the open
@@ -101,5 +109,9 @@ def _centres_inside(anchors, content_size):
     content_size = tf.cast(content_size, anchors.dtype)
     centre = (anchors[:, :2] + anchors[:, 2:]) / 2  # [N, 2] as x, y
     height, width = content_size[:, :1], content_size[:, 1:]  # [B, 1]
-    return (centre[None, :, 0] < width) & (centre[None, :, 1] < height) & \
-        (centre[None, :, 0] >= 0.0) & (centre[None, :, 1] >= 0.0)
+    return (
+        (centre[None, :, 0] < width)
+        & (centre[None, :, 1] < height)
+        & (centre[None, :, 0] >= 0.0)
+        & (centre[None, :, 1] >= 0.0)
+    )

@@ -54,7 +54,7 @@ def conv3x3_after_upsample(features: tf.Tensor, kernel: tf.Tensor, bias: tf.Tens
     padded = tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]])
     every = tf.nn.conv2d(padded, stacked, strides=1, padding="VALID")  # [B, h + 1, w + 1, 4G]
     every = tf.reshape(every, [-1, height + 1, width + 1, 2, 2, out])
-    rows = [tf.stack([every[:, a:a + height, b:b + width, a, b] for b in (0, 1)], axis=3) for a in (0, 1)]
+    rows = [tf.stack([every[:, a : a + height, b : b + width, a, b] for b in (0, 1)], axis=3) for a in (0, 1)]
     interleaved = tf.stack(rows, axis=2)  # [B, h, 2, w, 2, G]
     return tf.reshape(interleaved, [-1, 2 * height, 2 * width, out]) + bias
 

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import tensorflow as tf
 
-
 SEMANTICS = ("aligned", "crop_and_resize")
 IMPLEMENTATIONS = ("gather", "matmul")
 
@@ -27,9 +26,17 @@ def assign_levels(boxes: tf.Tensor, min_level: int, max_level: int) -> tf.Tensor
     return tf.cast(tf.clip_by_value(level, float(min_level), float(max_level)), tf.int32)
 
 
-def multilevel_roi_align(features, boxes: tf.Tensor, image_size, *, min_level: int = 3, output_size: int = 14,
-                         semantics: str = "aligned", sampling_ratio: int = 2,
-                         implementation: str = "gather") -> tf.Tensor:
+def multilevel_roi_align(
+    features,
+    boxes: tf.Tensor,
+    image_size,
+    *,
+    min_level: int = 3,
+    output_size: int = 14,
+    semantics: str = "aligned",
+    sampling_ratio: int = 2,
+    implementation: str = "gather",
+) -> tf.Tensor:
     """Sample a grid of features inside each box from the pyramid level that fits its size.
 
     Semantics "aligned": cell i of level l is centred at (i + .5) 2**l pixels, each bin is the mean of

@@ -8,46 +8,26 @@ import functools
 import logging
 import os
 import sys
-import tempfile
 from pathlib import Path
 
-from tpu_retinamask.no_tpu import expect_no_tpu
+from tpu_retinamask.startup import expect_no_tpu, import_tensorflow_quietly
 
-
-def _import_tensorflow_quietly():
-    """Import TensorFlow without its start-up chatter, some of which no log level silences."""
-    if any(argument.split("=")[-1].startswith("fake:") for argument in sys.argv[1:]):  # --tpu=fake:2x2
-        expect_no_tpu()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            import tensorflow  # noqa: F401
-        except BaseException:  # what it said is the reason
-            said.seek(0)
-            os.write(terminal, said.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
-
-
-_import_tensorflow_quietly()  # before any import of ours brings it in
+if any(argument.split("=")[-1].startswith("fake:") for argument in sys.argv[1:]):  # --tpu=fake:2x2
+    expect_no_tpu()
+import_tensorflow_quietly()  # before any import of ours brings it in
 
 # pylint: disable=wrong-import-position
-import gin
 from absl import app, flags
 from absl import logging as absl_logging
 
-from tpu_retinamask.data import augment, pipeline
-from tpu_retinamask.data.annotations import AnnotationError
-from tpu_retinamask.errors import UserError
+import gin
+from tpu_retinamask.data.annotations.csv_annotations import AnnotationError
+from tpu_retinamask.data.augment import augmentation as augment
+from tpu_retinamask.data.stream import pipeline
+from tpu_retinamask.errors import NonFiniteLossError, UserError
 from tpu_retinamask.files import write_atomically
 from tpu_retinamask.model import losses, postprocess, retinamask
 from tpu_retinamask.training import optimizers
-from tpu_retinamask.training.progress import NonFiniteLossError
 
 
 def _configurable(target):
@@ -82,11 +62,14 @@ PROGRAMS = ("train", "evaluate", "predict", "benchmark", "prepare", "convert", "
 def define_gin_flags():
     """Define --gin_file and --gin_param."""
     flags.DEFINE_multi_string(
-        "gin_file", [], "Configuration file, by path or by its name in the project's gin folder "
-        "(run/nuclei_demo.gin). May be repeated; later files win.")
+        "gin_file",
+        [],
+        "Configuration file, by path or by its name in the project's gin folder "
+        "(run/nuclei_demo.gin). May be repeated; later files win.",
+    )
     flags.DEFINE_multi_string(
-        "gin_param", [], "One setting, such as \"RetinaMask.backbone = 'resnet101'\". May be repeated; "
-        "wins over files.")
+        "gin_param", [], "One setting, such as \"RetinaMask.backbone = 'resnet101'\". May be repeated; wins over files."
+    )
 
 
 def gin_folder() -> Path:
@@ -126,8 +109,10 @@ def parse_gin(files, params, *, model_dir: str | None = None):
     if model_dir is not None:
         recorded = [os.path.join(model_dir, name) for name in (CONFIG_FILE, OPERATIVE_FILE)]
         if not tf.io.gfile.exists(recorded[0]):
-            raise UserError(f"--model_dir {model_dir}: holds no {CONFIG_FILE}, so no training was started there. "
-                            "Give the directory that was given to train.")
+            raise UserError(
+                f"--model_dir {model_dir}: holds no {CONFIG_FILE}, so no training was started there. "
+                "Give the directory that was given to train."
+            )
         paths = [path for path in recorded if tf.io.gfile.exists(path)] + paths
     absl_logging.set_verbosity(absl_logging.FATAL)  # gin reports every folder it looks into, some as errors
     try:

@@ -5,16 +5,16 @@ import os
 
 import tensorflow as tf
 
-from tpu_retinamask.data.class_names import ClassNames, read_classes
-from tpu_retinamask.data.coco_json import coco_from_records
+from tpu_retinamask.coco.scores import evaluate_coco
+from tpu_retinamask.coco.writing import coco_from_records
+from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.evaluation.coco import evaluate_coco
 from tpu_retinamask.evaluation.results import detections_to_results
 from tpu_retinamask.files import write_atomically
 from tpu_retinamask.model.postprocess import detect
 from tpu_retinamask.structures import Batch
-from tpu_retinamask.training.devices import distribute_detector
-from tpu_retinamask.training.state import BEST, LAST, TrainState
+from tpu_retinamask.training.checkpoints.state import BEST, LAST, TrainState
+from tpu_retinamask.training.devices.placement import distribute_detector
 from tpu_retinamask.training.weight_average import load_average
 
 log = logging.getLogger("tpu_retinamask")
@@ -32,8 +32,10 @@ def write_classes(model_dir: str, classes: ClassNames):
     if not tf.io.gfile.exists(path):
         write_atomically(path, classes.to_csv())
     elif read_classes(path).names != classes.names:
-        raise UserError(f"{path} holds the classes {list(read_classes(path).names)} of the run that was started "
-                         f"there, but now they are {list(classes.names)}: choose another --model_dir")
+        raise UserError(
+            f"{path} holds the classes {list(read_classes(path).names)} of the run that was started "
+            f"there, but now they are {list(classes.names)}: choose another --model_dir"
+        )
 
 
 def load_model(model_dir: str, build_model, *, averaged: bool = True, checkpoint: str = LAST):
@@ -54,9 +56,12 @@ def load_model(model_dir: str, build_model, *, averaged: bool = True, checkpoint
     model = build_model(classes.num_classes).create_weights()
     state = TrainState(model_dir, model)
     if state.restore(checkpoint) is None:
-        raise UserError(f"{model_dir} holds no checkpoint yet: let train run until it has saved one"
-                        if checkpoint == LAST else f"{model_dir} holds no best checkpoint: train scores its images, "
-                        "and keeps the best weights, where it is given --val_annotations")
+        raise UserError(
+            f"{model_dir} holds no checkpoint yet: let train run until it has saved one"
+            if checkpoint == LAST
+            else f"{model_dir} holds no best checkpoint: train scores its images, "
+            "and keeps the best weights, where it is given --val_annotations"
+        )
     if averaged and load_average(model, state.restored.path):
         log.info("the weights are the average that the training kept (train.average_decay)")
     return model, classes
@@ -90,13 +95,23 @@ def detect_all(detector, dataset, category_ids):
         found = type(found)(*[part.numpy() for part in found])
         for row, image_id in enumerate(batch.image_id):
             if image_id >= 0:
-                one = type(found)(*[part[row:row + 1] for part in found])
-                yield int(image_id), detections_to_results(
-                    one, batch.image_id[row:row + 1], batch.image_scale[row:row + 1],
-                    batch.original_size[row:row + 1], category_ids)
+                one = type(found)(*[part[row : row + 1] for part in found])
+                yield (
+                    int(image_id),
+                    detections_to_results(
+                        one,
+                        batch.image_id[row : row + 1],
+                        batch.image_scale[row : row + 1],
+                        batch.original_size[row : row + 1],
+                        category_ids,
+                    ),
+                )
     if cut:
-        log.info("%d candidates above the score threshold were left out before suppression; "
-                 "DetectionFilter.top_k_per_level sets how many are kept", cut)
+        log.info(
+            "%d candidates above the score threshold were left out before suppression; "
+            "DetectionFilter.top_k_per_level sets how many are kept",
+            cut,
+        )
 
 
 def evaluate_records(detector, pipeline, records, classes: ClassNames, *, batch_size: int, max_detections: int):

@@ -5,8 +5,8 @@ import logging
 import numpy as np
 import tensorflow as tf
 
-from tpu_retinamask.training import devices
-from tpu_retinamask.training.step_loop import StepLoop
+from tpu_retinamask.training.devices import placement
+from tpu_retinamask.training.loop.device_loop import StepLoop
 from tpu_retinamask.xla import audit
 
 log = logging.getLogger("tpu_retinamask")
@@ -27,22 +27,34 @@ def report_coverage(grid, records, pipeline, positive_iou: float):
     """Log the share of boxes that no anchor covers, which are hardly learnt, and how many images hold too many."""
     crowded = sum(len(record.instances) > pipeline.max_instances for record in records)
     if crowded:
-        log.warning("%d images hold more objects than InputPipeline.max_instances = %d: as many, chosen at random, "
-                    "are trained each time such an image is shown", crowded, pipeline.max_instances)
+        log.warning(
+            "%d images hold more objects than InputPipeline.max_instances = %d: as many, chosen at random, "
+            "are trained each time such an image is shown",
+            crowded,
+            pipeline.max_instances,
+        )
     scales = pipeline.scales_of(records)
-    boxes = [np.array(instance.box) * scales[record.height, record.width]
-             for record in records for instance in record.instances]
+    boxes = [
+        np.array(instance.box) * scales[record.height, record.width]
+        for record in records
+        for instance in record.instances
+    ]
     if not boxes:
         log.warning("no boxes at all: the network will learn that there is nothing")
         return
     missed = float(np.mean(grid.best_iou(boxes) < positive_iou))
     sides = np.sqrt([(b[2] - b[0]) * (b[3] - b[1]) for b in boxes])
-    message = (f"anchors cover {1 - missed:.1%} of {len(boxes)} boxes at IoU {positive_iou} (sides on the canvas: "
-               f"5% under {np.percentile(sides, 5):.0f}, median {np.median(sides):.0f}, "
-               f"5% over {np.percentile(sides, 95):.0f} pixels; anchor sizes {grid.sizes})")
+    message = (
+        f"anchors cover {1 - missed:.1%} of {len(boxes)} boxes at IoU {positive_iou} (sides on the canvas: "
+        f"5% under {np.percentile(sides, 5):.0f}, median {np.median(sides):.0f}, "
+        f"5% over {np.percentile(sides, 95):.0f} pixels; anchor sizes {grid.sizes})"
+    )
     if missed > MAX_UNCOVERED:
-        log.warning("%s. Boxes without an anchor are found late or never: choose RetinaMask.anchor_sizes, "
-                    "anchor_ratios or a larger InputPipeline.image_size to fit them", message)
+        log.warning(
+            "%s. Boxes without an anchor are found late or never: choose RetinaMask.anchor_sizes, "
+            "anchor_ratios or a larger InputPipeline.image_size to fit them",
+            message,
+        )
     else:
         log.info("%s", message)
 
@@ -63,8 +75,8 @@ def audit_training(strategy, step, batches) -> str:
     if loop.in_graph:
         counts = audit.count_ops(loop.trace())
         said += f"; with its loop {sum(counts.values())} operations were traced"
-    if devices.is_tpu(strategy) or strategy.num_replicas_in_sync > 1:
+    if placement.is_tpu(strategy) or strategy.num_replicas_in_sync > 1:
         said += f" for {strategy.num_replicas_in_sync} replicas of {type(strategy).__name__}"
-    if devices.is_tpu(strategy):  # mirrored replicas meet in operations of other names
+    if placement.is_tpu(strategy):  # mirrored replicas meet in operations of other names
         said += f", {counts['CrossReplicaSum']} CrossReplicaSum among them"
     return said

@@ -1,31 +1,19 @@
 """Fixtures of the data tests: small files written on the spot, and the real data kept beside the project."""
 
 import io
-import os
 import pathlib
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from tpu_retinamask.data.annotations import AnnotationError, ClassNames, read_annotations, read_classes
-from tpu_retinamask.data.mask_reader import read_mask
-from tpu_retinamask.data.pipeline import InputPipeline
-from tpu_retinamask.data.scan import scan_records
+from tpu_retinamask.data.annotations.csv_annotations import AnnotationError, ClassNames, read_annotations, read_classes
+from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.images.mask_reader import read_mask
+from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.structures import Batch
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> pathlib.Path:
-    """The folder of real data that may not be copied into the project."""
-    folder = pathlib.Path(os.environ.get("TPU_RETINAMASK_SHARED_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(
-            f"NO REAL DATA: {folder} does not exist. Set TPU_RETINAMASK_SHARED_DATA to the folder that holds "
-            "csv_wild/, nuclei/ and coco/. Hand-written equivalents of each format are tested without it.")
-    return folder
 
 
 @pytest.fixture
@@ -73,14 +61,18 @@ def scene(write):
     write("b1.png", first)
     write("b2.png", second)
     write("c.png", rng.integers(0, 256, (12, 40, 3), dtype=np.uint8))
-    annotations = write("train.csv", (
-        "a.png,3,2,14,9,cat,a_labels.png#1\n"
-        "a.png,6,10,12,20,dog,a_labels.png#2\n"
-        "a.png,20,5,31,23,cat,a_labels.png#3\n"
-        "b.png,2,1,9,7,dog,b1.png\n"
-        "b.png,4,8,16,20,cat,b2.png\n"
-        "b.png,0,0,5,5,cat\n"
-        "c.png,,,,,,\n"))
+    annotations = write(
+        "train.csv",
+        (
+            "a.png,3,2,14,9,cat,a_labels.png#1\n"
+            "a.png,6,10,12,20,dog,a_labels.png#2\n"
+            "a.png,20,5,31,23,cat,a_labels.png#3\n"
+            "b.png,2,1,9,7,dog,b1.png\n"
+            "b.png,4,8,16,20,cat,b2.png\n"
+            "b.png,0,0,5,5,cat\n"
+            "c.png,,,,,,\n"
+        ),
+    )
     return annotations, write("classes.csv", "cat,0\ndog,1\n")
 
 
@@ -130,8 +122,7 @@ def samples():
 
     def split(dataset, count=-1):
         found = [Batch(*(field.numpy() for field in batch)) for batch in dataset.take(count)]
-        return [Batch(*(field[index] for field in batch)) for batch in found
-                for index in range(len(batch.image_id))]
+        return [Batch(*(field[index] for field in batch)) for batch in found for index in range(len(batch.image_id))]
 
     return split
 

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask.data.augment import (
-    Augmentation, adjust_colours, adjust_hues, draw, horizontal_flip, rot90, vertical_flip)
+from tpu_retinamask.data.augment.augmentation import (
+    Augmentation,
+    adjust_colours,
+    adjust_hues,
+    draw,
+    horizontal_flip,
+    rot90,
+    vertical_flip,
+)
 
 HEIGHT, WIDTH = 7, 11
 BOXES = np.array([[1, 2, 6, 5], [0, 0, 11, 7], [10, 6, 11, 7], [2.5, 1.25, 4, 6]], np.float32)
@@ -65,8 +72,8 @@ def test_image_and_masks_move_as_numpy_moves_them(change, sample):
 def test_the_pixels_inside_a_box_stay_the_same_pixels(change, sample):
     image, boxes, _ = CHANGES[change](*sample)
     for before, after in zip(BOXES[:3].astype(int), boxes.numpy()[:3].astype(int)):
-        inside = sample[0].numpy()[before[1]:before[3], before[0]:before[2]]
-        moved = image.numpy()[after[1]:after[3], after[0]:after[2]]
+        inside = sample[0].numpy()[before[1] : before[3], before[0] : before[2]]
+        moved = image.numpy()[after[1] : after[3], after[0] : after[2]]
         np.testing.assert_array_equal(moved, NUMPY[change](inside))
 
 
@@ -119,16 +126,40 @@ def test_hue_and_saturation_equal_colorsys(hue, saturation):
 
 
 def test_draws_follow_their_seed_and_their_ranges():
-    augmentation = Augmentation(horizontal_flip=0.3, vertical_flip=0.7, rot90=0.6, scale_jitter=(0.5, 2.0),
-                                brightness=0.2, contrast=0.4, rotation=30.0, translation=0.1, shear=10.0, zoom=(0.8, 1.2),
-                                hue=0.05, saturation=0.5)
+    augmentation = Augmentation(
+        horizontal_flip=0.3,
+        vertical_flip=0.7,
+        rot90=0.6,
+        scale_jitter=(0.5, 2.0),
+        brightness=0.2,
+        contrast=0.4,
+        rotation=30.0,
+        translation=0.1,
+        shear=10.0,
+        zoom=(0.8, 1.2),
+        hue=0.05,
+        saturation=0.5,
+    )
     one = tf.function(lambda seed: draw(augmentation, seed))
     draws = [[value.numpy() for value in one(tf.constant([9, index], tf.int64))] for index in range(2000)]
     again = [value.numpy() for value in draw(augmentation, tf.constant([9, 17], tf.int64))]
     for a, b in zip(again, draws[17], strict=True):
         np.testing.assert_array_equal(a, b)
-    (scale, position, mirror_x, mirror_y, turns, brightness, contrast, rotation, translation, shear, zoom, hue,
-     saturation) = map(np.array, zip(*draws))
+    (
+        scale,
+        position,
+        mirror_x,
+        mirror_y,
+        turns,
+        brightness,
+        contrast,
+        rotation,
+        translation,
+        shear,
+        zoom,
+        hue,
+        saturation,
+    ) = map(np.array, zip(*draws))
     # Four standard errors of 2000 draws: 0.045 for a share, 0.04 for a mean of a range of width 1.5.
     assert abs(mirror_x.mean() - 0.3) < 0.045 and abs(mirror_y.mean() - 0.7) < 0.045
     for turn, share in ((0, 0.4), (1, 0.2), (2, 0.2), (3, 0.2)):
@@ -138,8 +169,14 @@ def test_draws_follow_their_seed_and_their_ranges():
     assert abs(brightness).max() <= 0.2 and abs(brightness).max() > 0.19 and abs(brightness.mean()) < 0.011
     assert abs(contrast - 1).max() <= 0.4 and abs(contrast - 1).max() > 0.38
     for drawn, middle, reach in (
-            (np.degrees(rotation), 0, 30), (translation[:, 0], 0, 0.1), (translation[:, 1], 0, 0.1),
-            (np.degrees(shear), 0, 10), (zoom, 1, 0.2), (hue, 0, 0.05), (saturation, 1, 0.5)):
+        (np.degrees(rotation), 0, 30),
+        (translation[:, 0], 0, 0.1),
+        (translation[:, 1], 0, 0.1),
+        (np.degrees(shear), 0, 10),
+        (zoom, 1, 0.2),
+        (hue, 0, 0.05),
+        (saturation, 1, 0.5),
+    ):
         shares = (drawn - middle) / reach  # four standard errors of the mean of [-1, 1]: 0.052
         assert 0.99 < abs(shares).max() <= 1 + 1e-6 and abs(shares.mean()) < 0.052
     independent = np.stack([scale, rotation, *translation.T, shear, zoom, hue, saturation, brightness, contrast])
@@ -153,25 +190,31 @@ def test_the_default_draw_changes_nothing_but_the_flip():
     assert drawn.scale_factor == 1.0 and drawn.brightness == 0.0 and drawn.contrast == 1.0
     assert drawn.rotation == 0 and not drawn.translation.numpy().any() and drawn.shear == 0 and drawn.zoom == 1
     assert drawn.hue == 0 and drawn.saturation == 1 and not Augmentation().is_affine
-    assert all(Augmentation(**change).is_affine for change in (
-        {"rotation": 1.0}, {"translation": 0.1}, {"shear": 1.0}, {"zoom": [1.0, 1.1]}))
+    assert all(
+        Augmentation(**change).is_affine
+        for change in ({"rotation": 1.0}, {"translation": 0.1}, {"shear": 1.0}, {"zoom": [1.0, 1.1]})
+    )
     assert draw(Augmentation(horizontal_flip=1.0), tf.constant([1, 2])).mirror_x
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ({"horizontal_flip": 1.5}, "horizontal_flip is 1.5, expected a number from 0 to 1"),
-    ({"rot90": -0.1}, "rot90 is -0.1, expected a number from 0 to 1"),
-    ({"contrast": 2.0}, "contrast is 2.0, expected a number from 0 to 1"),
-    ({"brightness": -1.0}, "brightness is -1.0, expected a number from 0"),
-    ({"rotation": 200.0}, "rotation is 200.0, expected a number from 0 to 180"),
-    ({"shear": 90.0}, "shear is 90.0, expected a number from 0 to 80"),
-    ({"hue": 0.6}, "hue is 0.6, expected a number from 0 to 0.5"),
-    ({"saturation": -1.0}, "saturation is -1.0, expected a number from 0 to 1"),
-    ({"translation": 1.1}, "translation is 1.1, expected a number from 0 to 1"),
-    ({"zoom": (0.0, 1.0)}, r"zoom is \(0.0, 1.0\), expected 0 < low <= high"),
-    ({"fill": "grey"}, "fill is 'grey', expected 'nearest' or 'zero'"),
-    ({"scale_jitter": (2.0, 1.0)}, r"scale_jitter is \(2.0, 1.0\), expected 0 < low <= high"),
-    ({"scale_jitter": (0.0, 1.0)}, r"scale_jitter is \(0.0, 1.0\), expected 0 < low <= high")])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"horizontal_flip": 1.5}, "horizontal_flip is 1.5, expected a number from 0 to 1"),
+        ({"rot90": -0.1}, "rot90 is -0.1, expected a number from 0 to 1"),
+        ({"contrast": 2.0}, "contrast is 2.0, expected a number from 0 to 1"),
+        ({"brightness": -1.0}, "brightness is -1.0, expected a number from 0"),
+        ({"rotation": 200.0}, "rotation is 200.0, expected a number from 0 to 180"),
+        ({"shear": 90.0}, "shear is 90.0, expected a number from 0 to 80"),
+        ({"hue": 0.6}, "hue is 0.6, expected a number from 0 to 0.5"),
+        ({"saturation": -1.0}, "saturation is -1.0, expected a number from 0 to 1"),
+        ({"translation": 1.1}, "translation is 1.1, expected a number from 0 to 1"),
+        ({"zoom": (0.0, 1.0)}, r"zoom is \(0.0, 1.0\), expected 0 < low <= high"),
+        ({"fill": "grey"}, "fill is 'grey', expected 'nearest' or 'zero'"),
+        ({"scale_jitter": (2.0, 1.0)}, r"scale_jitter is \(2.0, 1.0\), expected 0 < low <= high"),
+        ({"scale_jitter": (0.0, 1.0)}, r"scale_jitter is \(0.0, 1.0\), expected 0 < low <= high"),
+    ],
+)
 def test_impossible_augmentations_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         Augmentation(**wrong)

@@ -4,18 +4,19 @@ import math
 
 import pytest
 
-from tpu_retinamask.benchmark_input import ADVICE, STAGES, Report, benchmark_input, format_report
-from tpu_retinamask.data.annotations import read_annotations, read_classes
-from tpu_retinamask.data.augment import Augmentation
-from tpu_retinamask.data.records import open_records
-from tpu_retinamask.data.records_builder import RecordsBuilder
-from tpu_retinamask.data.scan import scan_records
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
+from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.augment.augmentation import Augmentation
+from tpu_retinamask.data.prepared.reading import open_records
+from tpu_retinamask.data.prepared.writing import RecordsBuilder
+from tpu_retinamask.programs.benchmark_input import ADVICE, STAGES, Report, benchmark_input, format_report
 
 
 @pytest.mark.parametrize("augmentation", [None, Augmentation(rotation=10.0, hue=0.1)])
 def test_every_stage_and_the_whole_are_timed(augmentation, records, pipeline):
-    report = benchmark_input(pipeline(augmentation=augmentation, min_side=(30, 40)), records, batch_size=2, images=2,
-                             batches=2)
+    report = benchmark_input(
+        pipeline(augmentation=augmentation, min_side=(30, 40)), records, batch_size=2, images=2, batches=2
+    )
     assert tuple(report.seconds) == STAGES
     assert all(math.isfinite(seconds) and seconds >= 0 for seconds in report.seconds.values())
     assert report.seconds["resize"] > 0 and report.seconds["batch"] > 0

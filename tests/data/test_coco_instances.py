@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle_codec
 
-from tpu_retinamask.data.annotations import AnnotationError, read_annotations
-from tpu_retinamask.data.class_names import read_classes
-from tpu_retinamask.data.coco_instances import class_names, layer_masks, write_csv
-from tpu_retinamask.data.coco_json import coco_from_records
-from tpu_retinamask.data.mask_reader import read_mask
-from tpu_retinamask.data.scan import scan_records
+from tpu_retinamask.coco.conversion import class_names, layer_masks, write_csv
+from tpu_retinamask.coco.writing import coco_from_records
+from tpu_retinamask.data.annotations.class_names import read_classes
+from tpu_retinamask.data.annotations.csv_annotations import AnnotationError, read_annotations
+from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.images.mask_reader import read_mask
 
 CATEGORIES = {18: {"id": 18, "name": "dog"}, 3: {"id": 3, "name": "car"}, 90: {"id": 90, "name": "tooth brush"}}
 
@@ -44,16 +44,25 @@ def images(write):
     rng = np.random.default_rng(0)
     for name in ("sub/a.png", "b.png", "c.png", "d.png"):
         write(f"photos/{name}", rng.integers(0, 256, (20, 30, 3), dtype=np.uint8))
-    return {key: {"id": key, "file_name": name, "height": 20, "width": 30}
-            for key, name in ((5, "b.png"), (7, "sub/a.png"), (9, "c.png"), (11, "d.png"))}
+    return {
+        key: {"id": key, "file_name": name, "height": 20, "width": 30}
+        for key, name in ((5, "b.png"), (7, "sub/a.png"), (9, "c.png"), (11, "d.png"))
+    }
 
 
 @pytest.fixture
 def convert(tmp_path, images):
     def run(annotations, **options):
         output = tmp_path / "csv" / "train.csv"
-        done = write_csv(images, annotations, CATEGORIES, image_folder=str(tmp_path / "photos"), output=str(output),
-                         mask_folder=str(tmp_path / "masks"), **options)
+        done = write_csv(
+            images,
+            annotations,
+            CATEGORIES,
+            image_folder=str(tmp_path / "photos"),
+            output=str(output),
+            mask_folder=str(tmp_path / "masks"),
+            **options,
+        )
         return done, output
 
     return run
@@ -86,10 +95,12 @@ def test_every_row_worked_by_hand(convert):
         ["../photos/sub/a.png", "20", "3", "29", "9", "car", "../masks/sub/a.png#2"],
         ["../photos/sub/a.png", "1", "1", "5", "5", "dog", ""],
         ["../photos/c.png", "1", "1", "1.4", "5", "dog", ""],
-        ["../photos/d.png", "", "", "", "", "", ""]]
+        ["../photos/d.png", "", "", "", "", "", ""],
+    ]
     assert done.summary() == (
         "4 images with 5 instances, 2 mask files; 2 instances have no mask; left out 2 crowd regions (1 images hold "
-        "nothing else and stand there as images without objects)")
+        "nothing else and stand there as images without objects)"
+    )
 
 
 def test_what_training_reads_is_what_coco_said_and_back_again(convert, write):
@@ -104,15 +115,18 @@ def test_what_training_reads_is_what_coco_said_and_back_again(convert, write):
     ids = {entry["name"]: key for key, entry in CATEGORIES.items()}
     assert [entry["bbox"] for entry in back["annotations"]] == [entry["bbox"] for entry in wanted]
     assert [ids[names.name_of(entry["category_id"])] for entry in back["annotations"]] == [
-        entry["category_id"] for entry in wanted]
+        entry["category_id"] for entry in wanted
+    ]
     for entry, mask in zip(back["annotations"], (A, B, C)):
         np.testing.assert_array_equal(rle_codec.decode(entry["segmentation"]), mask)
     assert [entry["has_mask"] for entry in back["annotations"]] == [True] * 3 + [False] * 2
 
 
-BAD = [{"image_id": 9, "category_id": 18, "bbox": [1, 1, 0, 4], "iscrowd": 0, "segmentation": None},
-       {"image_id": 9, "category_id": 3, "bbox": [30, 1, 4, 4], "iscrowd": 0, "segmentation": None},
-       {"image_id": 9, "category_id": 3, "bbox": [1, 14, 4, 4], "iscrowd": 0, "segmentation": _rle(C)}]
+BAD = [
+    {"image_id": 9, "category_id": 18, "bbox": [1, 1, 0, 4], "iscrowd": 0, "segmentation": None},
+    {"image_id": 9, "category_id": 3, "bbox": [30, 1, 4, 4], "iscrowd": 0, "segmentation": None},
+    {"image_id": 9, "category_id": 3, "bbox": [1, 14, 4, 4], "iscrowd": 0, "segmentation": _rle(C)},
+]
 
 
 def test_bad_instances_stop_or_are_counted(convert):
@@ -121,7 +135,8 @@ def test_bad_instances_stop_or_are_counted(convert):
     assert list(error.value.problems) == [
         "c.png, dog at 1,1,0,4 (x,y,width,height): the box has no area",
         "c.png, car at 30,1,4,4 (x,y,width,height): the box lies outside the image of 30 x 20 pixels",
-        "c.png, car at 1,14,4,4 (x,y,width,height): the mask has no pixel inside the box"]
+        "c.png, car at 1,14,4,4 (x,y,width,height): the mask has no pixel inside the box",
+    ]
     done, _ = convert(ANNOTATIONS + BAD, on_bad_record="skip")
     assert (done.dropped, done.instances) == (3, 5) and done.summary().endswith("and 3 bad instances")
     with pytest.raises(ValueError, match="on_bad_record is 'perhaps'"):
@@ -143,14 +158,21 @@ def test_a_further_label_map_is_never_that_of_another_image(convert, images):
     images[9]["file_name"], images[11]["file_name"] = "sub/a_1.png", "sub/a_3.jpg"
     every = [dict(entry, image_id=key) for key in (7, 9) for entry in (ANNOTATIONS[0], ANNOTATIONS[2])]
     done, output = convert([*every, dict(ANNOTATIONS[3], image_id=11)])
-    assert [row[6] for row in csv.reader(output.open()) if row[6]] == [f"../masks/sub/{name}.png#1" for name in (
-        "a", "a_2", "a_1", "a_1_1", "a_3")]  # a_1 is the image's of that name, and so is a_3
+    assert [row[6] for row in csv.reader(output.open()) if row[6]] == [
+        f"../masks/sub/{name}.png#1" for name in ("a", "a_2", "a_1", "a_1_1", "a_3")
+    ]  # a_1 is the image's of that name, and so is a_3
     assert done.mask_files == 5
 
 
 def test_label_maps_never_replace_images(tmp_path, images):
     before = (tmp_path / "photos" / "b.png").read_bytes()
     with pytest.raises(AnnotationError, match="4 label maps would replace images.*--masks"):
-        write_csv(images, ANNOTATIONS, CATEGORIES, image_folder=str(tmp_path / "photos"),
-                  output=str(tmp_path / "train.csv"), mask_folder=str(tmp_path / "x" / ".." / "photos"))
+        write_csv(
+            images,
+            ANNOTATIONS,
+            CATEGORIES,
+            image_folder=str(tmp_path / "photos"),
+            output=str(tmp_path / "train.csv"),
+            mask_folder=str(tmp_path / "x" / ".." / "photos"),
+        )
     assert (tmp_path / "photos" / "b.png").read_bytes() == before

@@ -8,11 +8,11 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tpu_retinamask.data.annotations import read_annotations, read_classes
-from tpu_retinamask.data.class_names import ClassNames
-from tpu_retinamask.data.coco_json import coco_from_records, segm_ground_truth
-from tpu_retinamask.data.mask_reader import read_mask
-from tpu_retinamask.data.scan import scan_records
+from tpu_retinamask.coco.writing import coco_from_records, segm_ground_truth
+from tpu_retinamask.data.annotations.class_names import ClassNames
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
+from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.images.mask_reader import read_mask
 
 CLASSES = ClassNames(("cat", "dog", None, "bird"))
 
@@ -45,18 +45,21 @@ def test_every_entry_by_hand(records):
     assert truth["images"] == [
         {"id": 0, "file_name": "a.png", "width": 32, "height": 24},
         {"id": 1, "file_name": "b.png", "width": 16, "height": 20},
-        {"id": 2, "file_name": "c.png", "width": 40, "height": 12}]
-    assert truth["categories"] == [
-        {"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}, {"id": 3, "name": "bird"}]
-    table = [(a["id"], a["image_id"], a["category_id"], a["bbox"], a["area"], a["has_mask"], a["iscrowd"])
-             for a in truth["annotations"]]
+        {"id": 2, "file_name": "c.png", "width": 40, "height": 12},
+    ]
+    assert truth["categories"] == [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}, {"id": 3, "name": "bird"}]
+    table = [
+        (a["id"], a["image_id"], a["category_id"], a["bbox"], a["area"], a["has_mask"], a["iscrowd"])
+        for a in truth["annotations"]
+    ]
     assert table == [
         (1, 0, 0, [3, 2, 11, 7], 76, True, 0),  # 11 x 7 less 1
         (2, 0, 1, [6, 10, 6, 10], 57, True, 0),  # 6 x 10 less 4, and 1 outside its box
         (3, 0, 0, [20, 5, 11, 18], 190, True, 0),  # 11 x 18 less 8
         (4, 1, 1, [2, 1, 7, 6], 40, True, 0),  # 7 x 6 less 2
         (5, 1, 0, [4, 8, 12, 12], 138, True, 0),  # 12 x 12 less 6
-        (6, 1, 0, [0, 0, 5, 5], 25, False, 0)]  # no mask: the box
+        (6, 1, 0, [0, 0, 5, 5], 25, False, 0),
+    ]  # no mask: the box
     assert "segmentation" not in truth["annotations"][5]
     assert json.loads(json.dumps(truth)) == truth
 
@@ -66,8 +69,9 @@ def test_segmentations_decode_to_the_masks(records):
     for record in records:
         for instance, annotation in zip(record.instances, annotations):
             if instance.mask is not None:
-                np.testing.assert_array_equal(coco_mask.decode(annotation["segmentation"]),
-                                              read_mask(instance, record.height, record.width))
+                np.testing.assert_array_equal(
+                    coco_mask.decode(annotation["segmentation"]), read_mask(instance, record.height, record.width)
+                )
 
 
 def test_perfect_detections_score_one_and_a_wrong_class_does_not(records):
@@ -75,8 +79,7 @@ def test_perfect_detections_score_one_and_a_wrong_class_does_not(records):
     assert evaluate(truth, perfect(truth, "bbox"), "bbox") == 1
     masked = segm_ground_truth(truth)
     assert evaluate(masked, perfect(truth, "segm"), "segm") == 1
-    wrong = [detection | {"category_id": 1 - detection["category_id"]}
-             for detection in perfect(truth, "segm")]
+    wrong = [detection | {"category_id": 1 - detection["category_id"]} for detection in perfect(truth, "segm")]
     assert evaluate(masked, wrong, "segm") == 0
 
 

@@ -6,10 +6,10 @@ import threading
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask.data import service
-from tpu_retinamask.data.augment import Augmentation
-from tpu_retinamask.data_service import start_dispatcher, start_worker
+from tpu_retinamask.data.augment.augmentation import Augmentation
+from tpu_retinamask.data.stream import service
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.programs.data_service import start_dispatcher, start_worker
 
 CHANGES = Augmentation(horizontal_flip=0.5, rot90=0.5, scale_jitter=(0.5, 2.0))
 
@@ -33,7 +33,8 @@ def serve():
     def start(workers, started=None):
         port, *ports = free_ports(1 + workers)
         start.add = lambda number: running.append(
-            start_worker(ports[number], f"localhost:{port}", f"localhost:{ports[number]}"))
+            start_worker(ports[number], f"localhost:{port}", f"localhost:{ports[number]}")
+        )
         addresses = [f"localhost:{number}" for number in ports]
         running.append(start_dispatcher(port, addresses))
         for number in range(workers)[:started]:
@@ -47,7 +48,8 @@ def serve():
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_the_batches_are_those_of_one_process_in_the_same_order(
-        workers, serve, records, pipeline, samples, assert_same_batch):
+    workers, serve, records, pipeline, samples, assert_same_batch
+):
     built = pipeline(max_instances=2, augmentation=CHANGES)
     expected = samples(built.train_dataset(records, 2, 1), 7)
     served = built.train_dataset(records, 2, 1, data_service=serve(workers))
@@ -61,8 +63,9 @@ def test_hosts_and_replicas_are_served_their_own_shares(serve, records, pipeline
     for host in (0, 1):
         options = {"replicas": 4, "shard": (host, 2)}
         expected = samples(built.train_dataset(records, 8, **options), 4)
-        for a, b in zip(expected, samples(built.train_dataset(records, 8, data_service=address, **options), 4),
-                        strict=True):
+        for a, b in zip(
+            expected, samples(built.train_dataset(records, 8, data_service=address, **options), 4), strict=True
+        ):
             assert_same_batch(a, b)
 
 
@@ -84,15 +87,19 @@ def test_samples_that_are_not_due_end_the_run():
         next(iter(due.map(service._compare)))
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: service.count_workers(f"grpc://localhost:{free_ports(1)[0]}"), "no dispatcher answers there"),
-    (lambda: service.count_workers("localhost:5050"), "is not an address such as grpc://10.0.0.2:5050"),
-    (lambda: service.count_workers("grpc://localhost"), "is not an address such as"),
-    (lambda: start_dispatcher(0, []), "--workers is empty"),
-    (lambda: start_dispatcher(0, ["a:1", "a:1"]), "an address stands twice"),
-    (lambda: start_dispatcher(0, ["grpc://a:1"]), "is not host:port"),
-    (lambda: start_worker(0, f"localhost:{free_ports(1)[0]}", "a:1", seconds=0), "Start the dispatcher first"),
-    (lambda: start_worker(0, "localhost:1", "a"), "--address='a' is not host:port")])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: service.count_workers(f"grpc://localhost:{free_ports(1)[0]}"), "no dispatcher answers there"),
+        (lambda: service.count_workers("localhost:5050"), "is not an address such as grpc://10.0.0.2:5050"),
+        (lambda: service.count_workers("grpc://localhost"), "is not an address such as"),
+        (lambda: start_dispatcher(0, []), "--workers is empty"),
+        (lambda: start_dispatcher(0, ["a:1", "a:1"]), "an address stands twice"),
+        (lambda: start_dispatcher(0, ["grpc://a:1"]), "is not host:port"),
+        (lambda: start_worker(0, f"localhost:{free_ports(1)[0]}", "a:1", seconds=0), "Start the dispatcher first"),
+        (lambda: start_worker(0, "localhost:1", "a"), "--address='a' is not host:port"),
+    ],
+)
 def test_mistakes_are_named(call, message):
     with pytest.raises(UserError, match=message):
         call()

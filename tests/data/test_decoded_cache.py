@@ -7,11 +7,11 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask.data import decoded_cache
-from tpu_retinamask.data.annotations import read_annotations, read_classes
-from tpu_retinamask.data.augment import Augmentation
-from tpu_retinamask.data.decoded_cache import available_memory, decoded_bytes, fits_in_memory
-from tpu_retinamask.data.scan import scan_records
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
+from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.augment.augmentation import Augmentation
+from tpu_retinamask.data.stream import decoded_cache
+from tpu_retinamask.data.stream.decoded_cache import available_memory, decoded_bytes, fits_in_memory
 
 CHANGES = Augmentation(horizontal_flip=0.5, rot90=0.5, scale_jitter=(0.5, 2.5), rotation=20.0)
 
@@ -32,8 +32,11 @@ def test_a_picture_turned_by_its_exif_is_kept_upright(write, pipeline, samples, 
     write("x.jpg", PIL.Image.fromarray(stored), exif=exif, quality=95)
     rows = read_annotations(write("t.csv", "x.jpg,16,0,24,8,cat\n"), read_classes(write("c.csv", "cat,0\n")))
     upright = scan_records(rows, exif_orientation="apply").records
-    for a, b in zip(samples(pipeline().train_dataset(upright, 1), 1),
-                    samples(pipeline(cache="decoded").train_dataset(upright, 1), 1), strict=True):
+    for a, b in zip(
+        samples(pipeline().train_dataset(upright, 1), 1),
+        samples(pipeline(cache="decoded").train_dataset(upright, 1), 1),
+        strict=True,
+    ):
         assert_same_batch(a, b)
 
 
@@ -44,7 +47,8 @@ def test_the_estimate_counts_pixels_and_bounds_masks(records):
 
 
 def test_where_memory_is_short_the_files_are_read_and_a_warning_says_so(
-        records, pipeline, samples, assert_same_batch, monkeypatch, caplog):
+    records, pipeline, samples, assert_same_batch, monkeypatch, caplog
+):
     assert fits_in_memory(800, "x", available=1000) and not fits_in_memory(801, "x", available=1000)
     monkeypatch.setattr(decoded_cache, "available_memory", lambda: 5000)
     with caplog.at_level(logging.INFO, logger="tpu_retinamask"):

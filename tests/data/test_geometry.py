@@ -4,16 +4,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask.data.geometry import clip_to_view, fit_scale, place, render
+from tpu_retinamask.data.augment.geometry import clip_to_view, fit_scale, place, render
 
 
-@pytest.mark.parametrize("size, canvas, min_side, max_side, expected", [
-    ((480, 640), (800, 1333), 800, 1333, 800 / 480),  # the short side decides
-    ((400, 1200), (1333, 1333), 800, 1333, 1333 / 1200),  # the long side decides
-    ((480, 640), (512, 512), 800, 1333, 512 / 640),  # the canvas decides
-    ((480, 640), (512, 512), None, None, 0.8),
-    ((480, 640), (2000, 2000), None, 320, 0.5),
-    ((100, 50), (400, 100), None, None, 2.0)])
+@pytest.mark.parametrize(
+    "size, canvas, min_side, max_side, expected",
+    [
+        ((480, 640), (800, 1333), 800, 1333, 800 / 480),  # the short side decides
+        ((400, 1200), (1333, 1333), 800, 1333, 1333 / 1200),  # the long side decides
+        ((480, 640), (512, 512), 800, 1333, 512 / 640),  # the canvas decides
+        ((480, 640), (512, 512), None, None, 0.8),
+        ((480, 640), (2000, 2000), None, 320, 0.5),
+        ((100, 50), (400, 100), None, None, 2.0),
+    ],
+)
 def test_fit_scale_by_hand(size, canvas, min_side, max_side, expected):
     scale = fit_scale(tf.constant(size), tf.constant(canvas), min_side, max_side)
     np.testing.assert_allclose(scale, expected, rtol=1e-6)
@@ -51,23 +55,25 @@ def test_a_crop_is_a_window_of_the_whole_picture():
 
 def test_the_crop_window_reaches_both_ends():
     for position, offset in ((0.0, 0), (0.999999, 40)):
-        view = place(tf.constant([30, 40]), tf.constant([20, 80]), tf.constant(2.0),
-                     tf.constant([position, position]))
+        view = place(tf.constant([30, 40]), tf.constant([20, 80]), tf.constant(2.0), tf.constant([position, position]))
         np.testing.assert_array_equal(view.offset, [offset, 0])
 
 
 def test_boxes_are_clipped_to_the_window_and_what_is_hardly_seen_is_left_out():
     # Scale 2, canvas 20 x 20 from a picture of 30 x 40: the window is x 0..10, y 0..10.
     view = place(tf.constant([30, 40]), tf.constant([20, 20]), tf.constant(2.0), tf.zeros([2]))
-    boxes = tf.constant([
-        [1, 2, 4, 5],  # whole
-        [8, 8, 12, 10],  # half
-        [9, 0, 19, 5],  # exactly a tenth
-        [9, 0, 20, 5],  # a little less
-        [9.75, 0, 10.25, 2],  # half, but half a canvas pixel wide
-        [12, 0, 14, 2],  # outside
-        [9.75, 9.75, 10, 10],  # small, whole: stays
-    ], tf.float32)
+    boxes = tf.constant(
+        [
+            [1, 2, 4, 5],  # whole
+            [8, 8, 12, 10],  # half
+            [9, 0, 19, 5],  # exactly a tenth
+            [9, 0, 20, 5],  # a little less
+            [9.75, 0, 10.25, 2],  # half, but half a canvas pixel wide
+            [12, 0, 14, 2],  # outside
+            [9.75, 9.75, 10, 10],  # small, whole: stays
+        ],
+        tf.float32,
+    )
     clipped, on_canvas, visible = clip_to_view(boxes, view)
     assert visible.numpy().tolist() == [True, True, True, False, False, False, True]
     np.testing.assert_array_equal(clipped[1], [8, 8, 10, 10])

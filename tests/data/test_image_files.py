@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from reference.encoded_images import encode, png
 
-from tpu_retinamask.data.decode import apply_orientation, decode_image
+from tpu_retinamask.data.images.decode import apply_orientation, decode_image
 
 RNG = np.random.default_rng(3)
 NOISE = RNG.integers(0, 256, (21, 34, 3), dtype=np.uint8)
@@ -24,7 +24,7 @@ def orientation_tag(orientation):
 
 def without_adobe_marker(data):
     start = data.index(b"\xff\xee")
-    return data[:start] + data[start + 2 + int.from_bytes(data[start + 2:start + 4], "big"):]
+    return data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4], "big") :]
 
 
 GRAY_ALPHA = PIL.Image.merge("LA", [PICTURE.convert("L"), PICTURE.getchannel(0)])
@@ -46,7 +46,8 @@ READ_LIKE_PILLOW = {
     "JPEG CMYK": encode(PICTURE.convert("CMYK"), "JPEG", quality=95),
     "GIF": encode(PICTURE, "GIF"),
     "GIF animated: first frame": encode(
-        PICTURE.convert("P"), "GIF", save_all=True, append_images=[PICTURE.rotate(180).convert("P")]),
+        PICTURE.convert("P"), "GIF", save_all=True, append_images=[PICTURE.rotate(180).convert("P")]
+    ),
     "BMP": encode(PICTURE, "BMP"),
     "BMP gray": encode(PICTURE.convert("L"), "BMP"),
 }
@@ -58,7 +59,7 @@ def test_image_kinds_are_read_as_pillow_reads_them(kind, write, scan):
     data = READ_LIKE_PILLOW[kind]
     expected = np.asarray(PIL.Image.open(io.BytesIO(data)).convert("RGB"))
     np.testing.assert_array_equal(decode_image(data).numpy(), expected)
-    record, = scan(write("x.img", data) + ",,,,,\n").records
+    (record,) = scan(write("x.img", data) + ",,,,,\n").records
     assert (record.height, record.width, record.orientation) == (*expected.shape[:2], 1)
 
 
@@ -73,33 +74,40 @@ def test_16_bit_gray_image_keeps_its_high_byte(write, scan):
 REFUSED_IMAGES = {
     "empty file": (b"", "the file is empty"),
     "text": (b"hello world", "not an image: it starts with b'hello wo'"),
-    "truncated JPEG": (encode(PICTURE, "JPEG")[:-200],
-                       "a JPEG file that cannot be decoded to its end: truncated or damaged"),
-    "truncated PNG": (encode(PICTURE, "PNG")[:-200],
-                      "a PNG file that cannot be decoded to its end: truncated or damaged"),
-    "TIFF": (encode(PICTURE, "TIFF"),
-             "a TIFF file, which training cannot read; convert it to PNG or JPEG"),
-    "WebP": (encode(PICTURE, "WEBP"),
-             "a WEBP file, which training cannot read; convert it to PNG or JPEG"),
-    "HEIC": (b"\0\0\0\x18ftypheic" + bytes(40),
-             "a HEIC file (HEIC, AVIF or video); convert it to JPEG or PNG"),
-    "palette BMP": (encode(PICTURE.convert("P"), "BMP"),
-                    "a BMP file of mode P (palette, 1-bit or compressed), which would be read wrong; save "
-                    "it as PNG"),
-    "1-bit BMP": (encode(PICTURE.convert("1"), "BMP"),
-                  "a BMP file of mode 1 (palette, 1-bit or compressed), which would be read wrong; save it "
-                  "as PNG"),
+    "truncated JPEG": (
+        encode(PICTURE, "JPEG")[:-200],
+        "a JPEG file that cannot be decoded to its end: truncated or damaged",
+    ),
+    "truncated PNG": (
+        encode(PICTURE, "PNG")[:-200],
+        "a PNG file that cannot be decoded to its end: truncated or damaged",
+    ),
+    "TIFF": (encode(PICTURE, "TIFF"), "a TIFF file, which training cannot read; convert it to PNG or JPEG"),
+    "WebP": (encode(PICTURE, "WEBP"), "a WEBP file, which training cannot read; convert it to PNG or JPEG"),
+    "HEIC": (b"\0\0\0\x18ftypheic" + bytes(40), "a HEIC file (HEIC, AVIF or video); convert it to JPEG or PNG"),
+    "palette BMP": (
+        encode(PICTURE.convert("P"), "BMP"),
+        "a BMP file of mode P (palette, 1-bit or compressed), which would be read wrong; save it as PNG",
+    ),
+    "1-bit BMP": (
+        encode(PICTURE.convert("1"), "BMP"),
+        "a BMP file of mode 1 (palette, 1-bit or compressed), which would be read wrong; save it as PNG",
+    ),
     "CMYK JPEG without Adobe's marker": (
         without_adobe_marker(encode(PICTURE.convert("CMYK"), "JPEG")),
         "a JPEG file of mode CMYK that TensorFlow and Pillow read differently; convert it to RGB and save it "
-        "as PNG or JPEG"),
-    "12 bits in 16": (encode(PIL.Image.fromarray(np.full((4, 4), 4095, np.uint16)), "PNG"),
-                      "16-bit PNG whose brightest value is 4095 of 65535: it would be read as almost black; "
-                      "stretch it to the full range or save it with 8 bits"),
+        "as PNG or JPEG",
+    ),
+    "12 bits in 16": (
+        encode(PIL.Image.fromarray(np.full((4, 4), 4095, np.uint16)), "PNG"),
+        "16-bit PNG whose brightest value is 4095 of 65535: it would be read as almost black; "
+        "stretch it to the full range or save it with 8 bits",
+    ),
     "EXIF-rotated JPEG": (
         encode(PICTURE, "JPEG", exif=orientation_tag(6)),
         "its EXIF orientation is 6, so boxes and masks may be meant on the stored or on the upright picture; "
-        "say which with exif_orientation = 'ignore' (stored) or 'apply' (upright)"),
+        "say which with exif_orientation = 'ignore' (stored) or 'apply' (upright)",
+    ),
 }
 
 
@@ -113,8 +121,8 @@ def test_image_kinds_refused_by_name(kind, write, problems_of):
 def test_missing_image_is_named_with_the_resolved_path(tmp_path, problems_of):
     assert problems_of("no.png,,,,,\nsub\\a.png,,,,,\n") == (
         f"line 1, no.png: no such file: {tmp_path}/no.png",
-        f"line 2, sub\\a.png: no such file: {tmp_path}/sub\\a.png (the path holds '\\'; write '/' between "
-        "folders)")
+        f"line 2, sub\\a.png: no such file: {tmp_path}/sub\\a.png (the path holds '\\'; write '/' between folders)",
+    )
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -125,9 +133,9 @@ def test_exif_orientation(orientation, write, scan):
     upright = np.asarray(PIL.ImageOps.exif_transpose(stored))
     turned = apply_orientation(decode_image(data), tf.constant(orientation)).numpy()
     np.testing.assert_array_equal(turned, upright)
-    record, = scan("x.jpg,,,,,\n", exif_orientation="apply").records
+    (record,) = scan("x.jpg,,,,,\n", exif_orientation="apply").records
     assert (record.height, record.width, record.orientation) == (*upright.shape[:2], orientation)
-    record, = scan("x.jpg,,,,,\n", exif_orientation="ignore").records
+    (record,) = scan("x.jpg,,,,,\n", exif_orientation="ignore").records
     assert (record.height, record.width, record.orientation) == (21, 34, 1)
 
 

@@ -7,19 +7,24 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask.compat.affine import centre_transform, transform_boxes
-from tpu_retinamask.data.affine import centre_matrix, enclosing_boxes, moved_boxes, render_moved, resample_masks
-from tpu_retinamask.data.annotations import read_annotations, read_classes
-from tpu_retinamask.data.augment import Augmentation
-from tpu_retinamask.data.geometry import place, render
-from tpu_retinamask.data.scan import scan_records
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
+from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.augment.affine import centre_matrix, enclosing_boxes, moved_boxes, render_moved, resample_masks
+from tpu_retinamask.data.augment.augmentation import Augmentation
+from tpu_retinamask.data.augment.geometry import place, render
+from tpu_retinamask.keras_maskrcnn.affine import centre_transform, transform_boxes
 
 AFFINE = Augmentation(horizontal_flip=0.5, rot90=0.5, rotation=40.0, translation=0.1, shear=15.0, zoom=(0.7, 1.3))
 
 
 def matrix_of(size, rotation=0.0, translation=(0.0, 0.0), shear=0.0, zoom=1.0):
-    return centre_matrix(tf.constant(size), rotation=math.radians(rotation), translation=tf.constant(translation),
-                         shear=math.radians(shear), zoom=zoom)
+    return centre_matrix(
+        tf.constant(size),
+        rotation=math.radians(rotation),
+        translation=tf.constant(translation),
+        shear=math.radians(shear),
+        zoom=zoom,
+    )
 
 
 def reference_matrix(size, rotation=0.0, translation=(0.0, 0.0), shear=0.0, zoom=1.0):
@@ -120,8 +125,9 @@ def test_pixels_equal_pillow(move):
     assert inner.sum() > 300
     for channel in range(3):
         plane = PIL.Image.fromarray(image[..., channel].astype(np.float32))
-        expected = plane.transform((40, 33), PIL.Image.Transform.AFFINE, back[:2].ravel(),
-                                   PIL.Image.Resampling.BILINEAR)
+        expected = plane.transform(
+            (40, 33), PIL.Image.Transform.AFFINE, back[:2].ravel(), PIL.Image.Resampling.BILINEAR
+        )
         # Positions are float32 of numbers up to 40 here: off by 1e-5 pixels, times a slope of 255 a pixel.
         np.testing.assert_allclose(found[..., channel][inner], np.asarray(expected)[inner], atol=1e-2)
     outside = ((u < 0) | (u > 30) | (v < 0) | (v > 22)).reshape(33, 40)
@@ -160,9 +166,12 @@ def painted(write):
     labels[30:50, 50:70] = 2
     write("x.png", np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)[labels])
     write("m.png", labels)
-    return scan_records(read_annotations(
-        write("t.csv", "x.png,14,12,44,40,cat,m.png#1\nx.png,50,30,70,50,cat\n"),
-        read_classes(write("c.csv", "cat,0\n")))).records
+    return scan_records(
+        read_annotations(
+            write("t.csv", "x.png,14,12,44,40,cat,m.png#1\nx.png,50,30,70,50,cat\n"),
+            read_classes(write("c.csv", "cat,0\n")),
+        )
+    ).records
 
 
 def test_boxes_and_masks_stay_on_their_object(painted, pipeline, samples):

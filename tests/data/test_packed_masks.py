@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask.data.mask_sampling import sample_mask_stack, sample_packed_masks
-from tpu_retinamask.data.packed_masks import pack_masks, packed_starts, unpack_mask
+from tpu_retinamask.data.images.mask_sampling import sample_mask_stack, sample_packed_masks
+from tpu_retinamask.data.images.packed_masks import pack_masks, packed_starts, unpack_mask
 
 
 def _masks(rng, count, height, width):
@@ -15,7 +15,7 @@ def _masks(rng, count, height, width):
     for _ in range(count):
         mask = np.zeros((height, width), bool)
         y, x = rng.integers(0, height), rng.integers(0, width)
-        part = mask[y:y + rng.integers(1, height + 1), x:x + rng.integers(1, width + 1)]
+        part = mask[y : y + rng.integers(1, height + 1), x : x + rng.integers(1, width + 1)]
         part[:] = rng.random(part.shape) < 0.5
         part[0, 0] = True
         masks.append(mask)
@@ -61,8 +61,9 @@ def test_crops_equal_those_of_whole_masks(size):
     boxes = tf.constant(np.concatenate([low, high], 1), tf.float32)
     windows, blob = pack_masks(masks)
     packed = tf.constant(np.frombuffer(zlib.decompress(blob), np.uint8))
-    found = sample_packed_masks(packed, tf.constant(windows), packed_starts(tf.constant(windows)), boxes,
-                                tf.constant([30, 21]), size)
+    found = sample_packed_masks(
+        packed, tf.constant(windows), packed_starts(tf.constant(windows)), boxes, tf.constant([30, 21]), size
+    )
     expected = sample_mask_stack(tf.constant(np.stack(masks).astype(np.uint8)), boxes, size)
     assert size == 1 or expected.numpy().any()
     np.testing.assert_array_equal(found, expected)
@@ -70,8 +71,15 @@ def test_crops_equal_those_of_whole_masks(size):
 
 def test_instances_without_a_mask_have_zero_crops():
     nothing = tf.zeros([2, 4], tf.int32)
-    found = sample_packed_masks(tf.zeros([0], tf.uint8), nothing, packed_starts(nothing),
-                                tf.constant([[0.0, 0, 4, 4], [1, 1, 2, 2]]), tf.constant([6, 6]), 3)
+    found = sample_packed_masks(
+        tf.zeros([0], tf.uint8),
+        nothing,
+        packed_starts(nothing),
+        tf.constant([[0.0, 0, 4, 4], [1, 1, 2, 2]]),
+        tf.constant([6, 6]),
+        3,
+    )
     np.testing.assert_array_equal(found, np.zeros((2, 3, 3)))
-    assert sample_packed_masks(tf.zeros([0], tf.uint8), nothing[:0], tf.zeros([0], tf.int32), tf.zeros([0, 4]),
-                               tf.constant([6, 6]), 3).shape == (0, 3, 3)
+    assert sample_packed_masks(
+        tf.zeros([0], tf.uint8), nothing[:0], tf.zeros([0], tf.int32), tf.zeros([0, 4]), tf.constant([6, 6]), 3
+    ).shape == (0, 3, 3)

@@ -5,24 +5,26 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask.data.annotations import read_annotations, read_classes
-from tpu_retinamask.data.augment import Augmentation
-from tpu_retinamask.data.mask_sampling import sample_masks
-from tpu_retinamask.data.pipeline import InputPipeline
-from tpu_retinamask.data.scan import scan_records
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
+from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.augment.augmentation import Augmentation
+from tpu_retinamask.data.images.mask_sampling import sample_masks
+from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.structures import Batch
 
 EVERYTHING = Augmentation(
-    horizontal_flip=0.5, vertical_flip=0.5, rot90=0.5, scale_jitter=(0.5, 2.5), brightness=0.2, contrast=0.3)
+    horizontal_flip=0.5, vertical_flip=0.5, rot90=0.5, scale_jitter=(0.5, 2.5), brightness=0.2, contrast=0.3
+)
 
 
 def bilinear(picture, scale, height, width):
     """Resample at exactly 1 / scale with half-pixel centres, edges repeated."""
+
     def weights(count, side):
         centres = np.clip((np.arange(count) + 0.5) / scale - 0.5, 0, side - 1)
         return np.maximum(0, 1 - abs(centres[:, np.newaxis] - np.arange(side)))  # [count, side]
-    return np.einsum("yi,ijc,xj->yxc", weights(height, picture.shape[0]), picture,
-                     weights(width, picture.shape[1]))
+
+    return np.einsum("yi,ijc,xj->yxc", weights(height, picture.shape[0]), picture, weights(width, picture.shape[1]))
 
 
 def test_every_field_of_every_image_against_the_reference(records, pipeline, samples, reference_masks):
@@ -47,7 +49,8 @@ def test_every_field_of_every_image_against_the_reference(records, pipeline, sam
         classes = [instance.class_id for instance in record.instances]
         np.testing.assert_array_equal(sample.classes, classes + [-1] * (4 - count))
         np.testing.assert_array_equal(
-            sample.has_mask, [i.mask is not None for i in record.instances] + [False] * (4 - count))
+            sample.has_mask, [i.mask is not None for i in record.instances] + [False] * (4 - count)
+        )
         np.testing.assert_array_equal(sample.masks[:count], reference_masks(record, 12))
         np.testing.assert_array_equal(sample.masks[count:], 0)
         assert sample.dropped == 0
@@ -71,8 +74,7 @@ def test_a_padding_image_is_zero_and_says_so(records, pipeline, samples):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5])
-def test_eval_visits_each_image_once_whatever_the_batch(
-        batch_size, records, pipeline, samples, assert_same_batch):
+def test_eval_visits_each_image_once_whatever_the_batch(batch_size, records, pipeline, samples, assert_same_batch):
     one = samples(pipeline().eval_dataset(records, 1))
     found = samples(pipeline().eval_dataset(records, batch_size))
     assert len(found) % batch_size == 0
@@ -86,10 +88,17 @@ def test_every_shape_is_static(mode, records, pipeline):
     built = pipeline(image_size=(48, 80), augmentation=EVERYTHING)
     dataset = built.train_dataset(records, 5) if mode == "train" else built.eval_dataset(records, 5)
     expected = Batch(
-        image=((5, 48, 80, 3), tf.uint8), content_size=((5, 2), tf.int32), boxes=((5, 4, 4), tf.float32),
-        classes=((5, 4), tf.int32), masks=((5, 4, 12, 12), tf.uint8), has_mask=((5, 4), tf.bool),
-        image_scale=((5,), tf.float32), original_size=((5, 2), tf.int32), image_id=((5,), tf.int64),
-        dropped=((5,), tf.int32))
+        image=((5, 48, 80, 3), tf.uint8),
+        content_size=((5, 2), tf.int32),
+        boxes=((5, 4, 4), tf.float32),
+        classes=((5, 4), tf.int32),
+        masks=((5, 4, 12, 12), tf.uint8),
+        has_mask=((5, 4), tf.bool),
+        image_scale=((5,), tf.float32),
+        original_size=((5, 2), tf.int32),
+        image_id=((5,), tf.int64),
+        dropped=((5,), tf.int32),
+    )
     assert Batch(*((tuple(spec.shape), spec.dtype) for spec in dataset.element_spec)) == expected
     for name, tensor in zip(Batch._fields, next(iter(dataset))):
         assert tensor.shape == getattr(expected, name)[0], name
@@ -113,8 +122,7 @@ def test_exif_orientation_turns_image_and_keeps_boxes_upright(write, pipeline, s
     mask = np.zeros((16, 24), np.uint8)
     mask[0:8, 16:24] = 1
     write("m.png", mask)
-    rows = read_annotations(write("t.csv", "x.jpg,16,0,24,8,cat,m.png\n"),
-                            read_classes(write("c.csv", "cat,0\n")))
+    rows = read_annotations(write("t.csv", "x.jpg,16,0,24,8,cat,m.png\n"), read_classes(write("c.csv", "cat,0\n")))
     records = scan_records(rows, exif_orientation="apply").records
     sample = samples(pipeline(image_size=(24, 24)).eval_dataset(records, 1))[0]
     np.testing.assert_array_equal(sample.original_size, [16, 24])
@@ -122,8 +130,7 @@ def test_exif_orientation_turns_image_and_keeps_boxes_upright(write, pipeline, s
     np.testing.assert_array_equal(sample.masks[0], 1)
 
 
-def test_a_mask_file_used_by_several_images_and_out_of_order_is_right(
-        write, pipeline, samples, reference_masks):
+def test_a_mask_file_used_by_several_images_and_out_of_order_is_right(write, pipeline, samples, reference_masks):
     """Instances of two files alternate, so crops must return to the order of the rows."""
     first, second = np.zeros((10, 10), np.uint8), np.zeros((10, 10), np.uint8)
     first[0:4, 0:4] = np.triu(np.ones((4, 4)))
@@ -132,10 +139,12 @@ def test_a_mask_file_used_by_several_images_and_out_of_order_is_right(
         write(name, np.zeros((10, 10, 3), np.uint8))
     write("first.png", first)
     write("second.png", second)
-    text = "".join(f"{image}.png,{row}\n" for image in "xy" for row in (
-        "5,5,9,9,cat,second.png", "1,1,2,2,cat", "0,0,4,4,cat,first.png", "5,5,8,8,cat,second.png"))
-    records = scan_records(read_annotations(
-        write("t.csv", text), read_classes(write("c.csv", "cat,0\n")))).records
+    text = "".join(
+        f"{image}.png,{row}\n"
+        for image in "xy"
+        for row in ("5,5,9,9,cat,second.png", "1,1,2,2,cat", "0,0,4,4,cat,first.png", "5,5,8,8,cat,second.png")
+    )
+    records = scan_records(read_annotations(write("t.csv", text), read_classes(write("c.csv", "cat,0\n")))).records
     for sample, record in zip(samples(pipeline(mask_size=4).eval_dataset(records, 2)), records, strict=True):
         np.testing.assert_array_equal(sample.masks, reference_masks(record, 4))
         np.testing.assert_array_equal(sample.masks[0], np.tril(np.ones((4, 4))))
@@ -150,7 +159,8 @@ def test_a_cell_that_rounds_onto_the_border_stays_inside_the_image(write):
     sliver = np.nextafter(np.float32(256), np.float32(0))
     boxes = tf.constant([[sliver, 250, 256, 256], [250, sliver, 256, 256]], tf.float32)
     crops = sample_masks(
-        lambda file: tf.io.read_file(path), boxes, tf.constant([0, 0]), tf.constant([0, 0], tf.uint16), 4)
+        lambda file: tf.io.read_file(path), boxes, tf.constant([0, 0]), tf.constant([0, 0], tf.uint16), 4
+    )
     np.testing.assert_array_equal(crops, 0)
 
 
@@ -164,11 +174,15 @@ def test_cached_files_are_not_opened_again(records, pipeline, samples, assert_sa
         assert_same_batch(a, b)
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ({"image_size": (0, 64)}, r"image_size is \(0, 64\), expected positive numbers"),
-    ({"max_instances": 0}, "max_instances is 0, expected positive numbers"),
-    ({"mask_size": -1}, "mask_size is -1, expected positive numbers"),
-    ({"min_side": 0}, "min_side is 0, expected positive numbers")])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"image_size": (0, 64)}, r"image_size is \(0, 64\), expected positive numbers"),
+        ({"max_instances": 0}, "max_instances is 0, expected positive numbers"),
+        ({"mask_size": -1}, "mask_size is -1, expected positive numbers"),
+        ({"min_side": 0}, "min_side is 0, expected positive numbers"),
+    ],
+)
 def test_impossible_sizes_are_refused(wrong, message, pipeline):
     with pytest.raises(ValueError, match=message):
         pipeline(**wrong)
@@ -196,7 +210,7 @@ def test_nuclei_with_131_instances_run_through_with_any_m(shared_data, samples, 
     folder = shared_data / "nuclei"
     classes = read_classes(str(folder / "classes.csv"))
     rows = read_annotations(str(folder / "train.csv"), classes)
-    most, = scan_records([max(rows, key=lambda row: len(row.instances))]).records
+    (most,) = scan_records([max(rows, key=lambda row: len(row.instances))]).records
     count = len(most.instances)
     assert count == 131
     for limit, kept in ((100, 100), (150, count)):

@@ -9,19 +9,20 @@ import pytest
 import tensorflow as tf
 from reference.encoded_images import encode
 
-from tpu_retinamask.compat.host_batches import HostBatches
-from tpu_retinamask.data.annotations import read_annotations, read_classes
-from tpu_retinamask.data.augment import Augmentation
-from tpu_retinamask.data.coco_json import coco_from_records
-from tpu_retinamask.data.mask_reader import read_mask
-from tpu_retinamask.data.packed_masks import unpack_mask
-from tpu_retinamask.data.records import open_records
-from tpu_retinamask.data.records_builder import RecordsBuilder
-from tpu_retinamask.data.scan import scan_records
+from tpu_retinamask.coco.writing import coco_from_records
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
+from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.augment.augmentation import Augmentation
+from tpu_retinamask.data.images.mask_reader import read_mask
+from tpu_retinamask.data.images.packed_masks import unpack_mask
+from tpu_retinamask.data.prepared.reading import open_records
+from tpu_retinamask.data.prepared.writing import RecordsBuilder
+from tpu_retinamask.data.stream.host_batches import HostBatches
 
 NUCLEI = pathlib.Path(__file__).resolve().parents[2] / "examples" / "nuclei"
 EVERYTHING = Augmentation(
-    horizontal_flip=0.5, vertical_flip=0.5, rot90=0.5, scale_jitter=(0.5, 2.5), brightness=0.2, contrast=0.3)
+    horizontal_flip=0.5, vertical_flip=0.5, rot90=0.5, scale_jitter=(0.5, 2.5), brightness=0.2, contrast=0.3
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +38,15 @@ def prepared(tmp_path_factory):
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
     files = {
-        "a.png": encode(PIL.Image.fromarray(pixels), "PNG"), "b.jpg": encode(PIL.Image.fromarray(pixels), "JPEG"),
+        "a.png": encode(PIL.Image.fromarray(pixels), "PNG"),
+        "b.jpg": encode(PIL.Image.fromarray(pixels), "JPEG"),
         "turned.jpg": encode(PIL.Image.fromarray(pixels.transpose(1, 0, 2)), "JPEG", exif=exif),
         "film.gif": encode(PIL.Image.fromarray(pixels[..., 0]), "GIF"),
         "gray.bmp": encode(PIL.Image.fromarray(pixels[..., 0]), "BMP"),
         "deep.png": encode(PIL.Image.fromarray(pixels[..., 0].astype(np.uint16) * 257), "PNG"),
-        "labels.png": encode(PIL.Image.fromarray(labels), "PNG"), "blob.png": encode(PIL.Image.fromarray(blob), "PNG")}
+        "labels.png": encode(PIL.Image.fromarray(labels), "PNG"),
+        "blob.png": encode(PIL.Image.fromarray(blob), "PNG"),
+    }
     for name, content in files.items():
         (folder / name).write_bytes(content)
     (folder / "classes.csv").write_text("cat,0\ndog,2\n")
@@ -50,7 +54,8 @@ def prepared(tmp_path_factory):
         "a.png,3,2,14,9,cat,labels.png#1\na.png,6,10,12,20,dog,labels.png#700\na.png,20,5,31,23,cat,labels.png#3\n"
         "b.jpg,3.7,2.9,11.2,9.1,dog,blob.png\nb.jpg,13.5,11.25,30,20.001,cat,blob.png\nb.jpg,0,0,5,5,cat\n"
         "turned.jpg,4,3,11,9,cat,blob.png\n"  # the box is smaller than its mask
-        "film.gif,20,5,31,23,dog,labels.png#3\ngray.bmp,1,1,30,20,cat,\ndeep.png,,,,,,\n")
+        "film.gif,20,5,31,23,dog,labels.png#3\ngray.bmp,1,1,30,20,cat,\ndeep.png,,,,,,\n"
+    )
     classes = read_classes(str(folder / "classes.csv"))
     scanned = scan_records(read_annotations(str(folder / "train.csv"), classes), exif_orientation="apply")
     builder = RecordsBuilder(str(folder / "data"), classes, {"train": scanned}, sources={}, images_per_shard=4)
@@ -65,9 +70,14 @@ def test_the_scene_holds_what_is_hard(prepared):
     assert len({record.image.shard for record in data.split("train")}) == 2
 
 
-@pytest.mark.parametrize("mode, options", [
-    ("eval_dataset", {"cache": True}), ("eval_dataset", {"image_size": (24, 32), "mask_size": 28}),
-    ("train_dataset", {"augmentation": EVERYTHING, "seed": 5, "max_instances": 2})])
+@pytest.mark.parametrize(
+    "mode, options",
+    [
+        ("eval_dataset", {"cache": True}),
+        ("eval_dataset", {"image_size": (24, 32), "mask_size": 28}),
+        ("train_dataset", {"augmentation": EVERYTHING, "seed": 5, "max_instances": 2}),
+    ],
+)
 def test_batches_equal_those_of_the_csv_to_the_bit(mode, options, prepared, pipeline, samples, assert_same_batch):
     scanned, data, _ = prepared
     build = getattr(pipeline(**options), mode)
@@ -109,9 +119,15 @@ def test_records_tell_what_the_scan_told(prepared):
     stored = data.split("train")
     for a, b in zip(scanned.records, stored, strict=True):
         assert (a.name, a.image_id, a.height, a.width, a.orientation) == (
-            b.name, b.image_id, b.height, b.width, b.orientation)
+            b.name,
+            b.image_id,
+            b.height,
+            b.width,
+            b.orientation,
+        )
         assert [(i.line, i.box, i.class_id, i.mask is None) for i in a.instances] == [
-            (i.line, i.box, i.class_id, i.mask is None) for i in b.instances]
+            (i.line, i.box, i.class_id, i.mask is None) for i in b.instances
+        ]
     assert stored[-1] == stored[5] and stored[:2] == [stored[0], stored[1]]
     with pytest.raises(IndexError):
         stored[6]
@@ -144,7 +160,8 @@ def test_tfds_reads_the_folder(prepared):
         stored = (record.width, record.height) if record.orientation >= 5 else (record.height, record.width)
         assert example["image"].shape == (*stored, 3)
         np.testing.assert_array_equal(
-            example["objects"]["box"], np.array([i.box for i in record.instances], np.float32).reshape(-1, 4))
+            example["objects"]["box"], np.array([i.box for i in record.instances], np.float32).reshape(-1, 4)
+        )
         np.testing.assert_array_equal(example["objects"]["class"], [i.class_id for i in record.instances])
         packed = np.frombuffer(zlib.decompress(example["masks"]), np.uint8)
         for number, instance in enumerate(record.instances):
@@ -152,7 +169,8 @@ def test_tfds_reads_the_folder(prepared):
             if instance.mask_value is not None:
                 np.testing.assert_array_equal(
                     unpack_mask(packed, example["objects"]["mask_window"], number, record.height, record.width),
-                    read_mask(instance, record.height, record.width))
+                    read_mask(instance, record.height, record.width),
+                )
 
 
 def test_the_graph_is_native_and_reads_no_python(prepared, pipeline):

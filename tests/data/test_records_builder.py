@@ -6,11 +6,11 @@ import pathlib
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask.data import records_builder
-from tpu_retinamask.data.annotations import read_annotations, read_classes
-from tpu_retinamask.data.records import RecordsError, open_records, verify_records
-from tpu_retinamask.data.records_builder import RecordsBuilder
-from tpu_retinamask.data.scan import scan_records
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
+from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.prepared import writing as records_builder
+from tpu_retinamask.data.prepared.reading import RecordsError, open_records, verify_records
+from tpu_retinamask.data.prepared.writing import RecordsBuilder
 from tpu_retinamask.errors import UserError
 
 
@@ -41,10 +41,20 @@ def whole(builder, tmp_path):
 
 
 def test_the_files_are_those_of_a_tfds_data_set(whole):
-    assert sorted(_content(whole)) == sorted([
-        "SHA256SUMS", "classes.csv", "dataset_info.json", "features.json", "index-train.npz", "index-validation.npz",
-        "objects-class.labels.txt", "prepared.json", "retinamask-validation.tfrecord-00000-of-00001",
-        *(f"retinamask-train.tfrecord-0000{i}-of-00003" for i in range(3))])
+    assert sorted(_content(whole)) == sorted(
+        [
+            "SHA256SUMS",
+            "classes.csv",
+            "dataset_info.json",
+            "features.json",
+            "index-train.npz",
+            "index-validation.npz",
+            "objects-class.labels.txt",
+            "prepared.json",
+            "retinamask-validation.tfrecord-00000-of-00001",
+            *(f"retinamask-train.tfrecord-0000{i}-of-00003" for i in range(3)),
+        ]
+    )
     prepared = json.loads((whole / "prepared.json").read_text())
     assert prepared["splits"]["train"]["images"] == 3 and prepared["splits"]["train"]["instances"] == 6
     assert prepared["splits"]["train"]["scan"] == "3 images with 6 instances; nothing dropped"
@@ -52,8 +62,9 @@ def test_the_files_are_those_of_a_tfds_data_set(whole):
 
 
 # Every rename of the whole; those of the plan, of a shard, of its index and of the last file are of different kinds.
-@pytest.mark.parametrize("stop_at", [
-    place if place in (0, 4, 6, 17) else pytest.param(place, marks=pytest.mark.slow) for place in range(18)])
+@pytest.mark.parametrize(
+    "stop_at", [place if place in (0, 4, 6, 17) else pytest.param(place, marks=pytest.mark.slow) for place in range(18)]
+)
 def test_stopped_anywhere_it_ends_with_the_same_bytes(stop_at, whole, builder, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
@@ -97,8 +108,9 @@ def test_a_finished_data_set_is_left_alone(whole, builder):
     assert {path.name: path.stat().st_mtime_ns for path in whole.iterdir()} == before
 
 
-@pytest.mark.parametrize("options, key", [
-    ({"sources": {"train": "5678"}}, "sources"), ({"images_per_shard": 2}, "images_per_shard, splits")])
+@pytest.mark.parametrize(
+    "options, key", [({"sources": {"train": "5678"}}, "sources"), ({"images_per_shard": 2}, "images_per_shard, splits")]
+)
 def test_another_source_is_refused(options, key, whole, builder):
     before = _content(whole)
     with pytest.raises(RecordsError, match=rf"from something else \({key} differ\): choose another --data_dir"):

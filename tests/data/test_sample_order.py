@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tpu_retinamask.data.augment import Augmentation
-from tpu_retinamask.data.sample_order import sample_numbers
+from tpu_retinamask.data.augment.augmentation import Augmentation
+from tpu_retinamask.data.stream.sample_order import sample_numbers
 from tpu_retinamask.errors import UserError
 
 CHANGES = Augmentation(horizontal_flip=0.5, rot90=0.5, scale_jitter=(0.5, 2.0))
@@ -26,15 +26,16 @@ def test_hosts_together_show_every_sample_of_a_step_once_and_in_order(replicas, 
     share = 24 // hosts
     taken = [numbers(3 * share, 24, start, replicas, (host, hosts)) for host in range(hosts)]
     for step in range(3):
-        together = sum((host[step * share:(step + 1) * share] for host in taken), [])
+        together = sum((host[step * share : (step + 1) * share] for host in taken), [])
         assert together == list(range((start + step) * 24, (start + step + 1) * 24))
 
 
 @pytest.mark.parametrize("replicas, hosts, start", [(2, 1, 0), (2, 2, 0), (4, 2, 3)])
 def test_the_batches_of_all_replicas_are_the_global_batch_to_the_bit(
-        replicas, hosts, start, records, pipeline, samples, assert_same_batch):
+    replicas, hosts, start, records, pipeline, samples, assert_same_batch
+):
     built = pipeline(max_instances=2, augmentation=CHANGES, seed=4)
-    whole = samples(built.train_dataset(records, 4), start + 2)[4 * start:]  # two steps of four samples
+    whole = samples(built.train_dataset(records, 4), start + 2)[4 * start :]  # two steps of four samples
     per_host = replicas // hosts
     found = {}
     for host in range(hosts):
@@ -49,13 +50,17 @@ def test_the_batches_of_all_replicas_are_the_global_batch_to_the_bit(
             assert_same_batch([field[image] for field in joined], whole[step * 4 + image])
 
 
-@pytest.mark.parametrize("batch_size, replicas, shard, message", [
-    (6, 4, (0, 1), "batch_size is 6, which 4 replicas cannot share equally: choose a multiple of 4"),
-    (0, 1, (0, 1), "batch_size is 0"),
-    (8, 4, (0, 3), "4 replicas on 3 hosts: expected a positive multiple of the hosts"),
-    (8, 0, (0, 1), "0 replicas on 1 hosts"),
-    (8, 4, (2, 2), r"shard is \(2, 2\), expected \(number of this host from 0"),
-    (8, 4, (0, 0), r"shard is \(0, 0\)")])
+@pytest.mark.parametrize(
+    "batch_size, replicas, shard, message",
+    [
+        (6, 4, (0, 1), "batch_size is 6, which 4 replicas cannot share equally: choose a multiple of 4"),
+        (0, 1, (0, 1), "batch_size is 0"),
+        (8, 4, (0, 3), "4 replicas on 3 hosts: expected a positive multiple of the hosts"),
+        (8, 0, (0, 1), "0 replicas on 1 hosts"),
+        (8, 4, (2, 2), r"shard is \(2, 2\), expected \(number of this host from 0"),
+        (8, 4, (0, 0), r"shard is \(0, 0\)"),
+    ],
+)
 def test_what_cannot_be_shared_is_refused(batch_size, replicas, shard, message, records, pipeline):
     with pytest.raises(UserError, match=message):
         pipeline().train_dataset(records, batch_size, replicas=replicas, shard=shard)

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 from reference.encoded_images import encode, png
 
-from tpu_retinamask.data import scan as scan_module
-from tpu_retinamask.data.annotations import AnnotationError, read_annotations, read_classes
-from tpu_retinamask.data.decode import decode_mask, label_step
-from tpu_retinamask.data.scan import MaskReader, read_mask, scan_records
+from tpu_retinamask.data.annotations import scan as scan_module
+from tpu_retinamask.data.annotations.csv_annotations import AnnotationError, read_annotations, read_classes
+from tpu_retinamask.data.annotations.scan import MaskReader, read_mask, scan_records
+from tpu_retinamask.data.images.decode import decode_mask, label_step
 
 NOISE = np.random.default_rng(3).integers(0, 256, (21, 34, 3), dtype=np.uint8)
 
@@ -92,7 +92,7 @@ def test_label_map_of_one_bit_and_of_three_equal_channels(write, scan):
     write("x.png", NOISE)
     write("one.png", PIL.Image.fromarray(INSTANCE))
     write("three.png", np.repeat(LABELS[..., np.newaxis], 3, axis=-1))
-    record, = scan(f"x.png,{BOX},cow,one.png#1\nx.png,{BOX},cow,three.png#2\n").records
+    (record,) = scan(f"x.png,{BOX},cow,one.png#1\nx.png,{BOX},cow,three.png#2\n").records
     for instance in record.instances:
         pixels = decode_mask(tf.io.read_file(instance.mask)).numpy()
         np.testing.assert_array_equal(pixels == instance.decoded_value, INSTANCE)
@@ -102,7 +102,7 @@ def test_label_map_of_one_bit_and_of_three_equal_channels(write, scan):
 def test_labels_above_255_need_16_bits(write, scan):
     write("x.png", NOISE)
     write("m.png", INSTANCE.astype(np.uint16) * 300)
-    record, = scan(f"x.png,{BOX},cow,m.png#300\n").records
+    (record,) = scan(f"x.png,{BOX},cow,m.png#300\n").records
     np.testing.assert_array_equal(read_mask(record.instances[0], 21, 34), INSTANCE)
 
 
@@ -111,7 +111,7 @@ def test_mask_reader_reads_several_files_and_labels_in_any_order(write, scan):
     write("m.png", LABELS)
     write("n.png", INSTANCE.astype(np.uint8))
     text = f"x.png,{BOX},cow,m.png#2\nx.png,3,2,12,8,cow,m.png#1\nx.png,{BOX},cow,n.png\n"
-    record, = scan(text).records
+    (record,) = scan(text).records
     reader = MaskReader()
     expected = {0: LABELS == 2, 1: LABELS == 1, 2: INSTANCE}
     for index in (0, 2, 1, 0, 1, 2):
@@ -122,36 +122,57 @@ def test_mask_reader_reads_several_files_and_labels_in_any_order(write, scan):
 
 GRAY = np.where(INSTANCE, 255, 0).astype(np.uint8)
 BLURRED = encode(PIL.Image.fromarray(GRAY), "JPEG", quality=60)
-AMBIGUOUS = "whose transparency and colours disagree about which pixels are the instance; save it as 8-bit " \
-            "grayscale PNG"
+AMBIGUOUS = (
+    "whose transparency and colours disagree about which pixels are the instance; save it as 8-bit grayscale PNG"
+)
 REFUSED_MASKS = {
-    "size": (np.ones((34, 21), np.uint8), "m.png",
-             "mask m.png has 21 x 34 pixels, its image 34 x 21 (width x height)"),
+    "size": (np.ones((34, 21), np.uint8), "m.png", "mask m.png has 21 x 34 pixels, its image 34 x 21 (width x height)"),
     "empty": (np.zeros((21, 34), np.uint8), "m.png", "mask m.png is empty: every pixel is zero"),
-    "outside its box": (np.where(LABELS == 1, 255, 0).astype(np.uint8), "m.png",
-                        "mask m.png has no pixel inside the box 20,10,30,20"),
+    "outside its box": (
+        np.where(LABELS == 1, 255, 0).astype(np.uint8),
+        "m.png",
+        "mask m.png has no pixel inside the box 20,10,30,20",
+    ),
     "label outside its box": (LABELS, "m.png#1", "mask m.png has no pixel inside the box 20,10,30,20"),
     "label absent": (LABELS, "m.png#3", "mask m.png has no pixel of value 3"),
     "label beyond the depth": (LABELS, "m.png#300", "mask m.png has no pixel of value 300"),
-    "palette label map": (palette((0, 0, 0), (9, 0, 0)), "m.png#2",
-                          "mask m.png: a palette PNG cannot be a label map, because its values are replaced "
-                          "by colours"),
-    "colour label map": (colour(INSTANCE, (2, 0, 0)), "m.png#2",
-                         "mask m.png: a label map must have one channel; this file holds colours"),
-    "JPEG label map": (encode(PIL.Image.fromarray(np.full((21, 34), 200, np.uint8)), "JPEG"), "m.png#200",
-                       "mask m.png: a label map must be a PNG file, not JPEG"),
-    "JPEG with blurred edges": (BLURRED, "m.png",
-                                "mask m.png: JPEG mask with values between 1 and 127: compression has "
-                                "blurred its edges, and each would count as the instance; save masks as PNG"),
+    "palette label map": (
+        palette((0, 0, 0), (9, 0, 0)),
+        "m.png#2",
+        "mask m.png: a palette PNG cannot be a label map, because its values are replaced by colours",
+    ),
+    "colour label map": (
+        colour(INSTANCE, (2, 0, 0)),
+        "m.png#2",
+        "mask m.png: a label map must have one channel; this file holds colours",
+    ),
+    "JPEG label map": (
+        encode(PIL.Image.fromarray(np.full((21, 34), 200, np.uint8)), "JPEG"),
+        "m.png#200",
+        "mask m.png: a label map must be a PNG file, not JPEG",
+    ),
+    "JPEG with blurred edges": (
+        BLURRED,
+        "m.png",
+        "mask m.png: JPEG mask with values between 1 and 127: compression has "
+        "blurred its edges, and each would count as the instance; save masks as PNG",
+    ),
     "white but transparent outside": (
-        np.dstack([np.full((21, 34, 3), 255, np.uint8), GRAY]), "m.png",
-        f"mask m.png: a mask of mode RGBA {AMBIGUOUS}"),
+        np.dstack([np.full((21, 34, 3), 255, np.uint8), GRAY]),
+        "m.png",
+        f"mask m.png: a mask of mode RGBA {AMBIGUOUS}",
+    ),
     "palette whose entry 0 is white": (
-        palette((255, 255, 255), (0, 0, 0), (0, 0, 0)), "m.png",
+        palette((255, 255, 255), (0, 0, 0), (0, 0, 0)),
+        "m.png",
         "mask m.png: PNG mask of mode P whose colours and stored values disagree about which pixels are "
-        "zero; save it as 8-bit grayscale PNG"),
-    "truncated": (encode(PIL.Image.fromarray(NOISE[..., 0]), "PNG")[:-300], "m.png",
-                  "mask m.png: a PNG file that cannot be decoded to its end: truncated or damaged"),
+        "zero; save it as 8-bit grayscale PNG",
+    ),
+    "truncated": (
+        encode(PIL.Image.fromarray(NOISE[..., 0]), "PNG")[:-300],
+        "m.png",
+        "mask m.png: a PNG file that cannot be decoded to its end: truncated or damaged",
+    ),
     "missing": (None, "m.png", "mask m.png: no such file: m.png"),
 }
 
@@ -162,7 +183,7 @@ def test_a_mask_beside_its_box_is_outside_and_one_at_the_edge_is_not(row, column
     mask = np.zeros((21, 34), np.uint8)
     mask[row, column] = 1
     write("m.png", mask)
-    problem, = problems_of(f"x.png,{BOX},cow,m.png\n")
+    (problem,) = problems_of(f"x.png,{BOX},cow,m.png\n")
     assert problem.endswith("has no pixel inside the box 20,10,30,20")
     mask[min(max(row, 10), 19), min(max(column, 20), 29)] = 1
     write("m.png", mask)
@@ -175,7 +196,7 @@ def test_masks_refused_by_name(kind, write, tmp_path, problems_of):
     write("x.png", NOISE)
     if content is not None:
         write("m.png", content)
-    problem, = problems_of(f"x.png,{BOX},cow,{name}\n")
+    (problem,) = problems_of(f"x.png,{BOX},cow,{name}\n")
     assert problem.replace(f"{tmp_path}/", "") == f"line 1, x.png: {reason}"
 
 
@@ -184,7 +205,7 @@ def test_a_clean_jpeg_mask_is_accepted(write, scan):
     mask[8:16, 16:32] = 255  # whole blocks of 8 x 8 survive the compression exactly
     write("x.png", np.zeros((32, 32, 3), np.uint8))
     write("m.jpg", encode(PIL.Image.fromarray(mask), "JPEG", quality=95))
-    record, = scan("x.png,16,8,32,16,cow,m.jpg\n").records
+    (record,) = scan("x.png,16,8,32,16,cow,m.jpg\n").records
     np.testing.assert_array_equal(read_mask(record.instances[0], 32, 32), mask != 0)
     pixels = decode_mask(tf.io.read_file(record.instances[0].mask)).numpy()
     np.testing.assert_array_equal(pixels, mask.astype(np.uint16) * 257)
@@ -192,17 +213,23 @@ def test_a_clean_jpeg_mask_is_accepted(write, scan):
 
 # ---- boxes
 
+
 @pytest.mark.parametrize("box", ["-1,0,5,5", "0,-0.5,5,5", "30,0,34.5,5", "0,15,5,22", "40,30,50,40"])
 def test_a_box_that_leaves_the_image_is_refused(box, write, problems_of):
     write("x.png", NOISE)
     assert problems_of(f"x.png,{box},cow\n") == (
-        f"line 1, x.png: the box {box} leaves the image of 34 x 21 pixels (width x height)",)
+        f"line 1, x.png: the box {box} leaves the image of 34 x 21 pixels (width x height)",
+    )
 
 
-@pytest.mark.parametrize("box, kept", [
-    ("0,0,34,21", (0.0, 0.0, 34.0, 21.0)),
-    ("-0.004,0,34.009,21", (0.0, 0.0, 34.0, 21.0)),
-    ("33,20,34,21", (33.0, 20.0, 34.0, 21.0))])
+@pytest.mark.parametrize(
+    "box, kept",
+    [
+        ("0,0,34,21", (0.0, 0.0, 34.0, 21.0)),
+        ("-0.004,0,34.009,21", (0.0, 0.0, 34.0, 21.0)),
+        ("33,20,34,21", (33.0, 20.0, 34.0, 21.0)),
+    ],
+)
 def test_a_box_may_reach_the_border_and_rounding_beyond_it_is_clipped(box, kept, write, scan):
     write("x.png", NOISE)
     assert scan(f"x.png,{box},cow\n").records[0].instances[0].box == kept
@@ -211,7 +238,8 @@ def test_a_box_may_reach_the_border_and_rounding_beyond_it_is_clipped(box, kept,
 def test_a_sliver_beyond_the_border_has_no_area_left(write, problems_of):
     write("x.png", NOISE)
     assert problems_of("x.png,34,0,34.005,5,cow\n") == (
-        "line 1, x.png: the box 34,0,34.005,5 has no area inside the image",)
+        "line 1, x.png: the box 34,0,34.005,5 has no area inside the image",
+    )
 
 
 # ---- stop and skip
@@ -222,7 +250,8 @@ MIXED = (
     "x.png,1,2,300,4,cow\n"
     "y.png,1,2,3,400,cow\n"
     f"x.png,{BOX},cow,m.png#9\n"
-    "z.png,,,,,,\n")
+    "z.png,,,,,,\n"
+)
 
 
 def test_stop_lists_every_problem_in_image_order(write, problems_of):
@@ -231,7 +260,11 @@ def test_stop_lists_every_problem_in_image_order(write, problems_of):
     write("m.png", LABELS)
     problems = problems_of(MIXED)
     assert [problem.split(":")[0] for problem in problems] == [
-        "line 3, x.png", "line 5, x.png", "line 2, gone.png", "line 4, y.png"]
+        "line 3, x.png",
+        "line 5, x.png",
+        "line 2, gone.png",
+        "line 4, y.png",
+    ]
 
 
 def test_skip_drops_instances_keeps_their_images_and_counts(write, caplog, scan):
@@ -240,14 +273,17 @@ def test_skip_drops_instances_keeps_their_images_and_counts(write, caplog, scan)
     write("m.png", LABELS)
     result = scan(MIXED, on_bad_record="skip")
     assert [(record.name, record.image_id, len(record.instances)) for record in result.records] == [
-        ("x.png", 0, 1), ("y.png", 2, 0), ("z.png", 3, 0)]
+        ("x.png", 0, 1),
+        ("y.png", 2, 0),
+        ("z.png", 3, 0),
+    ]
     assert result.records[0].instances[0].line == 1
     assert (result.dropped_images, result.dropped_instances, result.emptied_images) == (1, 3, 1)
-    assert result.reasons == collections.Counter(
-        {"box outside the image": 2, "missing": 1, "label absent": 1})
+    assert result.reasons == collections.Counter({"box outside the image": 2, "missing": 1, "label absent": 1})
     assert result.summary() == (
         "3 images with 1 instances; dropped 1 images and 3 instances (box outside the image: 2, label "
-        "absent: 1, missing: 1); 1 images lost all their instances and count as background")
+        "absent: 1, missing: 1); 1 images lost all their instances and count as background"
+    )
     logged = "\n".join(record.getMessage() for record in caplog.records)
     assert all(f"line {line}, " in logged for line in (2, 3, 4, 5))
 
@@ -269,8 +305,9 @@ def test_a_mask_file_shared_without_labels_is_counted(write, scan):
     write("m.png", LABELS)
     result = scan(f"x.png,{BOX},cow,m.png\nx.png,3,2,12,8,cow,m.png\n")
     assert result.shared_masks == 1
-    assert result.summary().endswith("1 mask files serve several instances without '#' labels, so each "
-                                     "instance is what lies inside its own box")
+    assert result.summary().endswith(
+        "1 mask files serve several instances without '#' labels, so each instance is what lies inside its own box"
+    )
     assert scan(f"x.png,{BOX},cow,m.png#2\nx.png,3,2,12,8,cow,m.png#1\n").shared_masks == 0
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask.data.annotations import ClassNames, read_annotations
-from tpu_retinamask.data.augment import Augmentation, draw
-from tpu_retinamask.data.sample_order import sample_position
-from tpu_retinamask.data.scan import scan_records
+from tpu_retinamask.data.annotations.csv_annotations import ClassNames, read_annotations
+from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.augment.augmentation import Augmentation, draw
+from tpu_retinamask.data.stream.sample_order import sample_position
 
 
 def test_one_of_several_sides_is_drawn_for_each_sample(records, pipeline, samples, assert_same_batch):
@@ -19,14 +19,18 @@ def test_one_of_several_sides_is_drawn_for_each_sample(records, pipeline, sample
     assert {drawn.count(side) > 9 for side in (20, 30, 40)} == {True} and set(drawn) == {20, 30, 40}
     for sample, side in zip(found, drawn):
         np.testing.assert_array_equal(sample.content_size, [side, round(side * 4 / 3)])
-        assert not sample.image[side:].any() and sample.image[:side, :round(side * 4 / 3)].any()
+        assert not sample.image[side:].any() and sample.image[:side, : round(side * 4 / 3)].any()
     for a, b in zip(found[30:], samples(built.train_dataset(records[:1], 30, start_step=1), 1), strict=True):
         assert_same_batch(a, b)
 
 
 def test_evaluation_takes_the_middle_side_or_its_own(records, pipeline, samples):
-    for options, side in (({"min_side": (40, 20, 30)}, 30), ({"min_side": (20, 40), "eval_min_side": 24}, 24),
-                          ({"min_side": 28}, 28), ({"min_side": [28]}, 28)):
+    for options, side in (
+        ({"min_side": (40, 20, 30)}, 30),
+        ({"min_side": (20, 40), "eval_min_side": 24}, 24),
+        ({"min_side": 28}, 28),
+        ({"min_side": [28]}, 28),
+    ):
         built = pipeline(**options)
         sample = samples(built.eval_dataset(records[:1], 1), 1)[0]
         assert round(float(sample.image_scale) * 24, 4) == side

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from tpu_retinamask.data.annotations import read_annotations, read_classes
-from tpu_retinamask.data.augment import Augmentation
-from tpu_retinamask.data.mask_reader import read_mask
-from tpu_retinamask.data.scan import scan_records
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
+from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.augment.augmentation import Augmentation
+from tpu_retinamask.data.images.mask_reader import read_mask
 
 EVERYTHING = Augmentation(
-    horizontal_flip=0.5, vertical_flip=0.5, rot90=0.5, scale_jitter=(0.5, 2.5), brightness=0.2, contrast=0.3)
+    horizontal_flip=0.5, vertical_flip=0.5, rot90=0.5, scale_jitter=(0.5, 2.5), brightness=0.2, contrast=0.3
+)
 
 
 def test_a_resumed_stream_is_the_stream_to_the_bit(records, pipeline, samples, assert_same_batch):
@@ -17,12 +18,11 @@ def test_a_resumed_stream_is_the_stream_to_the_bit(records, pipeline, samples, a
     whole = samples(built.train_dataset(records, 4), 9)
     for start in (0, 1, 5):
         resumed = samples(built.train_dataset(records, 4, start_step=start), 9 - start)
-        for a, b in zip(whole[4 * start:], resumed, strict=True):
+        for a, b in zip(whole[4 * start :], resumed, strict=True):
             assert_same_batch(a, b)
 
 
-def test_the_stream_does_not_depend_on_parallelism_batch_size_or_cache(
-        records, pipeline, samples, assert_same_batch):
+def test_the_stream_does_not_depend_on_parallelism_batch_size_or_cache(records, pipeline, samples, assert_same_batch):
     expected = samples(pipeline(augmentation=EVERYTHING, num_parallel_calls=1).train_dataset(records, 3), 4)
     for options, batch_size in (({"num_parallel_calls": 8}, 3), ({"cache": True}, 3), ({}, 6)):
         built = pipeline(augmentation=EVERYTHING, **options)
@@ -34,7 +34,7 @@ def test_the_stream_does_not_depend_on_parallelism_batch_size_or_cache(
 def test_each_epoch_visits_every_image_once_in_an_order_of_its_own(records, pipeline, samples):
     many = records * 7  # 21 rows; the id tells the picture, so rows are told apart by count
     ids = [int(sample.image_id) for sample in samples(pipeline().train_dataset(records, 3), 40)]
-    epochs = [tuple(ids[start:start + 3]) for start in range(0, 120, 3)]
+    epochs = [tuple(ids[start : start + 3]) for start in range(0, 120, 3)]
     assert all(sorted(epoch) == [0, 1, 2] for epoch in epochs)
     assert len(set(epochs)) == 6  # all orders of three images turn up
     ids = [int(sample.image_id) for sample in samples(pipeline().train_dataset(many, 21), 2)]
@@ -42,8 +42,10 @@ def test_each_epoch_visits_every_image_once_in_an_order_of_its_own(records, pipe
 
 
 def test_another_seed_gives_another_stream(records, pipeline, samples):
-    streams = [[int(sample.image_id) for sample in samples(pipeline(seed=seed).train_dataset(records, 3), 8)]
-               for seed in (0, 1)]
+    streams = [
+        [int(sample.image_id) for sample in samples(pipeline(seed=seed).train_dataset(records, 3), 8)]
+        for seed in (0, 1)
+    ]
     assert streams[0] != streams[1]
 
 
@@ -55,7 +57,9 @@ def test_one_image_fills_a_larger_batch(records, pipeline, samples, assert_same_
 
     def in_order(sample):
         order = np.lexsort(sample.boxes.T)
-        return sample._replace(**{name: getattr(sample, name)[order] for name in ("boxes", "classes", "masks", "has_mask")})
+        return sample._replace(
+            **{name: getattr(sample, name)[order] for name in ("boxes", "classes", "masks", "has_mask")}
+        )
 
     assert_same_batch(in_order(found[0]), in_order(found[5]))
 
@@ -88,8 +92,9 @@ def test_augmented_boxes_frame_the_augmented_masks(turns, mirrors, write, pipeli
     write("x.png", colours[labels])
     write("m.png", labels)
     text = "x.png,3,2,13,8,cat,m.png#1\nx.png,15,10,27,18,dog,m.png#2\n"
-    records = scan_records(read_annotations(
-        write("t.csv", text), read_classes(write("c.csv", "cat,0\ndog,1\n")))).records
+    records = scan_records(
+        read_annotations(write("t.csv", text), read_classes(write("c.csv", "cat,0\ndog,1\n")))
+    ).records
     augmentation = Augmentation(horizontal_flip=mirrors, vertical_flip=mirrors / 2, rot90=turns)
     built = pipeline(image_size=(40, 60), mask_size=24, augmentation=augmentation)
     seen = set()
@@ -114,8 +119,11 @@ def test_augmented_boxes_frame_the_augmented_masks(turns, mirrors, write, pipeli
 
 def test_odd_turns_keep_to_a_canvas_that_is_not_square(records, pipeline, samples):
     built = pipeline(image_size=(40, 90), augmentation=Augmentation(horizontal_flip=0.0, rot90=1.0))
-    turned = [sample for sample in samples(built.train_dataset(records[:1], 1), 20)
-              if sample.content_size[0] > sample.content_size[1]]
+    turned = [
+        sample
+        for sample in samples(built.train_dataset(records[:1], 1), 20)
+        if sample.content_size[0] > sample.content_size[1]
+    ]
     assert turned
     for sample in turned:  # 24 x 32 turned is 32 x 24 and fits 40 rows
         np.testing.assert_array_equal(sample.content_size, [40, 30])
@@ -128,8 +136,9 @@ def test_jittered_crops_keep_boxes_and_masks_on_their_object(write, pipeline, sa
     labels[8:24, 8:28] = 5
     write("x.png", np.repeat((labels > 0)[..., np.newaxis] * np.uint8(200), 3, axis=-1))
     write("m.png", labels)
-    records = scan_records(read_annotations(
-        write("t.csv", "x.png,8,8,28,24,cat,m.png#5\n"), read_classes(write("c.csv", "cat,0\n")))).records
+    records = scan_records(
+        read_annotations(write("t.csv", "x.png,8,8,28,24,cat,m.png#5\n"), read_classes(write("c.csv", "cat,0\n")))
+    ).records
     built = pipeline(augmentation=Augmentation(horizontal_flip=0.5, scale_jitter=(0.5, 3.0)), max_instances=1)
     cropped = 0
     for sample in samples(built.train_dataset(records, 8), 8):
@@ -171,8 +180,9 @@ def test_crop_masks_are_resampled_and_not_only_cut(records, pipeline, samples):
 
 def test_brightness_touches_the_content_alone(records, pipeline, samples):
     plain = samples(pipeline().train_dataset(records, 3), 1)
-    bright = samples(pipeline(augmentation=Augmentation(horizontal_flip=0.0, brightness=0.5)).train_dataset(
-        records, 3), 1)
+    bright = samples(
+        pipeline(augmentation=Augmentation(horizontal_flip=0.0, brightness=0.5)).train_dataset(records, 3), 1
+    )
     for a, b in zip(plain, bright):
         height, width = a.content_size
         assert not b.image[height:].any() and not b.image[:, width:].any()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tpu_retinamask.evaluation.coco import evaluate_coco, format_table, write_metrics
+from tpu_retinamask.coco.scores import evaluate_coco, format_table, write_metrics
 
 
 @pytest.fixture
@@ -24,12 +24,9 @@ def test_table_line_by_line(metrics):
     assert format_table(metrics).splitlines() == [
         "1 images, 3 ground truths, 0 crowd regions, 4 detections; at most 50 per image and class count",
         "",
-        "         AP   AP50   AP75  APsmall  APmedium  APlarge"
-        "    AR1   AR10  ARmax  ARsmall  ARmedium  ARlarge",
-        "box   0.417  0.417  0.417    0.417         -        -"
-        "  0.250  0.500  0.500    0.500         -        -",
-        "mask  0.417  0.417  0.417    0.417         -        -"
-        "  0.250  0.500  0.500    0.500         -        -",
+        "         AP   AP50   AP75  APsmall  APmedium  APlarge    AR1   AR10  ARmax  ARsmall  ARmedium  ARlarge",
+        "box   0.417  0.417  0.417    0.417         -        -  0.250  0.500  0.500    0.500         -        -",
+        "mask  0.417  0.417  0.417    0.417         -        -  0.250  0.500  0.500    0.500         -        -",
         "",
         "class    ground truths  detections  box AP  box AP50  mask AP  mask AP50",
         "nucleus              2           3   0.835     0.835    0.835      0.835",

@@ -31,10 +31,12 @@ def slow_paste(mask, box, height, width, threshold=0.5):
 
 def test_agrees_with_a_loop_over_pixels():
     rng = np.random.default_rng(0)
-    boxes = np.concatenate([
-        np.sort(rng.uniform(-10, 50, (20, 2, 2)), 1).reshape(20, 4),  # decimals, partly outside
-        [[3, 4, 31, 32], [-20, -20, 60, 60], [7, 9, 8, 10], [5.2, 5.2, 6.9, 30.7], [0, 0, 37, 29]],
-    ])
+    boxes = np.concatenate(
+        [
+            np.sort(rng.uniform(-10, 50, (20, 2, 2)), 1).reshape(20, 4),  # decimals, partly outside
+            [[3, 4, 31, 32], [-20, -20, 60, 60], [7, 9, 8, 10], [5.2, 5.2, 6.9, 30.7], [0, 0, 37, 29]],
+        ]
+    )
     masks = rng.uniform(0, 1, (len(boxes), 7, 7)).astype(np.float32)
     pasted = paste_masks(masks, boxes, 29, 37, threshold=0.45)
     expected = np.stack([slow_paste(m.astype(np.float64), b, 29, 37, 0.45) for m, b in zip(masks, boxes)])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle_codec
 
-from tpu_retinamask.evaluation.coco import evaluate_coco
+from tpu_retinamask.coco.scores import evaluate_coco
 from tpu_retinamask.evaluation.results import detections_to_results, result_entry
 from tpu_retinamask.structures import Detections
 
@@ -61,8 +61,10 @@ def test_nuclei_with_more_than_100_objects_an_image(shared_data):
     assert most > 100
     full = evaluate_coco(truth, truth["annotations"], max_detections=most).overall
     limited = evaluate_coco(truth, truth["annotations"]).overall
-    print(f"perfect predictions on nuclei, up to {most} an image: segm AP {full['segm']['AP']:.4f}, with 100 "
-          f"detections {limited['segm']['AP']:.4f}")
+    print(
+        f"perfect predictions on nuclei, up to {most} an image: segm AP {full['segm']['AP']:.4f}, with 100 "
+        f"detections {limited['segm']['AP']:.4f}"
+    )
     assert [full["segm"]["AP"], full["bbox"]["AP"], full["segm"]["ARmax"]] == pytest.approx([1, 1, 1])
     assert limited["segm"]["ARmax"] < 1
 

@@ -53,9 +53,7 @@ def test_small_pictures_are_drawn_at_twice_the_size():
 def test_padding_and_low_scores_are_not_drawn():
     image = np.full((600, 600, 3), 80, np.uint8)
     masks = np.ones((2, 600, 600), bool)
-    drawn = draw_detections(
-        image, [[0, 0, 600, 600]] * 2, masks, [-1, 0], [0.9, 0.29], ["cell"], score_threshold=0.3
-    )
+    drawn = draw_detections(image, [[0, 0, 600, 600]] * 2, masks, [-1, 0], [0.9, 0.29], ["cell"], score_threshold=0.3)
     np.testing.assert_array_equal(drawn, image)
     none = draw_detections(image, np.zeros((0, 4)), np.zeros((0, 600, 600), bool), [], [], ["cell"])
     np.testing.assert_array_equal(none, image)

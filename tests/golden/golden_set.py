@@ -16,18 +16,38 @@ IS_COPY = FOLDER == COPY
 
 # What the copy holds, and any other set at least.
 FILES = (
-    "anchors.json", "anchors.npz",
-    "csv_generator/all_empty.npz", "csv_generator/all_empty_targets_plus1_iou.npz", "csv_generator/info.json",
-    "csv_generator/info_plus1_iou.json", "csv_generator/mixed.npz", "csv_generator/same_custom_anchors.npz",
-    "csv_generator/same_resized.npz", "csv_generator/same_transformed.npz", "csv_generator/same_unscaled.npz",
+    "anchors.json",
+    "anchors.npz",
+    "csv_generator/all_empty.npz",
+    "csv_generator/all_empty_targets_plus1_iou.npz",
+    "csv_generator/info.json",
+    "csv_generator/info_plus1_iou.json",
+    "csv_generator/mixed.npz",
+    "csv_generator/same_custom_anchors.npz",
+    "csv_generator/same_resized.npz",
+    "csv_generator/same_transformed.npz",
+    "csv_generator/same_unscaled.npz",
     "csv_generator/same_unscaled_targets_plus1_iou.npz",
-    "evaluation/expected.json", "evaluation/inputs.npz",
-    "layers/filter_detections.json", "layers/filter_detections.npz", "layers/roialign.npz", "layers/upsample.npz",
-    "losses/focal.npz", "losses/focal_old_label_rule.json", "losses/losses.json", "losses/mask.npz",
+    "evaluation/expected.json",
+    "evaluation/inputs.npz",
+    "layers/filter_detections.json",
+    "layers/filter_detections.npz",
+    "layers/roialign.npz",
+    "layers/upsample.npz",
+    "losses/focal.npz",
+    "losses/focal_old_label_rule.json",
+    "losses/losses.json",
+    "losses/mask.npz",
     "losses/smooth_l1.npz",
-    "model/forward_even.npz", "model/forward_even_conv1_same.npz", "model/forward_odd.npz",
-    "model/h5_weights_layout.json", "model/info_krn010.json", "model/info_krn020.json", "model/train_step.json",
-    "model/train_step.npz", "model/weights_manifest.json",
+    "model/forward_even.npz",
+    "model/forward_even_conv1_same.npz",
+    "model/forward_odd.npz",
+    "model/h5_weights_layout.json",
+    "model/info_krn010.json",
+    "model/info_krn020.json",
+    "model/train_step.json",
+    "model/train_step.npz",
+    "model/weights_manifest.json",
 )
 
 
@@ -123,11 +143,16 @@ def make_weights(manifest: dict) -> dict:
         elif kind == "prior_bias":
             array = np.full(shape, -np.log((1 - 0.01) / 0.01))
         else:
-            draw = {"bias": (rng.normal, 0.0, 0.01), "bn_gamma": (rng.uniform, 0.5, 1.5),
-                    "bn_beta": (rng.normal, 0.0, 0.1), "bn_moving_mean": (rng.normal, 0.0, 0.1),
-                    "bn_moving_variance": (rng.uniform, 0.5, 1.5)}[kind]
+            draw = {
+                "bias": (rng.normal, 0.0, 0.01),
+                "bn_gamma": (rng.uniform, 0.5, 1.5),
+                "bn_beta": (rng.normal, 0.0, 0.1),
+                "bn_moving_mean": (rng.normal, 0.0, 0.1),
+                "bn_moving_variance": (rng.uniform, 0.5, 1.5),
+            }[kind]
             array = draw[0](draw[1], draw[2], size=shape)
         weights[layer, weight] = array = array.astype(np.float32)
-        np.testing.assert_allclose(array.astype(np.float64).sum(), entry["float64_sum"], rtol=1e-9, atol=1e-9,
-                                   err_msg=f"{layer}/{weight}")
+        np.testing.assert_allclose(
+            array.astype(np.float64).sum(), entry["float64_sum"], rtol=1e-9, atol=1e-9, err_msg=f"{layer}/{weight}"
+        )
     return weights

@@ -5,18 +5,25 @@ import pathlib
 import subprocess
 import sys
 
-import gin
 import pytest
 
-from tpu_retinamask import (benchmark, benchmark_input, config, convert, evaluate, predict, prepare, tpu_check,
-                            train)
+import gin
+from tpu_retinamask import config
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.programs import benchmark, benchmark_input, convert, evaluate, predict, prepare, tpu_check, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILES = sorted(str(path.relative_to(ROOT / "gin")) for path in (ROOT / "gin").rglob("*.gin"))
-PROGRAMS = {"train": train.train, "evaluate": evaluate.evaluate, "predict": predict.predict,
-            "benchmark": benchmark.benchmark, "benchmark_input": benchmark_input.benchmark_input,
-            "prepare": prepare.prepare, "convert": convert.convert, "tpu_check": tpu_check.tpu_check}
+PROGRAMS = {
+    "train": train.train,
+    "evaluate": evaluate.evaluate,
+    "predict": predict.predict,
+    "benchmark": benchmark.benchmark,
+    "benchmark_input": benchmark_input.benchmark_input,
+    "prepare": prepare.prepare,
+    "convert": convert.convert,
+    "tpu_check": tpu_check.tpu_check,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +57,12 @@ def test_a_gin_file_tells_what_it_is_for(name):
 
 
 def test_settings_that_do_not_exist_are_refused():
-    for setting, words in (("RetinaMask.bakbone = 'small'", "bakbone"), ("RetinMask.backbone = 'small'", "RetinMask"),
-                           ("train.bach_size = 2", "bach_size"), ("train.steps 2", "parse")):
+    for setting, words in (
+        ("RetinaMask.bakbone = 'small'", "bakbone"),
+        ("RetinMask.backbone = 'small'", "RetinMask"),
+        ("train.bach_size = 2", "bach_size"),
+        ("train.steps 2", "parse"),
+    ):
         with pytest.raises(UserError, match=words):
             config.parse_gin([], [setting])
 
@@ -78,8 +89,10 @@ def test_a_file_is_found_by_its_bare_name_from_anywhere(tmp_path, monkeypatch):
 def test_a_folder_of_the_users_does_not_hide_an_included_file(tmp_path):
     # `python -m` puts the working directory on sys.path, where gin would take the folder for a package.
     (tmp_path / "model").mkdir()
-    code = ("from tpu_retinamask import config; import gin; config.parse_gin(['run/nuclei_demo.gin'], [])\n"
-            "print(gin.query_parameter('RetinaMask.backbone'))")
+    code = (
+        "from tpu_retinamask import config; import gin; config.parse_gin(['run/nuclei_demo.gin'], [])\n"
+        "print(gin.query_parameter('RetinaMask.backbone'))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout == "small\n", done.stderr[-1000:]
 

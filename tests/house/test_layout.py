@@ -15,14 +15,18 @@ PYTHON_FILES = sorted(path for folder in ("ops", "tpu_retinamask", "tests") for 
 
 def _run(code, **options):
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment,
-                          **options)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, **options
+    )
 
 
 def test_no_file_is_longer_than_400_lines():
     assert len(PYTHON_FILES) > 80
-    long = {str(path.relative_to(ROOT)): count for path in PYTHON_FILES
-            if (count := len(path.read_text(encoding="utf-8").splitlines())) > 400}
+    long = {
+        str(path.relative_to(ROOT)): count
+        for path in PYTHON_FILES
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > 400
+    }
     assert long == {}
 
 
@@ -39,8 +43,11 @@ def test_modules_can_be_told_from_their_names():
 
 
 def test_every_module_says_what_it_is():
-    silent = [str(path.relative_to(ROOT)) for path in PYTHON_FILES
-              if path.stat().st_size and not path.read_text(encoding="utf-8").lstrip().startswith(('"""', 'r"""'))]
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in PYTHON_FILES
+        if path.stat().st_size and not path.read_text(encoding="utf-8").lstrip().startswith(('"""', 'r"""'))
+    ]
     assert silent == []
 
 
@@ -79,16 +86,23 @@ def test_gin_is_the_library_even_in_the_checkout():
 @pytest.mark.parametrize("module", ["train", "benchmark"])
 def test_a_program_run_by_its_path_finds_pythons_own_modules(module):
     # By path, the program's folder comes first on sys.path: a module of ours named like one of Python's would win.
-    done = subprocess.run([sys.executable, str(ROOT / "tpu_retinamask" / f"{module}.py"), "--help"], cwd=ROOT.parent,
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tpu_retinamask" / f"{module}.py"), "--help"],
+        cwd=ROOT.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "--gin_file" in done.stdout, done.stderr[-1000:]
 
 
 def test_without_tensorflow_the_import_says_what_to_install():
-    done = _run("import importlib.util as u\n"
-                "find = u.find_spec\n"
-                "u.find_spec = lambda name, *rest: None if name == 'tensorflow' else find(name, *rest)\n"
-                "import tpu_retinamask")
+    done = _run(
+        "import importlib.util as u\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'tensorflow' else find(name, *rest)\n"
+        "import tpu_retinamask"
+    )
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: tpu_retinamask needs a TensorFlow")

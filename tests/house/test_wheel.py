@@ -24,17 +24,24 @@ def wheel(tmp_path_factory):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    done = subprocess.run([sys.executable, "-m", "pip", "wheel", str(source), "--no-deps", "--wheel-dir", str(folder)],
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", str(source), "--no-deps", "--wheel-dir", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    path, = folder.glob("*.whl")
+    (path,) = folder.glob("*.whl")
     return path
 
 
 def test_the_wheel_holds_everything_and_no_bare_names(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    for folder, target in (("ops", "tpu_retinamask/ops"), ("tpu_retinamask", "tpu_retinamask"),
-                           ("gin", "tpu_retinamask/configs")):
+    for folder, target in (
+        ("ops", "tpu_retinamask/ops"),
+        ("tpu_retinamask", "tpu_retinamask"),
+        ("gin", "tpu_retinamask/configs"),
+    ):
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in (".py", ".gin", ".typed"):
                 assert f"{target}/{path.relative_to(ROOT / folder)}" in names
@@ -48,13 +55,21 @@ def test_the_installed_wheel_finds_its_gin_files_from_elsewhere(wheel, tmp_path)
     elsewhere.mkdir()
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target", str(target), str(wheel)]
     subprocess.run(install, check=True)
-    code = ("import tpu_retinamask, tpu_retinamask.ops.nms, gin\n"
-            "from tpu_retinamask import config\n"
-            "config.parse_gin(['run/nuclei_demo.gin'], [])\n"
-            "print(config.find_gin_file('model/small'), gin.query_parameter('RetinaMask.backbone'))\n"
-            "print(tpu_retinamask.__file__, tpu_retinamask.ops.nms.__file__)\n")
-    done = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, capture_output=True, text=True, check=False,
-                          env={**os.environ, "PYTHONPATH": str(target)})
+    code = (
+        "import tpu_retinamask, tpu_retinamask.ops.nms, gin\n"
+        "from tpu_retinamask import config\n"
+        "config.parse_gin(['run/nuclei_demo.gin'], [])\n"
+        "print(config.find_gin_file('model/small'), gin.query_parameter('RetinaMask.backbone'))\n"
+        "print(tpu_retinamask.__file__, tpu_retinamask.ops.nms.__file__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=elsewhere,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(target)},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     first, second = done.stdout.strip().splitlines()[-2:]
     assert first == f"{target}/tpu_retinamask/configs/model/small.gin small"

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from reference import resnet_reference, scenes
 
-from tpu_retinamask.model.backbone import (
+from tpu_retinamask.model.backbones.resnet import (
     BottleneckBlock,
     ResNet,
     SmallResNet,
@@ -33,17 +33,13 @@ def test_small_backbone_equals_numpy_and_rounds_sides_up(size):
         np.testing.assert_allclose(output[0], reference, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "padding, size", [("explicit", (33, 47)), ("explicit", (34, 46)), ("same", (34, 46))]
-)
+@pytest.mark.parametrize("padding, size", [("explicit", (33, 47)), ("explicit", (34, 46)), ("same", (34, 46))])
 def test_bottleneck_backbone_equals_numpy(padding, size):
     backbone = ResNet((1, 2, 1, 1), normalization="frozen", conv1_padding=padding)
     image = np.random.default_rng(1).normal(size=(1, *size, 3)).astype(np.float32)
     backbone(image)
     weights = scenes.fill_weights(backbone, 1)
-    expected = resnet_reference.bottleneck_network(
-        image[0].astype(np.float64), weights, _blocks(backbone), padding
-    )
+    expected = resnet_reference.bottleneck_network(image[0].astype(np.float64), weights, _blocks(backbone), padding)
     for output, reference in zip(backbone(image), expected):
         # Fifteen layers of float32 sums of up to 4608 terms, compared with the largest value.
         np.testing.assert_allclose(output[0], reference, atol=2e-5 * np.abs(reference).max())

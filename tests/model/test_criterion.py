@@ -11,9 +11,7 @@ from tpu_retinamask.ops.boxes import CenterBoxCoder, CornerBoxCoder
 from tpu_retinamask.structures import RawOutputs
 
 _SIZE = (64, 96)
-_GRID = AnchorGrid(
-    levels=(3, 4, 5), sizes=(16, 24, 40), strides=(8, 16, 32), ratios=(0.5, 1.0), scales=(1.0,)
-)
+_GRID = AnchorGrid(levels=(3, 4, 5), sizes=(16, 24, 40), strides=(8, 16, 32), ratios=(0.5, 1.0), scales=(1.0,))
 _ANCHORS = _GRID.anchors(_SIZE)
 _CODER = CenterBoxCoder()
 
@@ -63,9 +61,7 @@ def test_anchor_losses_equal_loops_over_all_anchors_at_once(adds_batch, box_loss
     class_loss, box = criterion.anchor_losses(outputs, targets, tf.constant(float(count)), 3)
     logits, deltas = np.concatenate(outputs.class_logits, 1), np.concatenate(outputs.box_deltas, 1)
     focal = sum(loss_reference.focal(logits[b], labels[b]) for b in range(3))
-    smooth = sum(
-        loss_reference.smooth_l1(deltas[b], targets.deltas[b].numpy(), labels[b] >= 0) for b in range(3)
-    )
+    smooth = sum(loss_reference.smooth_l1(deltas[b], targets.deltas[b].numpy(), labels[b] >= 0) for b in range(3))
     # Sums of a thousand float32 terms.
     assert float(class_loss) == pytest.approx(focal / (count + 3 if adds_batch else count), rel=1e-5)
     # At the beta from which it starts, the self-adjusting loss is a quarter of the other.
@@ -86,9 +82,7 @@ def test_losses_of_halves_of_the_batch_add_up_with_the_global_count():
             tuple(x[b : b + 1] for x in outputs.class_logits),
             tuple(x[b : b + 1] for x in outputs.box_deltas),
         )
-        halves.append(
-            criterion.anchor_losses(half, type(targets)(*(t[b : b + 1] for t in targets)), count, 2)
-        )
+        halves.append(criterion.anchor_losses(half, type(targets)(*(t[b : b + 1] for t in targets)), count, 2))
     np.testing.assert_allclose(np.sum(halves, axis=0), whole, rtol=1e-5)
 
 

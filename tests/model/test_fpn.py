@@ -24,10 +24,7 @@ def _reference(levels, weights, p6_from):
 @pytest.mark.parametrize("size", [(67, 101), (64, 64), (130, 33)])
 def test_equals_numpy(p6_from, size):
     rng = np.random.default_rng(0)
-    levels = [
-        rng.normal(size=(2, -(-size[0] // 2**l), -(-size[1] // 2**l), l)).astype(np.float32)
-        for l in (3, 4, 5)
-    ]
+    levels = [rng.normal(size=(2, -(-size[0] // 2**l), -(-size[1] // 2**l), l)).astype(np.float32) for l in (3, 4, 5)]
     fpn = FeaturePyramid(6, p6_from=p6_from)
     fpn(levels)
     weights = scenes.fill_weights(fpn)

@@ -4,8 +4,16 @@ import pytest
 
 from tpu_retinamask.model.retinamask import RetinaMask
 
-SMALL = dict(backbone="small", normalization="batch", fpn_channels=16, head_channels=16, head_depth=1,
-             mask_channels=16, mask_depth=1, anchor_sizes=(32, 64, 128))
+SMALL = dict(
+    backbone="small",
+    normalization="batch",
+    fpn_channels=16,
+    head_channels=16,
+    head_depth=1,
+    mask_channels=16,
+    mask_depth=1,
+    anchor_sizes=(32, 64, 128),
+)
 
 
 def _paths(**options):
@@ -30,12 +38,16 @@ def test_stages_by_number(backbone):
     assert not any(path.startswith("backbone/") for path in trainable)
 
 
-@pytest.mark.parametrize("freeze, frozen", [
-    (("^backbone",), lambda path: path.startswith("backbone/")),
-    ("fpn/P[67]", lambda path: path.startswith(("fpn/P6", "fpn/P7"))),
-    (("^pyramid_", "^roi_mask"), lambda path: path.startswith(("pyramid_", "roi_mask"))),
-    ((r"/bn",), lambda path: "/bn" in path),
-    (("roi_mask_features$",), lambda path: "roi_mask_features" in path)])
+@pytest.mark.parametrize(
+    "freeze, frozen",
+    [
+        (("^backbone",), lambda path: path.startswith("backbone/")),
+        ("fpn/P[67]", lambda path: path.startswith(("fpn/P6", "fpn/P7"))),
+        (("^pyramid_", "^roi_mask"), lambda path: path.startswith(("pyramid_", "roi_mask"))),
+        ((r"/bn",), lambda path: "/bn" in path),
+        (("roi_mask_features$",), lambda path: "roi_mask_features" in path),
+    ],
+)
 def test_layers_by_pattern(freeze, frozen):
     options = {"anchor_sizes": (32, 64, 128, 256, 512)}
     free, _ = _paths(**options)
@@ -47,8 +59,9 @@ def test_frozen_statistics_stay_under_batch_normalisation(small_model, make_scen
     model = small_model(normalization="batch", frozen_stages=2)
     before = {v.path: v.numpy() for v in model.non_trainable_variables}
     model(make_scene_images, training=True)
-    moved = {v.path for v in model.non_trainable_variables if "moving_" in v.path
-             and (v.numpy() != before[v.path]).any()}
+    moved = {
+        v.path for v in model.non_trainable_variables if "moving_" in v.path and (v.numpy() != before[v.path]).any()
+    }
     assert moved and not any("stem" in path or "2a_" in path for path in moved)
 
 
@@ -66,10 +79,15 @@ def small_model():
     return lambda **options: RetinaMask(3, **(SMALL | options)).create_weights()
 
 
-@pytest.mark.parametrize("options, words", [
-    ({"frozen_stages": 6}, "frozen_stages is 6, expected 0"), ({"frozen_stages": -1}, "frozen_stages is -1"),
-    ({"freeze": ("backbon/",)}, "no layer has 'backbon/' in its path.*'backbone', 'fpn'"),
-    ({"freeze": "("}, r"freeze: '\(' is no regular expression")])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"frozen_stages": 6}, "frozen_stages is 6, expected 0"),
+        ({"frozen_stages": -1}, "frozen_stages is -1"),
+        ({"freeze": ("backbon/",)}, "no layer has 'backbon/' in its path.*'backbone', 'fpn'"),
+        ({"freeze": "("}, r"freeze: '\(' is no regular expression"),
+    ],
+)
 def test_what_freezes_nothing_is_refused(options, words):
     with pytest.raises(ValueError, match=words):
         RetinaMask(3, **(SMALL | options))

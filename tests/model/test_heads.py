@@ -77,9 +77,7 @@ def test_mask_head_equals_numpy(upsample):
     for b in range(2):
         for k in range(3):
             # Four layers of float32 sums of up to 54 terms.
-            np.testing.assert_allclose(
-                masks[b, k], _reference_masks(rois[b, k], weights, upsample), atol=5e-5
-            )
+            np.testing.assert_allclose(masks[b, k], _reference_masks(rois[b, k], weights, upsample), atol=5e-5)
 
 
 @pytest.mark.parametrize("upsample", ["nearest", "deconv"])
@@ -99,9 +97,7 @@ def test_matched_class_equals_all_classes_gathered_with_gradients(upsample):
                 logits = head(rois, classes)
             else:
                 every = head(rois)  # [B, K, S, S, C]
-                logits = tf.gather(every, tf.maximum(classes, 0)[:, :, None, None], batch_dims=2, axis=4)[
-                    ..., 0
-                ]
+                logits = tf.gather(every, tf.maximum(classes, 0)[:, :, None, None], batch_dims=2, axis=4)[..., 0]
                 logits = tf.reshape(logits, [2, 3, 8, 8])
             loss = tf.reduce_sum(mask_loss(logits, targets, valid))
         return [loss, logits, *tape.gradient(loss, variables)]

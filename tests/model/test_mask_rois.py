@@ -19,11 +19,7 @@ def _batch(boxes, classes, has_mask=None):
 
 
 def _rows(rois, b=0):
-    return [
-        ([float(v) for v in box], int(m))
-        for box, m, v in zip(rois.boxes[b], rois.matched[b], rois.valid[b])
-        if v
-    ]
+    return [([float(v) for v in box], int(m)) for box, m, v in zip(rois.boxes[b], rois.matched[b], rois.valid[b]) if v]
 
 
 def test_order_is_truth_then_iou():
@@ -48,9 +44,7 @@ def test_overflow_is_counted_and_the_worst_are_left_out():
 def test_boxes_without_a_mask_train_nothing():
     truth = [[0, 0, 10, 10], [20, 20, 40, 40]]
     found = [[20, 20, 40, 38], [0, 0, 10, 9]]
-    rois = select_mask_rois(
-        _batch(truth, [1, 0], [False, True]), tf.constant([found], tf.float32), num_rois=5
-    )
+    rois = select_mask_rois(_batch(truth, [1, 0], [False, True]), tf.constant([found], tf.float32), num_rois=5)
     assert _rows(rois) == [(truth[1], 1), (found[0], 1)]
     assert int(rois.overflow[0]) == 0
 
@@ -81,9 +75,7 @@ def test_detections_alone():
 
 
 def test_image_without_boxes():
-    rois = select_mask_rois(
-        _batch([[0, 0, 0, 0]], [-1]), tf.constant([[[0, 0, 10, 9]]], tf.float32), num_rois=3
-    )
+    rois = select_mask_rois(_batch([[0, 0, 0, 0]], [-1]), tf.constant([[[0, 0, 10, 9]]], tf.float32), num_rois=3)
     np.testing.assert_array_equal(rois.valid[0], [False] * 3)
     np.testing.assert_array_equal(rois.boxes[0], np.zeros((3, 4)))
     assert int(rois.overflow[0]) == 0

@@ -13,9 +13,7 @@ from tpu_retinamask.structures import RawOutputs
 _SIZE = (64, 80)
 _ANCHORS = AnchorGrid(
     levels=(3, 4, 5), sizes=(16, 24, 40), strides=(8, 16, 32), ratios=(1.0,), scales=(1.0, 1.5)
-).anchors(
-    _SIZE
-)  # 160 + 40 + 12
+).anchors(_SIZE)  # 160 + 40 + 12
 
 _CODER = CornerBoxCoder()
 
@@ -23,8 +21,7 @@ _CODER = CornerBoxCoder()
 def _outputs(seed, batch=2, classes=3, offset=-3.0, spread=1.5):
     rng = np.random.default_rng(seed)
     logits = tuple(
-        tf.constant(rng.normal(offset, spread, (batch, len(level), classes)), tf.float32)
-        for level in _ANCHORS
+        tf.constant(rng.normal(offset, spread, (batch, len(level), classes)), tf.float32) for level in _ANCHORS
     )
     deltas = tuple(tf.constant(rng.normal(0, 1, (batch, len(level), 4)), tf.float32) for level in _ANCHORS)
     return RawOutputs((), logits, deltas)
@@ -34,9 +31,7 @@ def _reference(outputs, b, margin=0.0, **options):
     levels = []
     for logits, deltas, anchors in zip(outputs.class_logits, outputs.box_deltas, _ANCHORS):
         boxes = [
-            box_reference.clip(
-                box_reference.corner_box(d, [float(v) for v in a]), _SIZE[0] - margin, _SIZE[1] - margin
-            )
+            box_reference.clip(box_reference.corner_box(d, [float(v) for v in a]), _SIZE[0] - margin, _SIZE[1] - margin)
             for d, a in zip(deltas[b].numpy().tolist(), anchors)
         ]
         levels.append((tf.sigmoid(logits[b]).numpy(), np.array(boxes)))
@@ -79,9 +74,7 @@ def test_equals_the_slow_loop(class_specific, threshold, nms_iou, keep, k):
 
 
 def test_boxes_are_clipped_as_the_original_does():
-    options = dict(
-        score_threshold=0.05, nms_iou=0.5, max_detections=60, top_k_per_level=1000, class_specific=True
-    )
+    options = dict(score_threshold=0.05, nms_iou=0.5, max_detections=60, top_k_per_level=1000, class_specific=True)
     outputs = _outputs(3)
     found = DetectionFilter(clip_margin=1.0, **options)(outputs, _ANCHORS, _CODER, _SIZE)
     for b in range(2):
@@ -182,9 +175,7 @@ def test_detections_say_which_anchor_they_come_from(class_specific):
 def test_no_gradient_flows_back():
     logits, deltas = tf.Variable(tf.ones([1, 12, 2])), tf.Variable(tf.zeros([1, 12, 4]))
     with tf.GradientTape() as tape:
-        found = DetectionFilter()(
-            RawOutputs((), (logits * 1.0,), (deltas * 1.0,)), _ANCHORS[2:], _CODER, _SIZE
-        )
+        found = DetectionFilter()(RawOutputs((), (logits * 1.0,), (deltas * 1.0,)), _ANCHORS[2:], _CODER, _SIZE)
         total = tf.reduce_sum(found.boxes) + tf.reduce_sum(found.scores)
     assert tape.gradient(total, [logits, deltas]) == [None, None]
 

@@ -165,11 +165,7 @@ def test_training_changes_all_but_frozen_normalisation(normalization):
     optimizer.build(model.trainable_variables)
     before = {v.path: v.numpy() for v in model.variables}
     metrics = make_train_step(model, Criterion(), optimizer, clip_norm=10.0)(batch)
-    assert (
-        np.isfinite(metrics["loss"])
-        and float(metrics["num_positive"]) > 0
-        and float(metrics["mask_rois"]) > 0
-    )
+    assert np.isfinite(metrics["loss"]) and float(metrics["num_positive"]) > 0 and float(metrics["mask_rois"]) > 0
     for variable in model.variables:
         changed = not np.array_equal(before[variable.path], variable.numpy())
         frozen = "/bn" in variable.path and normalization == "frozen"

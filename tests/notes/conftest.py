@@ -9,10 +9,11 @@ import pytest
 import tensorflow as tf
 from notes.support import CANVAS, CLASSES, CRITERION, SCENES, set_class_bias, small_model
 
-from tpu_retinamask.data.annotations import read_annotations, read_classes
-from tpu_retinamask.data.scan import scan_records
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
+from tpu_retinamask.data.annotations.scan import scan_records
 from tpu_retinamask.training.box_statistics import BoxStatistics
-from tpu_retinamask.training.step import compile_step, make_train_step
+from tpu_retinamask.training.devices.placement import compile_step
+from tpu_retinamask.training.step import make_train_step
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +34,7 @@ def step():
         metrics = train_step(batch)
         return metrics, {name: value for name, value in seen.items() if name.startswith("gradient of ")}
 
-    return types.SimpleNamespace(model=model, plain=step_and_gradients,
-                                 compiled=compile_step(step_and_gradients))
+    return types.SimpleNamespace(model=model, plain=step_and_gradients, compiled=compile_step(step_and_gradients))
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +43,10 @@ def runs(step):
     found = {}
     for name, (class_bias, batch) in SCENES.items():
         set_class_bias(step.model, class_bias)
-        found[name] = types.SimpleNamespace(compiled=tf.nest.map_structure(np.asarray, step.compiled(batch)),
-                                            plain=tf.nest.map_structure(np.asarray, step.plain(batch)))
+        found[name] = types.SimpleNamespace(
+            compiled=tf.nest.map_structure(np.asarray, step.compiled(batch)),
+            plain=tf.nest.map_structure(np.asarray, step.plain(batch)),
+        )
     return types.SimpleNamespace(scenes=found, traces=step.compiled.experimental_get_tracing_count())
 
 
@@ -55,7 +57,7 @@ def crowd(tmp_path):
     rows = []
     for number in range(120):
         y, x = 5 * (number // 12) + 2, 5 * (number % 12) + 1
-        labels[y:y + 4, x:x + 4] = number + 1
+        labels[y : y + 4, x : x + 4] = number + 1
         rows.append(f"crowd.png,{x},{y},{x + 4},{y + 4},c{number % CLASSES},labels.png#{number + 1}")
     random = np.random.default_rng(0)
     for name in ("crowd.png", "bare.png"):

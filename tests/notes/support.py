@@ -57,7 +57,8 @@ def run_compiled(function, *args):
 def op_types(graph_def) -> set:
     """The types of a graph's operations, and of those of every function that they call."""
     return {node.op for node in graph_def.node} | {
-        node.op for function in graph_def.library.function for node in function.node_def}
+        node.op for function in graph_def.library.function for node in function.node_def
+    }
 
 
 def finite(values):
@@ -84,10 +85,22 @@ def uniform(*shape, seed=0) -> tf.Tensor:
 
 def small_model(**options) -> RetinaMask:
     keras.utils.set_random_seed(0)
-    return RetinaMask(CLASSES, **{
-        "backbone": "small", "normalization": "frozen", "pixel_mode": "torch", "fpn_channels": 16,
-        "head_channels": 16, "head_depth": 1, "head_initializer": "he_normal", "mask_channels": 16,
-        "mask_depth": 1, "mask_upsample": "nearest", **options}).create_weights()
+    return RetinaMask(
+        CLASSES,
+        **{
+            "backbone": "small",
+            "normalization": "frozen",
+            "pixel_mode": "torch",
+            "fpn_channels": 16,
+            "head_channels": 16,
+            "head_depth": 1,
+            "head_initializer": "he_normal",
+            "mask_channels": 16,
+            "mask_depth": 1,
+            "mask_upsample": "nearest",
+            **options,
+        },
+    ).create_weights()
 
 
 def set_class_bias(model, value: float):
@@ -96,15 +109,19 @@ def set_class_bias(model, value: float):
 
 
 def scene(*counts, side=(8, 32), seed=0, canvas=CANVAS, rows=ROWS) -> Batch:
-    return scenes.random_batch(seed, size=canvas, counts=counts, num_boxes=rows, num_classes=CLASSES,
-                               mask_side=MASK_SIDE, side=side)
+    return scenes.random_batch(
+        seed, size=canvas, counts=counts, num_boxes=rows, num_classes=CLASSES, mask_side=MASK_SIDE, side=side
+    )
 
 
 def padding_images() -> Batch:
     """A batch of the images that fill up the last batch of an evaluation: black, and of no size."""
     batch = scene(0, 0)
-    return batch._replace(image=tf.zeros_like(batch.image), content_size=tf.zeros_like(batch.content_size),
-                          image_id=tf.fill([2], tf.constant(-1, tf.int64)))
+    return batch._replace(
+        image=tf.zeros_like(batch.image),
+        content_size=tf.zeros_like(batch.content_size),
+        image_id=tf.fill([2], tf.constant(-1, tf.int64)),
+    )
 
 
 def one_pixel_boxes() -> Batch:
@@ -134,8 +151,9 @@ def assert_same_step(compiled_result, plain_result):
         assert value == pytest.approx(plain_metrics[name], **SAME_NUMBER), name
     for name, gradient in gradients.items():
         largest = max(np.abs(plain_gradients[name]).max(), 1e-6)
-        np.testing.assert_allclose(gradient, plain_gradients[name], rtol=0, atol=GRADIENT_ROUNDING * largest,
-                                   err_msg=name)
+        np.testing.assert_allclose(
+            gradient, plain_gradients[name], rtol=0, atol=GRADIENT_ROUNDING * largest, err_msg=name
+        )
 
 
 def largest_gradient(gradients, part: str) -> float:

@@ -8,18 +8,36 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from notes.support import (
-    CANVAS, CRITERION, MASK_SIDE, MUCH_FOUND, ROWS, SAME_NUMBER, SCENES, and_gradient, as_floats, compiled,
-    finite, has_no_kernel, largest_gradient, op_types, refusal, refused_by_audit, run_compiled, scene,
-    set_class_bias, small_model, uniform,
+    CANVAS,
+    CRITERION,
+    MASK_SIDE,
+    MUCH_FOUND,
+    ROWS,
+    SAME_NUMBER,
+    SCENES,
+    and_gradient,
+    as_floats,
+    compiled,
+    finite,
+    has_no_kernel,
+    largest_gradient,
+    op_types,
+    refusal,
+    refused_by_audit,
+    run_compiled,
+    scene,
+    set_class_bias,
+    small_model,
+    uniform,
 )
 
-from tpu_retinamask.compat.weights import load_weights, model_layers
-from tpu_retinamask.data.augment import Augmentation
-from tpu_retinamask.data.pipeline import InputPipeline
-from tpu_retinamask.model.backbone import NORMALIZATIONS, make_backbone
+from tpu_retinamask.data.augment.augmentation import Augmentation
+from tpu_retinamask.data.stream.pipeline import InputPipeline
+from tpu_retinamask.model.backbones.resnet import NORMALIZATIONS, make_backbone
 from tpu_retinamask.ops.anchors import AnchorGrid
 from tpu_retinamask.ops.boxes import CornerBoxCoder
 from tpu_retinamask.ops.images import normalize_images
+from tpu_retinamask.pretrained.weights import load_weights, model_layers
 from tpu_retinamask.training.debug import debug_step
 from tpu_retinamask.training.step import make_train_step
 from tpu_retinamask.xla import audit
@@ -38,6 +56,7 @@ def pipeline(**options) -> InputPipeline:
 @pytest.mark.parametrize("call, op_type", [(tf.numpy_function, "PyFunc"), (tf.py_function, "EagerPyFunc")])
 def test_python_in_a_graph_is_refused(call, op_type):
     """Row "PyFunc": "No registered 'PyFunc' OpKernel", a Python generator fed to a remote device."""
+
     def python(x):
         return call(lambda value: value, [x], tf.float32)
 
@@ -51,11 +70,14 @@ def test_python_in_a_graph_is_refused(call, op_type):
 
 def test_the_input_pipeline_holds_no_python(crowd):
     """Row "PyFunc", ours: from file names to batches, native operations only."""
-    everything = Augmentation(horizontal_flip=0.5, vertical_flip=0.5, rot90=0.5, scale_jitter=(0.5, 2.0),
-                              brightness=0.1, contrast=0.1)
-    for dataset in (pipeline(augmentation=everything).train_dataset(crowd, 2),
-                    pipeline(augmentation=everything, cache=True).train_dataset(crowd, 2),
-                    pipeline().eval_dataset(crowd, 2)):
+    everything = Augmentation(
+        horizontal_flip=0.5, vertical_flip=0.5, rot90=0.5, scale_jitter=(0.5, 2.0), brightness=0.1, contrast=0.1
+    )
+    for dataset in (
+        pipeline(augmentation=everything).train_dataset(crowd, 2),
+        pipeline(augmentation=everything, cache=True).train_dataset(crowd, 2),
+        pipeline().eval_dataset(crowd, 2),
+    ):
         used = dataset_ops(dataset)
         assert {"DecodePng", "ScaleAndTranslate", "BatchDatasetV2"} <= used  # the walk saw the functions
         assert not {op_type for op_type in used if "PyFunc" in op_type or "Generator" in op_type}
@@ -84,6 +106,7 @@ def test_anchors_with_weights_do_not_load(tmp_path):
 
     Keras still says so of a layer that keeps its anchors in a variable and is absent from the file.
     """
+
     class Anchors(keras.Layer):
         def __init__(self, kept: bool):
             super().__init__(name="anchors_0")
@@ -117,8 +140,11 @@ def test_anchors_are_constants(step):
     assert anchors.shape == (9 * (64 + 16 + 4 + 1 + 1), 4)
     assert not {tuple(variable.shape) for variable in step.model.variables} & {anchors.shape, (9, 4)}
     graph = step.compiled.get_concrete_function(SCENES["objects"][1]).graph
-    constants = [tf.make_ndarray(op.get_attr("value")) for op in graph.get_operations()
-                 if op.type == "Const" and op.outputs[0].shape == anchors.shape]
+    constants = [
+        tf.make_ndarray(op.get_attr("value"))
+        for op in graph.get_operations()
+        if op.type == "Const" and op.outputs[0].shape == anchors.shape
+    ]
     assert any(np.array_equal(constant, anchors) for constant in constants)
 
 
@@ -206,7 +232,7 @@ def test_training_passes_through_nested_layers(normalization):
         results = []
         for training in (True, False):
             with tf.GradientTape() as tape:
-                total = tf.add_n([tf.reduce_sum(level ** 2) for level in backbone(images, training=training)])
+                total = tf.add_n([tf.reduce_sum(level**2) for level in backbone(images, training=training)])
             results.append((total, tape.gradient(total, [v.value for v in backbone.trainable_variables])))
         return results
 
@@ -271,8 +297,9 @@ def test_bytes_and_floats_train_alike(step, runs):
     assert len(gradients) == len(step.model.trainable_variables)
     for name, gradient in gradients.items():
         # The very same sums, but threads may add their parts in another order.
-        np.testing.assert_allclose(gradients_of_floats[name], gradient, rtol=0,
-                                   atol=1e-6 * np.abs(gradient).max(), err_msg=name)
+        np.testing.assert_allclose(
+            gradients_of_floats[name], gradient, rtol=0, atol=1e-6 * np.abs(gradient).max(), err_msg=name
+        )
 
 
 # -- how to debug ----------------------------------------------------------------------------------
@@ -280,6 +307,7 @@ def test_bytes_and_floats_train_alike(step, runs):
 
 def test_a_compiled_value_cannot_be_looked_at():
     """Row "How to debug": a breakpoint in `call` sees no numbers, and K.function is gone from Keras 3."""
+
     def looks(x):
         return x * float(tf.reduce_sum(x).numpy())
 
@@ -306,8 +334,15 @@ def test_debug_names_the_first_tensor_that_is_not_finite():
     model = small_model()
     bad, lines = debug(model, batch)
     assert bad is None
-    for name in ("batch.boxes", "targets.labels", "layer C3_reduced", "outputs.class_logits[4]",
-                 "mask_logits", "gradient of ", "metrics.loss"):
+    for name in (
+        "batch.boxes",
+        "targets.labels",
+        "layer C3_reduced",
+        "outputs.class_logits[4]",
+        "mask_logits",
+        "gradient of ",
+        "metrics.loss",
+    ):
         assert [line for line in lines if line.startswith(name)], name
     weights, kernel = [variable.numpy() for variable in model.variables], model.fpn.lateral[0].kernel
     for value, culprit in ((3e38, "layer C3_reduced"), (np.nan, f"variable {kernel.path}")):

@@ -11,8 +11,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from notes.support import (
-    FEATURE, REGIONS, REGION_CANVAS, SAME_NUMBER, SCENES, and_gradient, compiled, has_no_kernel, op_types,
-    refusal, refused_by_audit, run_compiled, uniform,
+    FEATURE,
+    REGION_CANVAS,
+    REGIONS,
+    SAME_NUMBER,
+    SCENES,
+    and_gradient,
+    compiled,
+    has_no_kernel,
+    op_types,
+    refusal,
+    refused_by_audit,
+    run_compiled,
+    uniform,
 )
 
 from tpu_retinamask.ops.losses import mask_loss, smooth_l1_loss
@@ -30,6 +41,7 @@ def test_where_compiles_today_but_audit_refuses_it():
     2.20 and 2.21 compile it for a CPU, to a tensor padded to all elements with its size beside it. It is
     refused here because a TPU makes a dynamic shape of it, and because the mean of no rows is not a number.
     """
+
     def mean_of_positives(losses, state):
         return tf.reduce_mean(tf.gather_nd(losses, tf.where(tf.equal(state, 1.0))))
 
@@ -49,7 +61,7 @@ def test_masked_sum_in_place_of_where():
         value, gradient = run_compiled(and_gradient(smooth_l1_loss), predicted, target, tf.constant(positive))
         difference = (predicted.numpy() - target.numpy()).astype(np.float64)[positive]
         size = np.abs(difference)
-        expected = np.where(size < 1 / 9, 4.5 * size ** 2, size - 1 / 18).sum()
+        expected = np.where(size < 1 / 9, 4.5 * size**2, size - 1 / 18).sum()
         assert value == pytest.approx(expected, rel=1e-6, abs=0)
         slopes = np.zeros((2, 5, 4))
         slopes[positive] = np.clip(9 * difference, -1, 1)
@@ -59,10 +71,12 @@ def test_masked_sum_in_place_of_where():
 # -- StringFormat, PrintV2 -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("values, op_type", [
-    (["loss is large"], "PrintV2"), (["loss", None], "StringFormat")], ids=["text", "tensor"])
+@pytest.mark.parametrize(
+    "values, op_type", [(["loss is large"], "PrintV2"), (["loss", None], "StringFormat")], ids=["text", "tensor"]
+)
 def test_print_is_refused(values, op_type):
     """Rows "StringFormat" and "PrintV2": tf.print in the step; the compiler stops at the first of the two."""
+
     def prints(x):
         tf.print(*(x if value is None else value for value in values))
         return tf.reduce_sum(x)
@@ -102,6 +116,7 @@ def test_gradient_of_nearest_resize_is_refused():
 
 def test_gradient_of_nearest_resize_in_a_map_is_refused():
     """Row "ResizeNearestNeighborGrad" (roi_mask_upsample): the same in a loop over the regions."""
+
     def mapped(rois):
         return tf.map_fn(nearest, rois)
 
@@ -133,7 +148,7 @@ def test_mask_upsampling_folds_regions_into_the_batch():
 
     def mapped(rois):
         each = tf.map_fn(lambda image: tf.nn.conv2d(nearest(image), kernel, 1, "SAME") + bias, rois)
-        return tf.reduce_sum(each ** 2)
+        return tf.reduce_sum(each**2)
 
     value, gradient = run_compiled(and_gradient(folded), rois)
     old_value, old_gradient = and_gradient(mapped)(rois)
@@ -146,6 +161,7 @@ def test_mask_upsampling_folds_regions_into_the_batch():
 
 def mask_loss_by_cond(logits, targets, valid):
     """The mean over the valid regions, mapped one by one if there are any (mask_conditional)."""
+
     def each(pair):
         return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(pair[1], pair[0]))
 
@@ -211,9 +227,12 @@ def test_crop_and_resize_is_refused(op_type):
     alone = {
         "CropAndResize": lambda: crop(features, boxes),
         "CropAndResizeGradImage": lambda: tf.raw_ops.CropAndResizeGradImage(
-            grads=grads, boxes=boxes, box_ind=index, image_size=[1, 4, 4, 1], T=tf.float32),
+            grads=grads, boxes=boxes, box_ind=index, image_size=[1, 4, 4, 1], T=tf.float32
+        ),
         "CropAndResizeGradBoxes": lambda: tf.raw_ops.CropAndResizeGradBoxes(
-            grads=grads, image=features, boxes=boxes, box_ind=index)}
+            grads=grads, image=features, boxes=boxes, box_ind=index
+        ),
+    }
     assert has_no_kernel(op_type, refusal(alone[op_type]))
 
     def both_gradients(features, boxes):
@@ -229,8 +248,9 @@ def test_roi_align_has_the_numbers_of_crop_and_resize(implementation):
     boxes = tf.constant(REGIONS, tf.float32)
 
     def ours(features):
-        rois = multilevel_roi_align([features], boxes, REGION_CANVAS, semantics="crop_and_resize",
-                                    implementation=implementation)
+        rois = multilevel_roi_align(
+            [features], boxes, REGION_CANVAS, semantics="crop_and_resize", implementation=implementation
+        )
         return tf.reduce_sum(weight * rois)
 
     def old(features):  # the original's: linspace(y1 h / H, y2 h / H - 1, 14), as shares of the last cell

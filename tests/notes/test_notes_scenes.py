@@ -5,7 +5,14 @@ import re
 
 import pytest
 from notes.support import (
-    MUCH_FOUND, ODD_CANVAS, SCENES, as_floats, assert_same_step, finite, largest_gradient, scene,
+    MUCH_FOUND,
+    ODD_CANVAS,
+    SCENES,
+    as_floats,
+    assert_same_step,
+    finite,
+    largest_gradient,
+    scene,
     set_class_bias,
 )
 
@@ -80,6 +87,9 @@ def test_the_table_names_every_test():
     here = pathlib.Path(__file__).parent
     table = here.parents[1] / "docs" / "failures-of-the-notes.md"
     named = set(re.findall(r"`(test_\w+)`", table.read_text(encoding="utf-8")))
-    tests = {name for path in here.glob("test_*.py")
-             for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.M)}
+    tests = {
+        name
+        for path in here.glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.M)
+    }
     assert named == tests - {"test_the_table_names_every_test"}

@@ -4,8 +4,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from notes.support import (
-    FEATURE, MUCH_FOUND, NOTHING_FOUND, REGIONS, REGION_CANVAS, SCENES, and_gradient, compiled, finite,
-    largest_gradient, refusal, refused_by_audit, run_compiled, set_class_bias, uniform,
+    FEATURE,
+    MUCH_FOUND,
+    NOTHING_FOUND,
+    REGION_CANVAS,
+    REGIONS,
+    SCENES,
+    and_gradient,
+    compiled,
+    finite,
+    largest_gradient,
+    refusal,
+    refused_by_audit,
+    run_compiled,
+    set_class_bias,
+    uniform,
 )
 from reference import nms_reference
 
@@ -23,6 +36,7 @@ def test_assert_is_dropped_in_silence_so_audit_refuses_it():
 
     2.20 and 2.21 compile it by leaving the check out: what would stop an eager run passes unseen.
     """
+
     def checked(x):
         tf.debugging.Assert(tf.reduce_all(x > 1.0), ["width must be >= target", x])
         return 2.0 * x
@@ -39,6 +53,7 @@ def test_padding_measured_in_a_map_is_refused():
 
     Of fixed size it compiles (2.20, 2.21), of a size measured on the device it cannot.
     """
+
     def fixed(image):
         return tf.image.pad_to_bounding_box(image, 1, 1, 6, 6)
 
@@ -84,6 +99,7 @@ def test_top_k_of_nothing_has_no_gradient():
 
     Its gradient takes range(0, m * n, n), and n = 0 where no score passed: eagerly and compiled.
     """
+
     def best(scores):
         return tf.reduce_sum(tf.math.top_k(scores, scores.shape[0])[0])
 
@@ -95,6 +111,7 @@ def test_top_k_of_nothing_has_no_gradient():
 
 def test_top_k_of_what_a_threshold_left_is_refused():
     """Row "TopKV2_grad", as it stood: the number of rows left is k, which the compiler cannot know."""
+
     def best(scores):
         left = tf.boolean_mask(scores, scores > 0.05)
         return tf.reduce_sum(tf.math.top_k(left, tf.minimum(3, tf.shape(left)[0]))[0])
@@ -140,18 +157,25 @@ def test_detections_of_nothing_are_padding(highest, class_specific):
         with tf.GradientTape() as tape:
             tape.watch(logits)
             found, row = detections.from_boxes(tf.constant(boxes), tf.exp(logits))
-            total = tf.reduce_sum(logits ** 2) + tf.reduce_sum(found.boxes) + tf.reduce_sum(found.scores)
+            total = tf.reduce_sum(logits**2) + tf.reduce_sum(found.boxes) + tf.reduce_sum(found.scores)
         return found.scores, found.classes, row, tape.gradient(total, logits)
 
     scores, classes, row, gradient = run_compiled(find, tf.constant(logits))
     np.testing.assert_allclose(gradient, 2 * logits, rtol=1e-6)  # nothing flowed back through the selection
     for image in range(2):
-        pairs = [(np.exp(logits[image, anchor, label]), label, anchor)
-                 for anchor in range(12) for label in range(3)
-                 if class_specific or label == logits[image, anchor].argmax()]
+        pairs = [
+            (np.exp(logits[image, anchor, label]), label, anchor)
+            for anchor in range(12)
+            for label in range(3)
+            if class_specific or label == logits[image, anchor].argmax()
+        ]
         pairs = sorted((pair for pair in pairs if pair[0] > 0.05), reverse=True)
-        kept = nms_reference.nms(boxes[image][[pair[2] for pair in pairs]], np.ones(len(pairs), bool), 0.5,
-                                 [pair[1] for pair in pairs] if class_specific else None)
+        kept = nms_reference.nms(
+            boxes[image][[pair[2] for pair in pairs]],
+            np.ones(len(pairs), bool),
+            0.5,
+            [pair[1] for pair in pairs] if class_specific else None,
+        )
         survivors = [pair for pair, keep in zip(pairs, kept) if keep]
         expected = np.array(survivors + [(-1, -1, -1)] * (50 - len(survivors)))
         np.testing.assert_array_equal(np.stack([classes[image], row[image]], axis=-1), expected[:, 1:])
@@ -171,8 +195,9 @@ def test_the_step_learns_where_nothing_was_found(runs):
 def test_detections_of_the_network_with_nothing_to_find(step):
     """Row "TopKV2_grad", ours, in use: nothing but padding and empty masks; or detections and masks."""
     image, content_size = SCENES["objects"][1][:2]
-    found = compiled(lambda image, content_size: detect(step.model, DetectionFilter(max_detections=20), image,
-                                                        content_size))
+    found = compiled(
+        lambda image, content_size: detect(step.model, DetectionFilter(max_detections=20), image, content_size)
+    )
     audit.check(found.get_concrete_function(image, content_size))
     set_class_bias(step.model, NOTHING_FOUND)
     nothing = finite(found(image, content_size))

@@ -76,17 +76,13 @@ def test_clip_by_one_limit_and_by_a_limit_an_image():
 
 def test_corner_coder_known_values():
     # Anchor 20 wide, 10 high; corners moved by 2, -1, 4, 2 pixels; divided by sides, then by 0.2.
-    deltas = CornerBoxCoder().encode(
-        tf.constant([[12.0, 19.0, 34.0, 32.0]]), tf.constant([[10.0, 20.0, 30.0, 30.0]])
-    )
+    deltas = CornerBoxCoder().encode(tf.constant([[12.0, 19.0, 34.0, 32.0]]), tf.constant([[10.0, 20.0, 30.0, 30.0]]))
     np.testing.assert_allclose(deltas[0], [0.5, -0.5, 1.0, 1.0], rtol=1e-6)
 
 
 def test_center_coder_known_values():
     # Centre moved by (5, 0) of an anchor 20 x 10, twice as wide, half as high.
-    deltas = CenterBoxCoder().encode(
-        tf.constant([[5.0, 22.5, 45.0, 27.5]]), tf.constant([[10.0, 20.0, 30.0, 30.0]])
-    )
+    deltas = CenterBoxCoder().encode(tf.constant([[5.0, 22.5, 45.0, 27.5]]), tf.constant([[10.0, 20.0, 30.0, 30.0]]))
     np.testing.assert_allclose(deltas[0], [2.5, 0, 5 * np.log(2), -5 * np.log(2)], rtol=1e-6, atol=1e-6)
 
 
@@ -118,9 +114,7 @@ def test_coders_equal_loops_and_return(coder, reference, options):
 
 
 def test_corner_decode_equals_reference():
-    box = CornerBoxCoder().decode(
-        tf.constant([[1.0, -2.0, 3.0, 0.5]]), tf.constant([[10.0, 20.0, 30.0, 30.0]])
-    )
+    box = CornerBoxCoder().decode(tf.constant([[1.0, -2.0, 3.0, 0.5]]), tf.constant([[10.0, 20.0, 30.0, 30.0]]))
     np.testing.assert_allclose(box[0], box_reference.corner_box([1, -2, 3, 0.5], [10, 20, 30, 30]), rtol=1e-6)
     np.testing.assert_allclose(box[0], [14, 16, 42, 31], rtol=1e-6)
 

@@ -39,9 +39,7 @@ def test_what_lies_in_the_padding_does_not_matter():
     dirty = pixels.copy()
     dirty[:, 2:] = 255
     content = tf.constant([[2, 4]])
-    np.testing.assert_array_equal(
-        normalize_images(pixels, content, "caffe"), normalize_images(dirty, content, "caffe")
-    )
+    np.testing.assert_array_equal(normalize_images(pixels, content, "caffe"), normalize_images(dirty, content, "caffe"))
 
 
 def test_unknown_mode_is_refused_by_name():

@@ -44,9 +44,7 @@ def test_focal_equals_loops_in_value_and_gradient(alpha, gamma, jit_compile):
     )
     # 200 float32 terms.
     assert float(value) == pytest.approx(loss_reference.focal(logits, labels, alpha, gamma), rel=1e-5)
-    np.testing.assert_allclose(
-        gradient, loss_reference.focal_gradient(logits, labels, alpha, gamma), atol=2e-6
-    )
+    np.testing.assert_allclose(gradient, loss_reference.focal_gradient(logits, labels, alpha, gamma), atol=2e-6)
 
 
 def test_focal_without_focus_is_weighted_cross_entropy():
@@ -73,10 +71,7 @@ def test_focal_of_levels_adds_up():
     logits = tf.constant(rng.normal(size=(2, 50, 3)), tf.float32)
     labels = rng.integers(-2, 3, (2, 50)).astype(np.int32)
     whole = sigmoid_focal_loss(logits, tf.constant(labels))
-    parts = [
-        sigmoid_focal_loss(logits[:, i:j], tf.constant(labels[:, i:j]))
-        for i, j in ((0, 30), (30, 45), (45, 50))
-    ]
+    parts = [sigmoid_focal_loss(logits[:, i:j], tf.constant(labels[:, i:j])) for i, j in ((0, 30), (30, 45), (45, 50))]
     np.testing.assert_allclose(tf.add_n(parts), whole, rtol=1e-6)
 
 
@@ -103,9 +98,7 @@ def test_smooth_l1_equals_loops(sigma, jit_compile):
     value, gradient = _value_and_gradient(
         lambda x: smooth_l1_loss(x, target, tf.constant(positive), beta=1 / sigma**2), predicted, jit_compile
     )
-    assert float(value) == pytest.approx(
-        loss_reference.smooth_l1(predicted, target, positive, sigma), rel=1e-5
-    )
+    assert float(value) == pytest.approx(loss_reference.smooth_l1(predicted, target, positive, sigma), rel=1e-5)
     expected = np.clip((predicted - target) * sigma**2, -1, 1) * positive[:, None]
     np.testing.assert_allclose(gradient, expected, atol=1e-5)
 
@@ -137,9 +130,7 @@ def test_mask_loss_equals_loops(jit_compile):
     logits = rng.normal(0, 3, (3, 4, 6, 6)).astype(np.float32)
     targets = rng.random((3, 4, 6, 6)).astype(np.float32)
     valid = np.array([[True, False, True, True], [False, False, False, True], [False] * 4])
-    value, gradient = _value_and_gradient(
-        lambda x: mask_loss(x, targets, tf.constant(valid)), logits, jit_compile
-    )
+    value, gradient = _value_and_gradient(lambda x: mask_loss(x, targets, tf.constant(valid)), logits, jit_compile)
     expected = [loss_reference.mask_loss(logits[b], targets[b], valid[b]) for b in range(3)]
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     count = np.maximum(1, 36 * valid.sum(axis=1))[:, None, None, None]

@@ -15,7 +15,7 @@ def _crop(mask, box, roi, size, **options):
         tf.constant([[roi]], tf.float32),
         tf.zeros([1, 1], tf.int32),
         size,
-        **options
+        **options,
     )[0, 0].numpy()
 
 

@@ -18,7 +18,7 @@ def _match(anchors, boxes, classes, content=_EVERYWHERE, **options):
         tf.constant(boxes, tf.float32)[None],
         tf.constant(classes)[None],
         tf.constant(content),
-        **options
+        **options,
     )
     return labels[0].numpy().tolist(), matched[0].numpy().tolist()
 
@@ -34,9 +34,7 @@ def test_thresholds_are_at_least_half_and_an_open_interval():
 
 def test_own_thresholds():
     anchors = [[0, 0, 10, h] for h in (7.5, 7, 3, 2.5)]
-    labels, _ = _match(
-        anchors, [[0, 0, 10, 10]], [1], positive_iou=0.75, negative_iou=0.25, best_match_iou=None
-    )
+    labels, _ = _match(anchors, [[0, 0, 10, 10]], [1], positive_iou=0.75, negative_iou=0.25, best_match_iou=None)
     assert labels == [1, IGNORED, IGNORED, BACKGROUND]
     with pytest.raises(ValueError, match="negative_iou 0.6 must not exceed positive_iou 0.5"):
         _match(anchors, [[0, 0, 10, 10]], [1], negative_iou=0.6)
@@ -66,9 +64,7 @@ def test_equal_boxes_go_to_the_first():
 def test_no_boxes_keep_the_centre_rule():
     anchors = [[0, 0, 20, 20], [10, 0, 30, 20]]
     for best_match in (None, 0.0):
-        labels, matched = _match(
-            anchors, [[0, 0, 20, 20]], [-1], content=[[20, 20]], best_match_iou=best_match
-        )
+        labels, matched = _match(anchors, [[0, 0, 20, 20]], [-1], content=[[20, 20]], best_match_iou=best_match)
         assert (labels, matched) == ([BACKGROUND, IGNORED], [0, 0])
 
 
@@ -180,9 +176,7 @@ def test_every_box_near_anchors_is_taken_when_compiled():
         taken = set(labels[b].numpy().tolist())
         # A box may lose its anchors only to a box that overlaps the same anchor more.
         for lost in set(range(30)) - taken:
-            assert any(
-                box_reference.iou(boxes[b, lost], boxes[b, other]) > 0 for other in range(30) if other != lost
-            )
+            assert any(box_reference.iou(boxes[b, lost], boxes[b, other]) > 0 for other in range(30) if other != lost)
 
 
 def test_matching_a_batch_equals_matching_singles():
@@ -192,9 +186,7 @@ def test_matching_a_batch_equals_matching_singles():
     boxes, classes = np.stack([s[1] for s in scenes]), np.stack([s[2] for s in scenes])
     labels, matched = match_anchors(anchors, boxes, classes, content)
     for b in range(2):
-        one_label, one_match = match_anchors(
-            anchors, boxes[b : b + 1], classes[b : b + 1], content[b : b + 1]
-        )
+        one_label, one_match = match_anchors(anchors, boxes[b : b + 1], classes[b : b + 1], content[b : b + 1])
         np.testing.assert_array_equal(labels[b], one_label[0])
         np.testing.assert_array_equal(matched[b], one_match[0])
 

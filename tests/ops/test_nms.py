@@ -37,9 +37,7 @@ def test_a_chain_keeps_every_second_box(length):
 
 
 def test_threshold_is_exclusive():
-    boxes = tf.constant(
-        [[[0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 5]]], tf.float32
-    )  # IoU exactly 1/2, then 1
+    boxes = tf.constant([[[0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 5]]], tf.float32)  # IoU exactly 1/2, then 1
     assert nms(boxes, tf.ones([1, 3], tf.bool), 0.5)[0].numpy().tolist() == [True, True, False]
     assert nms(boxes, tf.ones([1, 3], tf.bool), 0.49)[0].numpy().tolist() == [True, False, False]
 

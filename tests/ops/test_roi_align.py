@@ -50,9 +50,7 @@ def _reference(pyramid, boxes, size, semantics, image_size=_SIZE, ratio=2):
 @pytest.mark.parametrize("levels", [1, 3, 5])
 def test_aligned_equals_loops(implementation, levels):
     pyramid = _pyramid(levels)
-    rois = multilevel_roi_align(
-        pyramid, tf.constant(_BOXES), _SIZE, output_size=7, implementation=implementation
-    )
+    rois = multilevel_roi_align(pyramid, tf.constant(_BOXES), _SIZE, output_size=7, implementation=implementation)
     # Positions up to 30 cells round by 2e-6, times differences of neighbouring values up to 6.
     np.testing.assert_allclose(rois, _reference(pyramid, _BOXES, 7, "aligned"), atol=3e-5)
 
@@ -128,12 +126,8 @@ def test_halving_image_and_box_changes_nothing():
     half = multilevel_roi_align([level], tf.constant(box / 2), (88, 120), output_size=7, min_level=3)
     full = multilevel_roi_align([level], tf.constant(box), (176, 240), output_size=7, min_level=4)
     np.testing.assert_array_equal(half, full)  # powers of two do not round
-    half = multilevel_roi_align(
-        [level], tf.constant(box / 2), (88, 120), output_size=7, semantics="crop_and_resize"
-    )
-    full = multilevel_roi_align(
-        [level], tf.constant(box), (176, 240), output_size=7, semantics="crop_and_resize"
-    )
+    half = multilevel_roi_align([level], tf.constant(box / 2), (88, 120), output_size=7, semantics="crop_and_resize")
+    full = multilevel_roi_align([level], tf.constant(box), (176, 240), output_size=7, semantics="crop_and_resize")
     np.testing.assert_array_equal(half, full)
 
 
@@ -180,9 +174,7 @@ def test_implementations_agree_in_value_and_gradient(semantics):
     pyramid = [tf.constant(level) for level in _pyramid(3, channels=5, seed=5)]
     rng = np.random.default_rng(6)
     corner = rng.uniform(-20, 180, (2, 12, 2))
-    boxes = tf.constant(
-        np.concatenate([corner, corner + np.exp(rng.uniform(0, 5.5, (2, 12, 2)))], 2), tf.float32
-    )
+    boxes = tf.constant(np.concatenate([corner, corner + np.exp(rng.uniform(0, 5.5, (2, 12, 2)))], 2), tf.float32)
     weight = tf.constant(rng.normal(size=(2, 12, 7, 7, 5)), tf.float32)
 
     def run(implementation):
@@ -220,9 +212,7 @@ def test_gradient_equals_finite_differences(semantics, implementation):
     # The function is linear in the features: a step of 1 is exact but for rounding of the sum.
     for cell in [(0, 0, 0), (0, 2, 3), (1, 4, 6), (1, 1, 0), (0, 4, 3), (1, 2, 2)]:
         moved = pyramid[0] + tf.scatter_nd([[*cell, 0]], [1.0], pyramid[0].shape)
-        assert float(total([moved, pyramid[1]]) - value) == pytest.approx(
-            float(gradients[0][(*cell, 0)]), abs=2e-5
-        )
+        assert float(total([moved, pyramid[1]]) - value) == pytest.approx(float(gradients[0][(*cell, 0)]), abs=2e-5)
     assert not np.any(gradients[1])  # no box of this image is large enough for P4
 
 
@@ -254,9 +244,7 @@ def test_padding_and_wild_boxes_stay_finite(semantics, implementation):
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_batch_equals_singles(implementation):
     pyramid = _pyramid(3, seed=8)
-    rois = multilevel_roi_align(
-        pyramid, tf.constant(_BOXES), _SIZE, output_size=7, implementation=implementation
-    )
+    rois = multilevel_roi_align(pyramid, tf.constant(_BOXES), _SIZE, output_size=7, implementation=implementation)
     for b in range(2):
         one = multilevel_roi_align(
             [level[b : b + 1] for level in pyramid],
@@ -294,9 +282,7 @@ def test_rounding_of_the_image_border_is_the_same_when_compiled():
     # float32 rounds it up (13 * (7 / 13) > 7 on a level of 8 cells), as in the original.
     for size in [(352, 480), (333, 500), (876, 1876), (256, 320)]:
         pyramid = [tf.ones([1, -(-size[0] // 2**l), -(-size[1] // 2**l), 1]) for l in range(3, 8)]
-        boxes = tf.constant(
-            [[[0, 0, size[1], size[0]], [0, 0, 40, size[0]], [0, 0, size[1], 100]]], tf.float32
-        )
+        boxes = tf.constant([[[0, 0, size[1], size[0]], [0, 0, 40, size[0]], [0, 0, size[1], 100]]], tf.float32)
 
         def run(boxes):
             return multilevel_roi_align(pyramid, boxes, size, semantics="crop_and_resize")
@@ -325,9 +311,7 @@ def test_bfloat16_features_stay_near_float32():
 
 def test_interpolation_matrix_by_hand():
     matrix = interpolation_matrix(tf.constant([0.0, 0.25, 2.0, -0.1, 2.1]), 3)
-    np.testing.assert_allclose(
-        matrix, [[1, 0, 0], [0.75, 0.25, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]], atol=1e-7
-    )
+    np.testing.assert_allclose(matrix, [[1, 0, 0], [0.75, 0.25, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]], atol=1e-7)
     grouped = interpolation_matrix(tf.constant([[0.0, 1.0, 1.5, 2.0]]), 3, samples=2)
     np.testing.assert_allclose(grouped[0], [[0.5, 0.5, 0], [0, 0.25, 0.75]], atol=1e-7)
 

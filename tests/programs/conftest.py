@@ -11,8 +11,14 @@ import PIL.Image
 import pytest
 
 COLOURS = {"disc": (220, 60, 40), "square": (40, 90, 230)}
-IMAGES = {"one": ["disc"], "two": ["square", "disc"], "three": ["disc", "disc", "square"], "none": [],
-          "four": ["square"], "wide": ["square", "disc"]}
+IMAGES = {
+    "one": ["disc"],
+    "two": ["square", "disc"],
+    "three": ["disc", "disc", "square"],
+    "none": [],
+    "four": ["square"],
+    "wide": ["square", "disc"],
+}
 
 # A network whose step compiles in seconds, on a canvas of 128 pixels. Its convolutions have 16 channels: where a
 # step runs uncompiled, oneDNN crashes in the gradient of a 1x1 convolution of stride 2 on 8 channels (TensorFlow
@@ -20,13 +26,26 @@ IMAGES = {"one": ["disc"], "two": ["square", "disc"], "three": ["disc", "disc", 
 TINY = [
     "RetinaMask.backbone = 'small'",
     "RetinaMask.backbone_options = {'widths': (16, 16, 16, 16, 16), 'blocks': (1, 1, 1, 1)}",
-    "RetinaMask.normalization = 'batch'", "RetinaMask.pixel_mode = 'torch'", "RetinaMask.anchor_sizes = (24, 48, 96)",
-    "RetinaMask.anchor_scales = (1.0,)", "RetinaMask.fpn_channels = 16", "RetinaMask.head_channels = 16",
-    "RetinaMask.head_depth = 1", "RetinaMask.head_initializer = 'he_normal'", "RetinaMask.mask_channels = 16",
-    "RetinaMask.mask_depth = 1", "InputPipeline.image_size = (128, 128)", "InputPipeline.max_instances = 4",
-    "InputPipeline.mask_size = 28", "Criterion.mask_rois = 6", "Criterion.mask_rois_from_detections = 2",
+    "RetinaMask.normalization = 'batch'",
+    "RetinaMask.pixel_mode = 'torch'",
+    "RetinaMask.anchor_sizes = (24, 48, 96)",
+    "RetinaMask.anchor_scales = (1.0,)",
+    "RetinaMask.fpn_channels = 16",
+    "RetinaMask.head_channels = 16",
+    "RetinaMask.head_depth = 1",
+    "RetinaMask.head_initializer = 'he_normal'",
+    "RetinaMask.mask_channels = 16",
+    "RetinaMask.mask_depth = 1",
+    "InputPipeline.image_size = (128, 128)",
+    "InputPipeline.max_instances = 4",
+    "InputPipeline.mask_size = 28",
+    "Criterion.mask_rois = 6",
+    "Criterion.mask_rois_from_detections = 2",
     "RetinaMask.roi_size = 7",
-    "make_optimizer.name = 'adamw'", "make_optimizer.learning_rate = 0.01", "make_optimizer.decay = 'cosine'"]
+    "make_optimizer.name = 'adamw'",
+    "make_optimizer.learning_rate = 0.01",
+    "make_optimizer.decay = 'cosine'",
+]
 
 
 def _picture(random, shapes, height, width):
@@ -65,8 +84,13 @@ def shapes(tmp_path_factory):
 
 
 def _command(program, *flags, gin=()):
-    return [sys.executable, "-m", f"tpu_retinamask.{program}", *map(str, flags),
-            *(f"--gin_param={line}" for line in gin)]
+    return [
+        sys.executable,
+        "-m",
+        f"tpu_retinamask.{program}",
+        *map(str, flags),
+        *(f"--gin_param={line}" for line in gin),
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -75,8 +99,9 @@ def program(tmp_path_factory):
     folder = tmp_path_factory.mktemp("elsewhere")  # not the checkout: nothing may depend on where one stands
 
     def run(name, *flags, gin=()):
-        return subprocess.run(_command(name, *flags, gin=gin), cwd=folder, capture_output=True, text=True, check=False,
-                              env=environment())
+        return subprocess.run(
+            _command(name, *flags, gin=gin), cwd=folder, capture_output=True, text=True, check=False, env=environment()
+        )
 
     run.command, run.folder, run.environment = _command, folder, environment()
     return run
@@ -86,8 +111,15 @@ def program(tmp_path_factory):
 def quick_program(program):
     """Run a program like `program`, but in a fork that need not import TensorFlow: some seconds less."""
     script = pathlib.Path(__file__).with_name("forked.py")
-    server = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                              stderr=subprocess.DEVNULL, cwd=program.folder, env=program.environment)
+    server = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        stderr=subprocess.DEVNULL,
+        cwd=program.folder,
+        env=program.environment,
+    )
 
     def run(name, *flags, gin=()):
         command = [name, *map(str, flags), *(f"--gin_param={line}" for line in gin)]
@@ -114,7 +146,11 @@ def train_flags(shapes, model_dir):
 
 
 TRAINING = TINY + [
-    f"train.steps = {STEPS}", "train.batch_size = 2", "train.checkpoint_every = 10", "train.log_every = 1"]
+    f"train.steps = {STEPS}",
+    "train.batch_size = 2",
+    "train.checkpoint_every = 10",
+    "train.log_every = 1",
+]
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import tempfile
 import tpu_retinamask.config
 import tpu_retinamask.inference
 import tpu_retinamask.training.debug
-import tpu_retinamask.training.loop
+import tpu_retinamask.training.loop.outer_loop
 import tpu_retinamask.xla.audit  # noqa: F401  # all imported for the children
 
 

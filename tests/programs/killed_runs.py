@@ -28,16 +28,35 @@ IMAGES = 3
 GIN = [
     "RetinaMask.backbone = 'small'",
     "RetinaMask.backbone_options = {'widths': (16, 16, 16, 16, 16), 'blocks': (1, 1, 1, 1)}",
-    "RetinaMask.normalization = 'batch'", "RetinaMask.pixel_mode = 'torch'",
-    "RetinaMask.anchor_sizes = (14, 28, 56)", "RetinaMask.anchor_scales = (1.0,)", "RetinaMask.fpn_channels = 16",
-    "RetinaMask.head_channels = 16", "RetinaMask.head_depth = 1", "RetinaMask.head_initializer = 'he_normal'",
-    "RetinaMask.mask_channels = 16", "RetinaMask.mask_depth = 1", "RetinaMask.roi_size = 7",
-    "InputPipeline.image_size = (128, 128)", "InputPipeline.max_instances = 16", "InputPipeline.mask_size = 28",
-    "InputPipeline.augmentation = @Augmentation()", "Augmentation.horizontal_flip = 0.5", "Augmentation.rot90 = 1.0",
+    "RetinaMask.normalization = 'batch'",
+    "RetinaMask.pixel_mode = 'torch'",
+    "RetinaMask.anchor_sizes = (14, 28, 56)",
+    "RetinaMask.anchor_scales = (1.0,)",
+    "RetinaMask.fpn_channels = 16",
+    "RetinaMask.head_channels = 16",
+    "RetinaMask.head_depth = 1",
+    "RetinaMask.head_initializer = 'he_normal'",
+    "RetinaMask.mask_channels = 16",
+    "RetinaMask.mask_depth = 1",
+    "RetinaMask.roi_size = 7",
+    "InputPipeline.image_size = (128, 128)",
+    "InputPipeline.max_instances = 16",
+    "InputPipeline.mask_size = 28",
+    "InputPipeline.augmentation = @Augmentation()",
+    "Augmentation.horizontal_flip = 0.5",
+    "Augmentation.rot90 = 1.0",
     "Augmentation.brightness = 0.1",
-    "Criterion.box_loss = 'self_adjusting'", "Criterion.mask_rois = 6", "Criterion.mask_rois_from_detections = 2",
-    "make_optimizer.name = 'sgd'", "make_optimizer.learning_rate = 0.005", "make_optimizer.decay = 'cosine'",
-    "train.batch_size = 2", "train.accumulate_steps = 2", "train.average_decay = 0.99", "train.log_every = 1"]
+    "Criterion.box_loss = 'self_adjusting'",
+    "Criterion.mask_rois = 6",
+    "Criterion.mask_rois_from_detections = 2",
+    "make_optimizer.name = 'sgd'",
+    "make_optimizer.learning_rate = 0.005",
+    "make_optimizer.decay = 'cosine'",
+    "train.batch_size = 2",
+    "train.accumulate_steps = 2",
+    "train.average_decay = 0.99",
+    "train.log_every = 1",
+]
 
 
 def write_annotations(folder):
@@ -63,10 +82,16 @@ class Life:
         self.pid = os.fork()
         if self.pid == 0:
             os.dup2(writer, 2)
-            sys.argv = ["train", f"--annotations={folder}/train.csv", f"--classes={NUCLEI}/classes.csv",
-                        f"--model_dir={model_dir}", *(f"--gin_param={line}" for line in GIN),
-                        f"--gin_param=train.steps = {steps}", f"--gin_param=train.checkpoint_every = {every}"]
-            runpy.run_module("tpu_retinamask.train", run_name="__main__", alter_sys=True)
+            sys.argv = [
+                "train",
+                f"--annotations={folder}/train.csv",
+                f"--classes={NUCLEI}/classes.csv",
+                f"--model_dir={model_dir}",
+                *(f"--gin_param={line}" for line in GIN),
+                f"--gin_param=train.steps = {steps}",
+                f"--gin_param=train.checkpoint_every = {every}",
+            ]
+            runpy.run_module("tpu_retinamask.programs.train", run_name="__main__", alter_sys=True)
             os._exit(0)
         os.close(writer)
         self.reader, self.text, self.started, self.status = reader, "", time.monotonic(), None
@@ -144,8 +169,11 @@ def kill_once(folder, model_dir, steps, every, chance, kind, horizon, last, life
 def numbers(model_dir, tf):
     """Return every number of the last checkpoint."""
     reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(model_dir / "checkpoints")))
-    return {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_shape_map()
-            if name != "_CHECKPOINTABLE_OBJECT_GRAPH"}
+    return {
+        name: np.asarray(reader.get_tensor(name))
+        for name in reader.get_variable_to_shape_map()
+        if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
+    }
 
 
 def main():
@@ -160,8 +188,6 @@ def main():
     shutil.rmtree(options.folder, ignore_errors=True)
     options.folder.mkdir(parents=True)
     write_annotations(options.folder)
-    import tpu_retinamask.config  # noqa: F401, PLC0415  # imported for the forks, and before TensorFlow says anything
-    import tpu_retinamask.inference, tpu_retinamask.training.debug, tpu_retinamask.training.loop  # noqa: E401, F401
     import tensorflow as tf
 
     def say(text):
@@ -175,12 +201,13 @@ def main():
     say(f"unbroken run: {options.steps} steps, a checkpoint every {options.every}")
 
     chance, killed, last, faults, counts = random.Random(options.seed), options.folder / "killed", 0, 0, {}
-    kinds = (["saving", "any time", "step"] * options.kills)[:options.kills]
+    kinds = (["saving", "any time", "step"] * options.kills)[: options.kills]
     chance.shuffle(kinds)
     for number, kind in enumerate(kinds, 1):
         horizon = max(1, round(1.6 * (options.steps - 2 * options.every - last) / (options.kills - number + 1)))
-        life, end = kill_once(options.folder, killed, options.steps, options.every, chance, kind, horizon, last,
-                              seconds / 2)
+        life, end = kill_once(
+            options.folder, killed, options.steps, options.every, chance, kind, horizon, last, seconds / 2
+        )
         lost = last - life.resumed_at if life.resumed_at is not None else None
         faults += lost is not None and lost > options.every
         counts[end.split(" of ")[0]] = counts.get(end.split(" of ")[0], 0) + 1
@@ -194,13 +221,19 @@ def main():
     say(f"last life: resumed at {final.resumed_at} ({lost} steps lost), ended with status {final.status}")
 
     one, two = numbers(options.folder / "whole", tf), numbers(killed, tf)
-    different = [name for name in one.keys() | two.keys()
-                 if name not in one or name not in two or one[name].tobytes() != two[name].tobytes()]
-    parts = {part: sum(name.startswith(f"{part}/") for name in one)
-             for part in sorted({name.split("/")[0] for name in one})}
+    different = [
+        name
+        for name in one.keys() | two.keys()
+        if name not in one or name not in two or one[name].tobytes() != two[name].tobytes()
+    ]
+    parts = {
+        part: sum(name.startswith(f"{part}/") for name in one) for part in sorted({name.split("/")[0] for name in one})
+    }
     say(f"{options.kills} kills: " + ", ".join(f"{count} {end}" for end, count in sorted(counts.items())))
-    say(f"{len(one)} variables compared bit for bit ({', '.join(f'{n} {p}' for p, n in parts.items())}): "
-        f"{len(different)} differ {sorted(different)[:5] or ''}")
+    say(
+        f"{len(one)} variables compared bit for bit ({', '.join(f'{n} {p}' for p, n in parts.items())}): "
+        f"{len(different)} differ {sorted(different)[:5] or ''}"
+    )
     sys.exit(bool(different or faults))
 
 

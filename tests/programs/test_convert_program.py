@@ -9,22 +9,34 @@ import pytest
 def coco_json(shapes, quick_program, tmp_path_factory):
     """The validation shapes as COCO instances."""
     path = tmp_path_factory.mktemp("coco") / "instances.json"
-    done = quick_program("convert", "csv", f"--annotations={shapes}/val.csv", f"--classes={shapes}/classes.csv",
-                         f"--output={path}")
+    done = quick_program(
+        "convert", "csv", f"--annotations={shapes}/val.csv", f"--classes={shapes}/classes.csv", f"--output={path}"
+    )
     assert done.returncode == 0, done.stderr
     assert "instances.json: 3 images with 4 instances; nothing dropped" in done.stderr
     return path
 
 
 def test_there_and_back_again(coco_json, shapes, quick_program, tmp_path):
-    done = quick_program("convert", "coco", f"--instances={coco_json}", f"--images={shapes}",
-                         f"--output={tmp_path}/val.csv", f"--classes={tmp_path}/classes.csv",
-                         f"--masks={tmp_path}/masks")
+    done = quick_program(
+        "convert",
+        "coco",
+        f"--instances={coco_json}",
+        f"--images={shapes}",
+        f"--output={tmp_path}/val.csv",
+        f"--classes={tmp_path}/classes.csv",
+        f"--masks={tmp_path}/masks",
+    )
     assert done.returncode == 0, done.stderr
     assert "3 images with 4 instances, 2 mask files; 0 instances have no mask; left out 0 crowd regions" in done.stderr
     assert (tmp_path / "classes.csv").read_text() == "disc,0\nsquare,1\n"
-    done = quick_program("convert", "csv", f"--annotations={tmp_path}/val.csv", f"--classes={tmp_path}/classes.csv",
-                         f"--output={tmp_path}/again.json")
+    done = quick_program(
+        "convert",
+        "csv",
+        f"--annotations={tmp_path}/val.csv",
+        f"--classes={tmp_path}/classes.csv",
+        f"--output={tmp_path}/again.json",
+    )
     assert done.returncode == 0, done.stderr
     first, second = (json.loads(path.read_text()) for path in (coco_json, tmp_path / "again.json"))
     assert first["annotations"] == second["annotations"] and len(first["annotations"]) == 4
@@ -42,8 +54,13 @@ def test_a_model_is_scored_against_the_coco_file(coco_json, shapes, trained, qui
         entry.update(image_id=entry["image_id"] + 5000, category_id=entry["category_id"] + 40)
     truth["annotations"][0]["iscrowd"] = 1
     (tmp_path / "truth.json").write_text(json.dumps(truth))
-    done = quick_program("evaluate", f"--annotations={shapes}/val.csv", f"--coco_json={tmp_path}/truth.json",
-                         f"--model_dir={trained[0]}", f"--metrics={tmp_path}/metrics.json")
+    done = quick_program(
+        "evaluate",
+        f"--annotations={shapes}/val.csv",
+        f"--coco_json={tmp_path}/truth.json",
+        f"--model_dir={trained[0]}",
+        f"--metrics={tmp_path}/metrics.json",
+    )
     assert done.returncode == 0, done.stderr
     assert "3 images, 3 ground truths, 1 crowd regions" in done.stdout
     results = json.loads((tmp_path / "predictions.json").read_text())
@@ -53,10 +70,30 @@ def test_a_model_is_scored_against_the_coco_file(coco_json, shapes, trained, qui
 MISTAKES = {
     "no direction": (("convert", "--output={folder}/x"), ["say which way", "convert coco", "convert csv"]),
     "missing flags": (("convert", "coco", "--output={folder}/x"), ["needs --instances, --images, --classes, --masks"]),
-    "not a COCO file": (("convert", "coco", "--instances={shapes}/classes.csv", "--images=.", "--output={folder}/x",
-                         "--classes={folder}/c", "--masks={folder}/m"), ["not a JSON file"]),
-    "other classes": (("convert", "coco", "--instances={coco}", "--images=.", "--output={folder}/x",
-                       "--classes={folder}/classes.csv", "--masks={folder}/m"), ["holds other classes than"]),
+    "not a COCO file": (
+        (
+            "convert",
+            "coco",
+            "--instances={shapes}/classes.csv",
+            "--images=.",
+            "--output={folder}/x",
+            "--classes={folder}/c",
+            "--masks={folder}/m",
+        ),
+        ["not a JSON file"],
+    ),
+    "other classes": (
+        (
+            "convert",
+            "coco",
+            "--instances={coco}",
+            "--images=.",
+            "--output={folder}/x",
+            "--classes={folder}/classes.csv",
+            "--masks={folder}/m",
+        ),
+        ["holds other classes than"],
+    ),
 }
 
 

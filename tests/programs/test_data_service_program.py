@@ -20,8 +20,15 @@ def service(program, tmp_path):
 
     def start(*flags):
         log = (tmp_path / f"{len(running)}.log").open("w")
-        running.append(subprocess.Popen(program.command("data_service", *flags), cwd=program.folder,
-                                        env=program.environment, stderr=log, stdout=log))
+        running.append(
+            subprocess.Popen(
+                program.command("data_service", *flags),
+                cwd=program.folder,
+                env=program.environment,
+                stderr=log,
+                stdout=log,
+            )
+        )
 
     start("dispatcher", f"--port={port}", "--workers=" + ",".join(f"localhost:{number}" for number in ports))
     for number in ports:
@@ -49,8 +56,10 @@ def test_two_workers_feed_a_run_that_learns_the_same(service, program, shapes, t
 
 
 def test_roles_and_flags_are_asked_for(quick_program):
-    mistakes = {(): "say which: `data_service dispatcher` or `data_service worker`",
-                ("dispatcher",): "data_service dispatcher needs --port"}
+    mistakes = {
+        (): "say which: `data_service dispatcher` or `data_service worker`",
+        ("dispatcher",): "data_service dispatcher needs --port",
+    }
     for role, message in mistakes.items():
         done = quick_program("data_service", *role)
         assert done.returncode == 2 and message in done.stderr

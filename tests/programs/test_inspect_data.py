@@ -7,9 +7,10 @@ import sys
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask import config, inspect_data
+from tpu_retinamask import config
 from tpu_retinamask.model.postprocess import DetectionFilter
 from tpu_retinamask.model.retinamask import RetinaMask
+from tpu_retinamask.programs import inspect_data
 
 # "Shape Analyze" of the notes: batch 2, 876 x 1876, 300 classes. They list the two concatenations image by image.
 NOTES = """
@@ -41,8 +42,9 @@ def _parse(text):
 
 
 def _run(*arguments):
-    return subprocess.run([sys.executable, "-m", "tpu_retinamask.inspect_data", *arguments], capture_output=True,
-                          text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "tpu_retinamask.inspect_data", *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def test_report_equals_the_notes_line_by_line():
@@ -67,13 +69,24 @@ def test_report_equals_the_notes_line_by_line():
 
 
 def test_nothing_of_the_table_is_allocated():
-    model = RetinaMask(2, backbone="small", fpn_channels=8, head_channels=8, head_depth=1, mask_channels=8,
-                       mask_depth=1, anchor_sizes=(32, 64, 128)).create_weights()
+    model = RetinaMask(
+        2,
+        backbone="small",
+        fpn_channels=8,
+        head_channels=8,
+        head_depth=1,
+        mask_channels=8,
+        mask_depth=1,
+        anchor_sizes=(32, 64, 128),
+    ).create_weights()
     table = dict(inspect_data.shape_table(model, DetectionFilter(max_detections=20), (200, 333), 1_000_000))
     assert [row.shape for row in table["feature pyramid"]] == [
-        (1_000_000, 25, 42, 8), (1_000_000, 13, 21, 8), (1_000_000, 7, 11, 8)]
+        (1_000_000, 25, 42, 8),
+        (1_000_000, 13, 21, 8),
+        (1_000_000, 7, 11, 8),
+    ]
     assert table["model.output"][2].shape == (1_000_000, 20, 4 + 28 * 28 * 2)
-    assert sum(row.bytes for rows in table.values() for row in rows) > 2 ** 38  # more than any machine of ours has
+    assert sum(row.bytes for rows in table.values() for row in rows) > 2**38  # more than any machine of ours has
     assert [row.dtype for row in table["image"]] == [tf.uint8]
 
 
@@ -84,10 +97,13 @@ def test_malformed_image_sizes_are_refused(text):
     assert inspect_data.parse_image_size("7x11") == (7, 11)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--image_size=876x1876"], "error: nothing to show: give --shapes"),
-    (["--shapes", "--image_size=1x1"], "error: --shapes needs --num_classes"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--image_size=876x1876"], "error: nothing to show: give --shapes"),
+        (["--shapes", "--image_size=1x1"], "error: --shapes needs --num_classes"),
+    ],
+)
 def test_missing_flags_are_named(arguments, message):
     process = _run(*arguments)
     assert process.returncode == 2

@@ -14,8 +14,9 @@ NAMES = ["four", "none", "one", "three", "two", "wide"]  # as a sorted glob find
 def predicted(trained, shapes, quick_program, tmp_path_factory):
     """The output folder of predict on all pictures, label maps left out."""
     folder = tmp_path_factory.mktemp("predicted") / "new"
-    done = quick_program("predict", f"--images={shapes}/*[!s].png", f"--model_dir={trained[0]}",
-                         f"--output_dir={folder}")
+    done = quick_program(
+        "predict", f"--images={shapes}/*[!s].png", f"--model_dir={trained[0]}", f"--output_dir={folder}"
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
@@ -48,7 +49,8 @@ def test_predictions_are_coco_results_in_original_pixels(predicted):
     images = {image["id"]: image for image in json.loads((predicted / "images.json").read_text())}
     assert [images[number]["picture"] for number in sorted(images)] == [f"{name}.png" for name in NAMES]
     assert {image["picture"]: (image["height"], image["width"]) for image in images.values()} == {
-        f"{name}.png": (64, 96 if name == "wide" else 64) for name in NAMES}
+        f"{name}.png": (64, 96 if name == "wide" else 64) for name in NAMES
+    }
     assert results
     for result in results:
         image = images[result["image_id"]]
@@ -68,14 +70,21 @@ def test_the_objects_are_found_where_they_are(predicted, shapes):
     rows = [line.split(",") for line in (shapes / "train.csv").read_text().splitlines()]
     truths = [(row[0], np.array(row[1:5], float), row[5], row[6]) for row in rows if row[1]]
     for picture, box, name, mask in truths:
-        near = [result for result in results if images[result["image_id"]] == picture
-                and result["category_id"] == ["disc", "square"].index(name) and result["score"] > 0.5
-                and np.abs(_boxes([result])[0] - box).max() <= 4]  # pixels; the objects are 16 wide
+        near = [
+            result
+            for result in results
+            if images[result["image_id"]] == picture
+            and result["category_id"] == ["disc", "square"].index(name)
+            and result["score"] > 0.5
+            and np.abs(_boxes([result])[0] - box).max() <= 4
+        ]  # pixels; the objects are 16 wide
         assert near, (picture, box, name)
         file, number = mask.split("#")
         truth = np.asarray(PIL.Image.open(shapes / file)) == int(number)
-        overlaps = [np.sum(truth & found) / np.sum(truth | found)
-                    for found in (rle.decode(result["segmentation"]).astype(bool) for result in near)]
+        overlaps = [
+            np.sum(truth & found) / np.sum(truth | found)
+            for found in (rle.decode(result["segmentation"]).astype(bool) for result in near)
+        ]
         assert max(overlaps) > 0.7, (picture, box, name)
 
 
@@ -83,7 +92,7 @@ def test_evaluate_scores_and_writes(trained, evaluated):
     metrics = json.loads((trained[0] / "metrics.json").read_text())
     assert metrics["segm/AP50"] >= 0.9 and metrics["bbox/AP50"] >= 0.9
     lines = evaluated.stdout.splitlines()
-    table, = [line.split() for line in lines if line.startswith("mask  ")]
+    (table,) = [line.split() for line in lines if line.startswith("mask  ")]
     assert float(table[2]) == pytest.approx(metrics["segm/AP50"], abs=5e-4)  # three decimals
     for name in ("disc", "square"):
         assert [line.split()[1] for line in lines if line.startswith(name + " ")] == ["2"]  # ground truths
@@ -97,7 +106,8 @@ def test_training_and_evaluate_agree(trained, evaluated):
     for one, two in zip(logged, printed):
         # The last step was followed by the very same evaluation; batches of 2 and 4 may round otherwise.
         assert [float(x) if x != "-" else -1 for x in one[1:]] == pytest.approx(
-            [float(x) if x != "-" else -1 for x in two[1:]], abs=0.002)
+            [float(x) if x != "-" else -1 for x in two[1:]], abs=0.002
+        )
 
 
 def test_a_results_file_is_scored_without_a_model(trained, evaluated, shapes, quick_program, tmp_path):
@@ -108,16 +118,32 @@ def test_a_results_file_is_scored_without_a_model(trained, evaluated, shapes, qu
             path, number = mask.split("#")
             x1, y1, x2, y2 = map(int, box)
             code = rle.encode(np.asfortranarray(np.asarray(PIL.Image.open(shapes / path)) == int(number)))
-            annotations.append({"id": len(annotations) + 1, "image_id": ["two", "none", "wide"].index(file[:-4]),
-                                "category_id": int(name == "square"), "bbox": [x1, y1, x2 - x1, y2 - y1],
-                                "area": int(rle.area(code)), "iscrowd": 0,
-                                "segmentation": {"size": code["size"], "counts": code["counts"].decode()}})
-    truth = {"images": [{"id": i, "height": 64, "width": 96 if name == "wide" else 64, "file_name": f"{name}.png"}
-                        for i, name in enumerate(["two", "none", "wide"])],
-             "categories": [{"id": 0, "name": "disc"}, {"id": 1, "name": "square"}], "annotations": annotations}
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": ["two", "none", "wide"].index(file[:-4]),
+                    "category_id": int(name == "square"),
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": int(rle.area(code)),
+                    "iscrowd": 0,
+                    "segmentation": {"size": code["size"], "counts": code["counts"].decode()},
+                }
+            )
+    truth = {
+        "images": [
+            {"id": i, "height": 64, "width": 96 if name == "wide" else 64, "file_name": f"{name}.png"}
+            for i, name in enumerate(["two", "none", "wide"])
+        ],
+        "categories": [{"id": 0, "name": "disc"}, {"id": 1, "name": "square"}],
+        "annotations": annotations,
+    }
     (tmp_path / "truth.json").write_text(json.dumps(truth))
-    done = quick_program("evaluate", f"--predictions={trained[0]}/predictions.json",
-                         f"--coco_json={tmp_path}/truth.json", f"--metrics={tmp_path}/scores.json")
+    done = quick_program(
+        "evaluate",
+        f"--predictions={trained[0]}/predictions.json",
+        f"--coco_json={tmp_path}/truth.json",
+        f"--metrics={tmp_path}/scores.json",
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     ours = json.loads((trained[0] / "metrics.json").read_text())
     theirs = json.loads((tmp_path / "scores.json").read_text())

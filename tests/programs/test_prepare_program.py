@@ -15,9 +15,14 @@ import pytest
 def prepared(shapes, quick_program, tmp_path_factory):
     """The shapes as a data set of one image a shard: (folder, the process that wrote it)."""
     folder = tmp_path_factory.mktemp("prepared") / "shapes"
-    done = quick_program("prepare", f"--annotations={shapes}/train.csv", f"--val_annotations={shapes}/val.csv",
-                         f"--classes={shapes}/classes.csv", f"--data_dir={folder}",
-                         gin=["prepare.images_per_shard = 4"])
+    done = quick_program(
+        "prepare",
+        f"--annotations={shapes}/train.csv",
+        f"--val_annotations={shapes}/val.csv",
+        f"--classes={shapes}/classes.csv",
+        f"--data_dir={folder}",
+        gin=["prepare.images_per_shard = 4"],
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, done
 
@@ -32,9 +37,14 @@ def test_it_says_what_it_wrote_and_finds_it_finished(prepared, shapes, quick_pro
     assert "validation: 3 images ready in" in done.stderr
     assert "prepare: 100%" in done.stderr  # the progress bar
     before = _content(folder)
-    again = quick_program("prepare", f"--annotations={shapes}/train.csv", f"--val_annotations={shapes}/val.csv",
-                          f"--classes={shapes}/classes.csv", f"--data_dir={folder}",
-                          gin=["prepare.images_per_shard = 4"])
+    again = quick_program(
+        "prepare",
+        f"--annotations={shapes}/train.csv",
+        f"--val_annotations={shapes}/val.csv",
+        f"--classes={shapes}/classes.csv",
+        f"--data_dir={folder}",
+        gin=["prepare.images_per_shard = 4"],
+    )
     assert again.returncode == 0 and "was finished already; nothing was written" in again.stderr
     assert _content(folder) == before
 
@@ -51,8 +61,13 @@ def test_killed_half_way_it_goes_on_to_the_same_bytes(program, quick_program, tm
     flags = (f"--annotations={tmp_path}/train.csv", f"--classes={tmp_path}/classes.csv")
     gin = ["prepare.images_per_shard = 1"]
     half = tmp_path / "half"
-    process = subprocess.Popen(program.command("prepare", *flags, f"--data_dir={half}", gin=gin), cwd=program.folder,
-                               env=program.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        program.command("prepare", *flags, f"--data_dir={half}", gin=gin),
+        cwd=program.folder,
+        env=program.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     while process.poll() is None and len(list(half.glob("retinamask-*"))) < 10:
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
@@ -86,23 +101,27 @@ def test_the_checksums_are_those_of_sha256sum(prepared, quick_program, tmp_path)
 
 def test_inspect_data_shows_the_same_of_the_csv_and_of_the_records(prepared, shapes, training, quick_program, tmp_path):
     flags, gin = ("--batches=3", "--batch_size=2"), training.gin
-    from_csv = quick_program("inspect_data", f"--annotations={shapes}/train.csv", f"--classes={shapes}/classes.csv",
-                             *flags, gin=gin)
-    from_records = quick_program("inspect_data", f"--data_dir={prepared[0]}", *flags, f"--output_dir={tmp_path}/seen",
-                                 gin=gin)
+    from_csv = quick_program(
+        "inspect_data", f"--annotations={shapes}/train.csv", f"--classes={shapes}/classes.csv", *flags, gin=gin
+    )
+    from_records = quick_program(
+        "inspect_data", f"--data_dir={prepared[0]}", *flags, f"--output_dir={tmp_path}/seen", gin=gin
+    )
     assert from_csv.returncode == from_records.returncode == 0, from_csv.stderr + from_records.stderr
     assert from_csv.stdout == from_records.stdout
     assert "6 images, 9 objects, 0 of them without a mask; 1 images without objects" in from_csv.stdout
     assert "  disc    5\n  square  4\n" in from_csv.stdout
     assert from_csv.stdout.count("digest") == 3
     assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == [
-        f"batch{step}_{number}.png" for step in range(3) for number in range(2)]
+        f"batch{step}_{number}.png" for step in range(3) for number in range(2)
+    ]
     assert PIL.Image.open(tmp_path / "seen" / "batch0_0.png").size == (256, 256)  # small pictures are doubled
 
 
 def test_train_and_evaluate_read_the_records(prepared, shapes, trained, training, quick_program, tmp_path):
-    done = quick_program("train", f"--data_dir={prepared[0]}", f"--model_dir={tmp_path}/run", "--dry_run",
-                         gin=training.gin)
+    done = quick_program(
+        "train", f"--data_dir={prepared[0]}", f"--model_dir={tmp_path}/run", "--dry_run", gin=training.gin
+    )
     assert done.returncode == 0 and "dry run: " in done.stderr, done.stderr[-2000:]
     tables = []
     for flags in ((f"--annotations={shapes}/val.csv",), (f"--data_dir={prepared[0]}",)):
@@ -116,8 +135,11 @@ def test_bad_records_stop_or_are_counted(shapes, quick_program, tmp_path):
     text = (shapes / "train.csv").read_text() + "two.png,60,60,70,70,disc,\nlost.png,1,1,2,2,disc,\n"
     shutil.copytree(shapes, tmp_path / "bad")
     (tmp_path / "bad" / "train.csv").write_text(text)
-    flags = (f"--annotations={tmp_path}/bad/train.csv", f"--classes={shapes}/classes.csv",
-             f"--data_dir={tmp_path}/data")
+    flags = (
+        f"--annotations={tmp_path}/bad/train.csv",
+        f"--classes={shapes}/classes.csv",
+        f"--data_dir={tmp_path}/data",
+    )
     done = quick_program("prepare", *flags)
     assert done.returncode == 2 and not (tmp_path / "data").exists()
     assert "2 bad records" in done.stderr and "leaves the image" in done.stderr and "no such file" in done.stderr
@@ -129,22 +151,32 @@ def test_bad_records_stop_or_are_counted(shapes, quick_program, tmp_path):
 
 MISTAKES = {
     "nothing": (("prepare", "--data_dir={folder}/x"), ["needs --annotations and --classes", "--verify"]),
-    "something else": (("prepare", "--annotations={shapes}/val.csv", "--classes={shapes}/classes.csv",
-                        "--data_dir={prepared}"), ["prepared from something else", "choose another --data_dir"]),
-    "both to train": (("train", "--annotations={shapes}/val.csv", "--data_dir={prepared}", "--model_dir={folder}/r"),
-                      ["leave out --annotations"]),
-    "both to evaluate": (("evaluate", "--annotations={shapes}/val.csv", "--data_dir={prepared}",
-                          "--model_dir={folder}/r"), ["leave out --annotations and --classes"]),
+    "something else": (
+        ("prepare", "--annotations={shapes}/val.csv", "--classes={shapes}/classes.csv", "--data_dir={prepared}"),
+        ["prepared from something else", "choose another --data_dir"],
+    ),
+    "both to train": (
+        ("train", "--annotations={shapes}/val.csv", "--data_dir={prepared}", "--model_dir={folder}/r"),
+        ["leave out --annotations"],
+    ),
+    "both to evaluate": (
+        ("evaluate", "--annotations={shapes}/val.csv", "--data_dir={prepared}", "--model_dir={folder}/r"),
+        ["leave out --annotations and --classes"],
+    ),
     "neither to train": (("train", "--model_dir={folder}/r"), ["give --annotations and --classes, or --data_dir"]),
-    "no such split": (("inspect_data", "--data_dir={prepared}", "--split=test"),
-                      ["has no split 'test'; it has ['train', 'validation']"]),
+    "no such split": (
+        ("inspect_data", "--data_dir={prepared}", "--split=test"),
+        ["has no split 'test'; it has ['train', 'validation']"],
+    ),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_one_line(name, prepared, shapes, quick_program, tmp_path):
     command, words = MISTAKES[name]
-    done = quick_program(*(part.format(folder=tmp_path, shapes=shapes, prepared=prepared[0]) for part in command),
-                         gin=["InputPipeline.image_size = (64, 64)"])
+    done = quick_program(
+        *(part.format(folder=tmp_path, shapes=shapes, prepared=prepared[0]) for part in command),
+        gin=["InputPipeline.image_size = (64, 64)"],
+    )
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert all(word in done.stderr for word in words), done.stderr

@@ -10,26 +10,50 @@ PREDICT = ("--model_dir={run}", "--output_dir={empty}/out")
 MISTAKES = {
     "missing csv": ("train", ("--annotations={shapes}/trian.csv", *TRAIN[1:]), (), ["trian.csv"]),
     "missing classes": ("train", (TRAIN[0], "--classes={shapes}/clases.csv", TRAIN[2]), (), ["clases.csv"]),
-    "unknown class": ("train", ("--annotations={empty}/bad.csv", *TRAIN[1:]), (),
-                      ["bad.csv, line 1", "'circle'", "disc"]),
-    "missing image": ("train", ("--annotations={empty}/lost.csv", *TRAIN[1:]), ("canvas",),
-                      ["line 1, gone.png", "no such file"]),
+    "unknown class": (
+        "train",
+        ("--annotations={empty}/bad.csv", *TRAIN[1:]),
+        (),
+        ["bad.csv, line 1", "'circle'", "disc"],
+    ),
+    "missing image": (
+        "train",
+        ("--annotations={empty}/lost.csv", *TRAIN[1:]),
+        ("canvas",),
+        ["line 1, gone.png", "no such file"],
+    ),
     "unknown gin file": ("train", (*TRAIN, "--gin_file=model/smal.gin"), (), ["model/smal.gin", "model/small.gin"]),
     "unknown gin name": ("train", TRAIN, ("RetinMask.backbone = 'small'",), ["RetinMask"]),
     "misspelt parameter": ("train", TRAIN, ("RetinaMask.bakbone = 'small'",), ["RetinaMask", "bakbone"]),
     "misspelt parameter of the program": ("train", TRAIN, ("train.bach_size = 3",), ["train", "bach_size"]),
     "value out of range": ("train", TRAIN, ("canvas", "RetinaMask.backbone = 'resnet99'"), ["resnet99", "resnet50"]),
     "no canvas": ("train", TRAIN, ("canvas", "InputPipeline.image_size = (0, 128)"), ["image_size", "positive"]),
-    "evaluate without a run": ("evaluate", ("--annotations={shapes}/val.csv", "--model_dir={empty}"), (),
-                               ["{empty}", "no training was started there"]),
+    "evaluate without a run": (
+        "evaluate",
+        ("--annotations={shapes}/val.csv", "--model_dir={empty}"),
+        (),
+        ["{empty}", "no training was started there"],
+    ),
     "evaluate with nothing": ("evaluate", (), (), ["--annotations and --model_dir", "--predictions and --coco_json"]),
     "half of the files": ("evaluate", ("--predictions=p.json",), (), ["--predictions and --coco_json go together"]),
-    "other classes": ("evaluate", ("--annotations={shapes}/val.csv", "--classes={empty}/classes.csv", PREDICT[0]), (),
-                      ["differs from the classes", "disc"]),
-    "predict without a run": ("predict", ("--images={shapes}/one.png", "--model_dir={empty}", PREDICT[1]), (),
-                              ["{empty}", "no training was started there"]),
-    "no such checkpoint": ("predict", ("--images={shapes}/one.png", *PREDICT, "--checkpoint=bset"), (),
-                           ["--checkpoint=bset", "best or the number of a step"]),
+    "other classes": (
+        "evaluate",
+        ("--annotations={shapes}/val.csv", "--classes={empty}/classes.csv", PREDICT[0]),
+        (),
+        ["differs from the classes", "disc"],
+    ),
+    "predict without a run": (
+        "predict",
+        ("--images={shapes}/one.png", "--model_dir={empty}", PREDICT[1]),
+        (),
+        ["{empty}", "no training was started there"],
+    ),
+    "no such checkpoint": (
+        "predict",
+        ("--images={shapes}/one.png", *PREDICT, "--checkpoint=bset"),
+        (),
+        ["--checkpoint=bset", "best or the number of a step"],
+    ),
     "glob without match": ("predict", ("--images={shapes}/*.tif", *PREDICT), (), ["*.tif", "no file matches"]),
     "not an image": ("predict", ("--images={shapes}/train.csv", *PREDICT), (), ["train.csv"]),
 }
@@ -53,7 +77,7 @@ def test_a_mistake_is_named_and_ends_with_code_2(quick_program, places, mistake)
     done = quick_program(name, *(flag.format(**places) for flag in flags), gin=gin)
     assert done.returncode == 2, done.stderr[-2000:]
     assert "Traceback" not in done.stderr and "In call to configurable" not in done.stderr
-    message = done.stderr[done.stderr.index("error: "):]
+    message = done.stderr[done.stderr.index("error: ") :]
     assert message.count("error: ") == 1
     for word in words:
         assert word.format(**places) in message, message
@@ -61,14 +85,25 @@ def test_a_mistake_is_named_and_ends_with_code_2(quick_program, places, mistake)
 
 
 WRONG_FLAGS = {
-    "unknown": (["train", "--anotations=a.csv"],
-                ["Unknown command line flag 'anotations'", "Did you mean: annotations"]),
+    "unknown": (
+        ["train", "--anotations=a.csv"],
+        ["Unknown command line flag 'anotations'", "Did you mean: annotations"],
+    ),
     "missing": (["train", "--annotations=a.csv"], ["--model_dir", "must have a value"]),
     "no flag": (["train", *TRAIN, "train.csv"], ["train.csv", "every option is a flag"]),
 }
 FLAGS = {
-    "train": ["annotations", "classes", "model_dir", "val_annotations", "dry_run", "debug", "gin_file", "gin_param",
-              "tpu"],
+    "train": [
+        "annotations",
+        "classes",
+        "model_dir",
+        "val_annotations",
+        "dry_run",
+        "debug",
+        "gin_file",
+        "gin_param",
+        "tpu",
+    ],
     "evaluate": ["annotations", "classes", "model_dir", "predictions", "coco_json", "gin_file", "gin_param"],
     "predict": ["images", "model_dir", "output_dir", "gin_file", "gin_param"],
     "benchmark": ["mode", "gin_file", "gin_param"],

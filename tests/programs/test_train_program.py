@@ -13,8 +13,11 @@ import tensorflow as tf
 
 def _saved_numbers(folder):
     reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(os.path.join(folder, "checkpoints")))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_dtype_map()
-            if name != "_CHECKPOINTABLE_OBJECT_GRAPH"}
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_dtype_map()
+        if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
+    }
 
 
 def _shown_steps(text):
@@ -37,7 +40,7 @@ def test_it_learns_and_says_how_it_goes(trained, training):
     assert loss(last) < 0.1 * loss(first)
     for word in ("class ", "box ", "mask ", "lr ", "images/s", "input wait", "ETA"):
         assert word in last
-    score, = [line.split() for line in lines if line.startswith("mask  ")]
+    (score,) = [line.split() for line in lines if line.startswith("mask  ")]
     assert float(score[2]) >= 0.9  # mask AP50 on images it has seen: it learnt them by heart
 
 
@@ -118,14 +121,18 @@ def test_debug_shows_every_tensor(training, quick_program, tmp_path):
 
 
 def test_debug_names_the_first_tensor_that_is_not_finite(training, quick_program, tmp_path):
-    done = quick_program("train", *training.flags(tmp_path / "run"), "--debug",
-                         gin=training.gin + ["Criterion.mask_weight = 1e39"])  # infinite in float32
+    done = quick_program(
+        "train", *training.flags(tmp_path / "run"), "--debug", gin=training.gin + ["Criterion.mask_weight = 1e39"]
+    )  # infinite in float32
     assert "debug: first tensor that is not finite: gradient of " in done.stderr
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_it(training, quick_program, tmp_path):
-    done = quick_program("train", *training.flags(tmp_path),
-                         gin=training.gin + ["make_optimizer.learning_rate = 1e30", "train.jit_compile = False"])
+    done = quick_program(
+        "train",
+        *training.flags(tmp_path),
+        gin=training.gin + ["make_optimizer.learning_rate = 1e30", "train.jit_compile = False"],
+    )
     assert done.returncode == 2
     message = done.stderr.strip().splitlines()[-1]
     assert message.startswith("error: step ") and "_loss = " in message and "--debug" in message

@@ -1,7 +1,6 @@
 """Choice of detections of one image: threshold, per-class greedy suppression, the best K."""
 
 import numpy as np
-
 from reference import nms_reference
 
 

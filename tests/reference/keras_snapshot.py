@@ -2,8 +2,11 @@
 
 import h5py
 
-SUB_MODELS = {"pyramid_regression": "regression_submodel", "pyramid_classification": "classification_submodel",
-              "roi_mask": "mask_submodel"}
+SUB_MODELS = {
+    "pyramid_regression": "regression_submodel",
+    "pyramid_classification": "classification_submodel",
+    "roi_mask": "mask_submodel",
+}
 
 
 def write_snapshot(path, layers: dict, *, whole_model: bool = False):

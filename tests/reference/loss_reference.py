@@ -80,8 +80,11 @@ class SelfAdjustingSmoothL1:
 
     def __call__(self, predicted, target, positive):
         """Move the statistics by a batch [n, 4] and return its loss."""
-        rows = [[abs(float(p) - float(t)) for p, t in zip(*pair)]
-                for pair, counts in zip(zip(predicted, target), positive) if counts]
+        rows = [
+            [abs(float(p) - float(t)) for p, t in zip(*pair)]
+            for pair, counts in zip(zip(predicted, target), positive)
+            if counts
+        ]
         if not rows:
             return 0.0
         for c in range(4):

@@ -1,15 +1,12 @@
 """Assignment of anchors to ground-truth boxes, one anchor at a time."""
 
 import numpy as np
-
 from reference import box_reference
 
 BACKGROUND, IGNORED = -1, -2
 
 
-def match_anchors(
-    anchors, boxes, classes, content_size, positive_iou=0.5, negative_iou=0.4, best_match_iou=None
-):
+def match_anchors(anchors, boxes, classes, content_size, positive_iou=0.5, negative_iou=0.4, best_match_iou=None):
     """Labels and matched rows of one image's anchors; boxes of class -1 are padding."""
     height, width = content_size
     real = [m for m in range(len(boxes)) if classes[m] >= 0]

@@ -1,7 +1,6 @@
 """Residual networks on one image in NumPy, with the weights looked up by their keras-resnet names."""
 
 import numpy as np
-
 from reference import conv_reference
 
 
@@ -36,9 +35,7 @@ def _max_pool(x):
     return np.array(
         [
             [
-                x[max(2 * r - top, 0) : 2 * r - top + 3, max(2 * c - left, 0) : 2 * c - left + 3].max(
-                    axis=(0, 1)
-                )
+                x[max(2 * r - top, 0) : 2 * r - top + 3, max(2 * c - left, 0) : 2 * c - left + 3].max(axis=(0, 1))
                 for c in range(columns)
             ]
             for r in range(rows)

@@ -6,20 +6,14 @@ import tensorflow as tf
 from tpu_retinamask.structures import Batch
 
 
-def random_batch(
-    seed=0, *, size=(64, 96), counts=(3, 1, 0), num_boxes=4, num_classes=2, mask_side=28, side=(8, 40)
-):
+def random_batch(seed=0, *, size=(64, 96), counts=(3, 1, 0), num_boxes=4, num_classes=2, mask_side=28, side=(8, 40)):
     """A Batch of len(counts) images with counts[b] instances of `side` pixels, the rest padding."""
     rng = np.random.default_rng(seed)
     batch = len(counts)
     corner = rng.uniform(0, np.array(size[::-1]) - side[1], (batch, num_boxes, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(*side, (batch, num_boxes, 2))], 2).astype(np.float32)
     classes = rng.integers(0, num_classes, (batch, num_boxes)).astype(np.int32)
-    masks = (
-        rng.integers(0, 2, (batch, num_boxes, 7, 7), np.uint8)
-        .repeat(mask_side // 7, 2)
-        .repeat(mask_side // 7, 3)
-    )
+    masks = rng.integers(0, 2, (batch, num_boxes, 7, 7), np.uint8).repeat(mask_side // 7, 2).repeat(mask_side // 7, 3)
     for b, count in enumerate(counts):
         boxes[b, count:], classes[b, count:], masks[b, count:] = 0, -1, 0
     image = rng.integers(0, 256, (batch, *size, 3), np.uint8)

@@ -5,8 +5,16 @@ import numpy as np
 
 from tpu_retinamask.model.retinamask import RetinaMask
 
-SMALL = dict(backbone="small", normalization="batch", fpn_channels=8, head_channels=8, head_depth=1, mask_channels=8,
-             mask_depth=1, anchor_sizes=(32, 64, 128))
+SMALL = dict(
+    backbone="small",
+    normalization="batch",
+    fpn_channels=8,
+    head_channels=8,
+    head_depth=1,
+    mask_channels=8,
+    mask_depth=1,
+    anchor_sizes=(32, 64, 128),
+)
 
 
 def small_run(num_classes, seed):

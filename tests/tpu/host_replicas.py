@@ -28,7 +28,7 @@ def main():
     from jaxlib.mlir import ir
 
     jax.config.update("jax_enable_x64", True)  # image ids are int64
-    devices = jax.devices()[:arguments.replicas]
+    devices = jax.devices()[: arguments.replicas]
     with mlir.make_ir_context():
         with open(arguments.program, "rb") as file:
             module = ir.Module.parse(file.read())
@@ -51,11 +51,15 @@ def main():
         inputs = [shards(values[f"input_{step}_{i}"]) for i in range(arguments.inputs)]
         outputs = executable.execute_sharded([_as_sharded(parts, spread, jax) for parts in inputs + state])
         outputs = [list(part) for part in outputs.disassemble_into_single_device_arrays()]
-        state = outputs[len(outputs) - count:]
-    np.savez(arguments.results, **{f"state_{i}": np.stack([np.asarray(p) for p in parts])
-                                   for i, parts in enumerate(state)},
-             **{f"output_{i}": np.stack([np.asarray(p) for p in parts])
-                for i, parts in enumerate(outputs[:len(outputs) - count])})
+        state = outputs[len(outputs) - count :]
+    np.savez(
+        arguments.results,
+        **{f"state_{i}": np.stack([np.asarray(p) for p in parts]) for i, parts in enumerate(state)},
+        **{
+            f"output_{i}": np.stack([np.asarray(p) for p in parts])
+            for i, parts in enumerate(outputs[: len(outputs) - count])
+        },
+    )
 
 
 def _as_sharded(parts, spread, jax):

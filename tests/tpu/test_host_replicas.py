@@ -13,10 +13,16 @@ REPLICAS, SHARE, STEPS = 4, 2, 2
 SETTINGS = (
     # Statistics of few, plain pictures nearly divide by zero: their rounding would drown that of the sums.
     "RetinaMask.normalization = 'frozen'",
-    "InputPipeline.image_size = (128, 128)", "InputPipeline.max_instances = 8", "InputPipeline.mask_size = 28",
+    "InputPipeline.image_size = (128, 128)",
+    "InputPipeline.max_instances = 8",
+    "InputPipeline.mask_size = 28",
     # Ground truth alone as regions: with detections a rounding could swap two of nearly equal score.
-    "Criterion.mask_rois_from_detections = 0", "Criterion.mask_rois = 8", "Criterion.box_loss = 'self_adjusting'",
-    "make_optimizer.weight_decay = 1e-4", f"train.batch_size = {REPLICAS * SHARE}")
+    "Criterion.mask_rois_from_detections = 0",
+    "Criterion.mask_rois = 8",
+    "Criterion.box_loss = 'self_adjusting'",
+    "make_optimizer.weight_decay = 1e-4",
+    f"train.batch_size = {REPLICAS * SHARE}",
+)
 
 
 def global_batch(fixed_batch, seed):
@@ -36,16 +42,17 @@ def global_batch(fixed_batch, seed):
                 inside = ((2 * x - x1 - x2) / (x2 - x1)) ** 2 + ((2 * y - y1 - y2) / (y2 - y1)) ** 2 < 1
                 picture[inside] = 100 + 50 * np.eye(3)[label]
     grid = (np.arange(28) + 0.5) / 14 - 1
-    disc = (grid ** 2 + grid[:, None] ** 2 < 1).astype(np.uint8)
-    return batch._replace(image=image.astype(np.uint8), classes=classes,
-                          masks=np.broadcast_to(disc, batch.masks.shape))
+    disc = (grid**2 + grid[:, None] ** 2 < 1).astype(np.uint8)
+    return batch._replace(image=image.astype(np.uint8), classes=classes, masks=np.broadcast_to(disc, batch.masks.shape))
 
 
-@pytest.mark.parametrize("options", [(), ("train.accumulate_steps = 2", "train.average_decay = 0.9")],
-                         ids=["plain", "parts_and_average"])
+@pytest.mark.parametrize(
+    "options", [(), ("train.accumulate_steps = 2", "train.average_decay = 0.9")], ids=["plain", "parts_and_average"]
+)
 def test_four_replicas_of_the_lowered_step_equal_one_device(tmp_path, options):
-    from tpu_retinamask import config, tpu_check
-    from tpu_retinamask.benchmark import fixed_batch
+    from tpu_retinamask import config
+    from tpu_retinamask.programs import tpu_check
+    from tpu_retinamask.programs.benchmark import fixed_batch
 
     config.parse_gin(["model/small.gin"], SETTINGS + options)
     four, one = tpu_check.Programs(REPLICAS, num_classes=3), tpu_check.Programs(1, num_classes=3)
@@ -60,8 +67,7 @@ def test_four_replicas_of_the_lowered_step_equal_one_device(tmp_path, options):
         assert (ours == ours[:1]).all(), f"{name}: replicas differ"
         difference = np.linalg.norm((ours[0] - expected).astype(np.float64))
         # The same sums of float32 in another order.
-        assert difference <= 1e-5 * np.linalg.norm(expected.astype(np.float64)) + 1e-9, (
-            name, difference)
+        assert difference <= 1e-5 * np.linalg.norm(expected.astype(np.float64)) + 1e-9, (name, difference)
         moved += not np.array_equal(expected, start[name])
     assert moved > 100  # of the weights and their momenta
 
@@ -84,9 +90,17 @@ def run_lowered(programs, batch_per_core, batches, start, folder):
         fields += [np.reshape(field, (programs.replicas, batch_per_core, *field.shape[1:])) for field in batch]
         values |= {f"input_{number}_{i}": field for i, field in enumerate(fields)}
     np.savez(paths[1], **values)
-    subprocess.run([sys.executable, str(Path(__file__).with_name("host_replicas.py")), *paths,
-                    f"--replicas={programs.replicas}", f"--steps={len(batches)}", f"--inputs={len(pure.inputs)}"],
-                   check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            str(Path(__file__).with_name("host_replicas.py")),
+            *paths,
+            f"--replicas={programs.replicas}",
+            f"--steps={len(batches)}",
+            f"--inputs={len(pure.inputs)}",
+        ],
+        check=True,
+    )
     results = np.load(paths[2])
     return {name: results[f"state_{slot}"] for slot, name in enumerate(names)}
 
@@ -95,8 +109,9 @@ def named_variables(programs):
     """Return all state of a training by names that do not depend on how many were made before in the process."""
     learner = programs.learner
     named = {variable.path: variable.value for variable in learner.model.variables}
-    named |= {"optimizer/" + variable.path.split("/", 1)[-1]: variable.value
-              for variable in learner.optimizer.variables}
+    named |= {
+        "optimizer/" + variable.path.split("/", 1)[-1]: variable.value for variable in learner.optimizer.variables
+    }
     for part, variables in learner.extra_variables.items():
         named |= {f"{part}/{name}": variable for name, variable in variables.items()}
     return named

@@ -8,9 +8,10 @@ import pytest
 
 pytestmark = pytest.mark.tpu
 
-PLANTED = '''
+PLANTED = """
 import tensorflow as tf
-from tpu_retinamask import config, tpu_check
+from tpu_retinamask import config
+from tpu_retinamask.programs import tpu_check
 from tpu_retinamask.model.losses import Criterion
 
 def cropped(self, logits, rois, batch, batch_size):
@@ -22,7 +23,7 @@ Criterion.mask_loss = cropped
 config.parse_gin(["model/small.gin"], ["InputPipeline.image_size = (64, 64)", "tpu_check.batch_per_core = 1"])
 row, = tpu_check.tpu_check(["v5e"], "unused")
 print(row["lowered"], row["reason"])
-'''
+"""
 
 
 @pytest.mark.parametrize("before", ["", "tpu_check.audit.check = lambda traced: None"], ids=["audit", "lowering"])
@@ -39,9 +40,10 @@ def test_a_planted_operation_is_refused_by_name_and_line(before, tmp_path):
 
 def test_the_compiler_says_what_does_not_fit(tmp_path):
     script = tmp_path / "large.py"
-    script.write_text('''
+    script.write_text("""
 import pathlib, sys
-from tpu_retinamask import config, tpu_check
+from tpu_retinamask import config
+from tpu_retinamask.programs import tpu_check
 import tensorflow as tf
 from tpu_retinamask.xla import aot, lower, purify
 
@@ -56,7 +58,7 @@ for chip in ("v5e", "v5p"):
         print(aot.compile_cached(program, chip, 1, pathlib.Path("cache"))["temporary_bytes"])
     except aot.OutOfMemoryError as error:
         print("out of memory:", " ".join(str(error).split())[:200])
-''')
+""")
     said = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert said.returncode == 0, said.stderr[-2000:]
     v5e, v5p = said.stdout.strip().splitlines()[-2:]
@@ -72,7 +74,7 @@ def test_a_compile_is_kept_and_read_again(tmp_path, monkeypatch):
     product = tf.function(lambda a, b: tf.matmul(a, b)).get_concrete_function(*[tf.TensorSpec([256, 256])] * 2)
     program = lower.lower_for_tpu(purify.pure_function(product))
     first = aot.compile_cached(program, "v5e:1x1", 1, tmp_path)  # a TPU of one chip
-    assert first["argument_bytes"] == 2 * 256 * 256 * 4 and first["flops"] >= 2 * 256 ** 3
+    assert first["argument_bytes"] == 2 * 256 * 256 * 4 and first["flops"] >= 2 * 256**3
     assert cost.estimate(aot.read_hlo(first))["cycles"] > 0
     monkeypatch.setattr(aot.sys, "executable", "/no/such/compiler")
     assert aot.compile_cached(program, "v5e:1x1", 1, tmp_path) == first

@@ -12,15 +12,16 @@ import numpy as np
 import tensorflow as tf
 
 tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
 
-import conftest  # noqa: E402  # the fixtures' functions, once the devices are set
+import conftest  # the fixtures' functions, once the devices are set
 
-from tpu_retinamask.model.losses import Criterion  # noqa: E402
-from tpu_retinamask.structures import Batch  # noqa: E402
-from tpu_retinamask.training.box_statistics import BoxStatistics  # noqa: E402
-from tpu_retinamask.training.step import make_train_step  # noqa: E402
-from tpu_retinamask.training.weight_average import WeightAverage  # noqa: E402
+from tpu_retinamask.model.losses import Criterion
+from tpu_retinamask.structures import Batch
+from tpu_retinamask.training.box_statistics import BoxStatistics
+from tpu_retinamask.training.step import make_train_step
+from tpu_retinamask.training.weight_average import WeightAverage
 
 STEPS = 2
 IMAGES = (6, 1, 0, 3)  # instances: a mean of means would differ
@@ -34,14 +35,21 @@ def run(strategy, accumulate_steps, box_loss):
         # So large that beta follows the distances of a network that has learnt nothing.
         statistics, average = BoxStatistics(2.0), WeightAverage(model, 0.15)
     criterion = Criterion(mask_rois=12, mask_rois_from_detections=12, box_loss=box_loss)
-    step = make_train_step(model, criterion, optimizer, clip_norm=0.5, accumulate_steps=accumulate_steps,
-                           box_statistics=statistics, average=average)
+    step = make_train_step(
+        model,
+        criterion,
+        optimizer,
+        clip_norm=0.5,
+        accumulate_steps=accumulate_steps,
+        box_statistics=statistics,
+        average=average,
+    )
     replicas = strategy.num_replicas_in_sync
     batch = conftest.make_batch.__wrapped__()(*IMAGES)
 
     def share(context):
         index, size = context.replica_id_in_sync_group, len(IMAGES) // replicas
-        return Batch(*[part[index * size:(index + 1) * size] for part in batch])
+        return Batch(*[part[index * size : (index + 1) * size] for part in batch])
 
     shares = strategy.experimental_distribute_values_from_function(share)
 
@@ -56,16 +64,23 @@ def run(strategy, accumulate_steps, box_loss):
     variables = {v.path.split("/", 1)[1]: v.value for v in model.variables + optimizer.variables}
     variables |= {f"box {name}": v for name, v in statistics.variables.items()}
     variables |= {f"average {path}": v for path, v in average.variables.items()}
-    return metrics, {name: [copy.numpy() for copy in strategy.experimental_local_results(variable)]
-                     for name, variable in variables.items()}
+    return metrics, {
+        name: [copy.numpy() for copy in strategy.experimental_local_results(variable)]
+        for name, variable in variables.items()
+    }
 
 
 def differences(one, two):
     """Return the largest differences relative to each tensor's largest element, and the largest between copies."""
-    relative = {name: max(float(np.abs(copy - one[name][0]).max()) for copy in copies) / max(
-        1e-6, float(np.abs(one[name][0]).max())) for name, copies in two.items()}
-    return {"relative": relative, "apart": {name: float(np.abs(copies[0] - copies[-1]).max())
-                                            for name, copies in two.items()}}
+    relative = {
+        name: max(float(np.abs(copy - one[name][0]).max()) for copy in copies)
+        / max(1e-6, float(np.abs(one[name][0]).max()))
+        for name, copies in two.items()
+    }
+    return {
+        "relative": relative,
+        "apart": {name: float(np.abs(copies[0] - copies[-1]).max()) for name, copies in two.items()},
+    }
 
 
 if __name__ == "__main__":

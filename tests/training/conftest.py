@@ -20,10 +20,22 @@ def small_model():
 
     def build(num_classes=CLASSES, *, class_bias=None, **options):
         keras.utils.set_random_seed(0)
-        model = RetinaMask(num_classes, **{
-            "backbone": "small", "normalization": "frozen", "pixel_mode": "torch", "fpn_channels": 16,
-            "anchor_sizes": (32, 64, 128), "head_channels": 16, "head_depth": 1, "head_initializer": "he_normal",
-            "mask_channels": 16, "mask_depth": 1, **options}).create_weights()
+        model = RetinaMask(
+            num_classes,
+            **{
+                "backbone": "small",
+                "normalization": "frozen",
+                "pixel_mode": "torch",
+                "fpn_channels": 16,
+                "anchor_sizes": (32, 64, 128),
+                "head_channels": 16,
+                "head_depth": 1,
+                "head_initializer": "he_normal",
+                "mask_channels": 16,
+                "mask_depth": 1,
+                **options,
+            },
+        ).create_weights()
         if class_bias is not None:  # a network that has learnt nothing finds nothing: let it find something
             model.class_head.last.bias.assign(tf.fill(model.class_head.last.bias.shape, class_bias))
         return model
@@ -55,15 +67,20 @@ def make_batch():
         boxes = np.concatenate([corner, corner + random.integers(16, CANVAS // 2, (*shape, 2))], 2) * real[..., None]
         # Masks of instances are blobs: a disc that fills the box.
         y, x = np.mgrid[:MASK_SIDE, :MASK_SIDE] - (MASK_SIDE - 1) / 2
-        disc = np.broadcast_to(x ** 2 + y ** 2 <= (MASK_SIDE / 2) ** 2, (*shape, MASK_SIDE, MASK_SIDE))
+        disc = np.broadcast_to(x**2 + y**2 <= (MASK_SIDE / 2) ** 2, (*shape, MASK_SIDE, MASK_SIDE))
         size = np.tile([CANVAS, CANVAS], (len(counts), 1))
         return Batch(
             image=tf.constant(random.integers(0, 256, (len(counts), CANVAS, CANVAS, 3)), tf.uint8),
-            content_size=tf.constant(size, tf.int32), boxes=tf.constant(boxes, tf.float32),
+            content_size=tf.constant(size, tf.int32),
+            boxes=tf.constant(boxes, tf.float32),
             classes=tf.constant(real * (random.integers(0, CLASSES, shape) + 1) - 1, tf.int32),
-            masks=tf.constant(disc & real[..., None, None], tf.uint8), has_mask=tf.constant(real),
-            image_scale=tf.ones([len(counts)]), original_size=tf.constant(size, tf.int32),
-            image_id=tf.range(len(counts), dtype=tf.int64), dropped=tf.zeros([len(counts)], tf.int32))
+            masks=tf.constant(disc & real[..., None, None], tf.uint8),
+            has_mask=tf.constant(real),
+            image_scale=tf.ones([len(counts)]),
+            original_size=tf.constant(size, tf.int32),
+            image_id=tf.range(len(counts), dtype=tf.int64),
+            dropped=tf.zeros([len(counts)], tf.int32),
+        )
 
     return build
 

@@ -4,17 +4,17 @@ import json
 
 import tensorflow as tf
 
-from tpu_retinamask.training import devices
+from tpu_retinamask.training.devices import placement
 
-STRATEGY = devices.make_strategy("fake:2x2")
+STRATEGY = placement.make_strategy("fake:2x2")
 
-import conftest  # noqa: E402  # the fixtures' functions, once the devices are set
+import conftest  # the fixtures' functions, once the devices are set
 
-from tpu_retinamask.model.losses import Criterion  # noqa: E402
-from tpu_retinamask.training.learner import Learner  # noqa: E402
-from tpu_retinamask.training.optimizers import make_optimizer  # noqa: E402
-from tpu_retinamask.training.step_loop import StepLoop  # noqa: E402
-from tpu_retinamask.xla import audit  # noqa: E402
+from tpu_retinamask.model.losses import Criterion
+from tpu_retinamask.training.learner import Learner
+from tpu_retinamask.training.loop.device_loop import StepLoop
+from tpu_retinamask.training.optimizers import make_optimizer
+from tpu_retinamask.xla import audit
 
 
 def dataset(batch_size, start_step, *, replicas, shard):
@@ -37,11 +37,15 @@ def must_compile(op) -> bool:
 
 def trace_loop(normalization):
     """Return a learner, and the traced loop of its training."""
-    learner = Learner(STRATEGY, lambda: conftest.small_model.__wrapped__()(normalization=normalization, class_bias=-1.0),
-                      lambda: make_optimizer(100, weight_decay=0.01),
-                      lambda: Criterion(mask_rois=12, mask_rois_from_detections=12), clip_norm=1.0)
-    step = devices.distribute_step(STRATEGY, learner.make_step(), jit_compile=True)
-    return learner, StepLoop(step, devices.distribute_batches(STRATEGY, dataset, 4, 3)).trace()
+    learner = Learner(
+        STRATEGY,
+        lambda: conftest.small_model.__wrapped__()(normalization=normalization, class_bias=-1.0),
+        lambda: make_optimizer(100, weight_decay=0.01),
+        lambda: Criterion(mask_rois=12, mask_rois_from_detections=12),
+        clip_norm=1.0,
+    )
+    step = placement.distribute_step(STRATEGY, learner.make_step(), jit_compile=True)
+    return learner, StepLoop(step, placement.distribute_batches(STRATEGY, dataset, 4, 3)).trace()
 
 
 def inside_the_step(loop):
@@ -75,18 +79,29 @@ learner, loop = trace_loop("frozen")
 _, of_batch = trace_loop("batch")
 found = list(operations(loop))
 inside = inside_the_step(loop)
-print(json.dumps({
-    "replicas": STRATEGY.num_replicas_in_sync,
-    "variable_types": sorted({type(v.value).__name__ for v in learner.model.variables + learner.optimizer.variables}),
-    "assigned_by_core": {"frozen": assigned_by_core(inside), "batch": assigned_by_core(inside_the_step(of_batch))},
-    "assigned": {"frozen": sum(op.type.startswith("Assign") for op in inside),
-                 "batch": sum(op.type.startswith("Assign") for op in inside_the_step(of_batch))},
-    "moving_statistics": sum("moving_" in v.path for v in learner.model.non_trainable_variables),
-    "trainable_shapes": sorted(list(v.shape) for v in learner.model.trainable_variables),
-    "summed_shapes": sorted(op.outputs[0].shape.as_list() for op in found if op.type == "CrossReplicaSum"),
-    "groups": sorted({str(tf.get_static_value(op.inputs[1])) for op in found if op.type == "CrossReplicaSum"}),
-    "compiled_calls": sum(map(must_compile, found)),
-    "sums_inside": sum(op.type == "CrossReplicaSum" for op in inside),
-    "op_types": sorted({op.type for op in found}),
-    "forbidden_inside": [reason for op in inside for reason in audit._reasons(op)],
-}))
+print(
+    json.dumps(
+        {
+            "replicas": STRATEGY.num_replicas_in_sync,
+            "variable_types": sorted(
+                {type(v.value).__name__ for v in learner.model.variables + learner.optimizer.variables}
+            ),
+            "assigned_by_core": {
+                "frozen": assigned_by_core(inside),
+                "batch": assigned_by_core(inside_the_step(of_batch)),
+            },
+            "assigned": {
+                "frozen": sum(op.type.startswith("Assign") for op in inside),
+                "batch": sum(op.type.startswith("Assign") for op in inside_the_step(of_batch)),
+            },
+            "moving_statistics": sum("moving_" in v.path for v in learner.model.non_trainable_variables),
+            "trainable_shapes": sorted(list(v.shape) for v in learner.model.trainable_variables),
+            "summed_shapes": sorted(op.outputs[0].shape.as_list() for op in found if op.type == "CrossReplicaSum"),
+            "groups": sorted({str(tf.get_static_value(op.inputs[1])) for op in found if op.type == "CrossReplicaSum"}),
+            "compiled_calls": sum(map(must_compile, found)),
+            "sums_inside": sum(op.type == "CrossReplicaSum" for op in inside),
+            "op_types": sorted({op.type for op in found}),
+            "forbidden_inside": [reason for op in inside for reason in audit._reasons(op)],
+        }
+    )
+)

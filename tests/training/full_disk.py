@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.training.checkpoint_files import CheckpointFiles
-from tpu_retinamask.training.disk_room import require_room
-from tpu_retinamask.training.history import SCORE, History
-from tpu_retinamask.training.loop import run_training
-from tpu_retinamask.training.progress import Progress
-from tpu_retinamask.training.step_loop import LoopResult
+from tpu_retinamask.training.checkpoints.disk_room import require_room
+from tpu_retinamask.training.checkpoints.files import CheckpointFiles
+from tpu_retinamask.training.loop.device_loop import LoopResult
+from tpu_retinamask.training.loop.history import SCORE, History
+from tpu_retinamask.training.loop.outer_loop import run_training
+from tpu_retinamask.training.loop.progress import Progress
 
 logging.basicConfig(level=logging.ERROR)
 disk = sys.argv[1]
@@ -58,7 +58,20 @@ try:
 except UserError as error:
     print("refused:", error)
 progress = Progress(run, total_steps=12, steps_per_epoch=4, batch_size=1, log_every=1, start_step=0)
-run_training(loop, State(), progress, total_steps=12, checkpoint_every=2, history=History(run), evaluate_every=3,
-             evaluate=lambda: {SCORE: progress.step / 12})
-print("kept:", *(sorted(int(name.split(".")[0][5:]) for name in os.listdir(folder) if name.endswith(".index"))
-                 for folder in (f"{run}/checkpoints", f"{run}/best")))
+run_training(
+    loop,
+    State(),
+    progress,
+    total_steps=12,
+    checkpoint_every=2,
+    history=History(run),
+    evaluate_every=3,
+    evaluate=lambda: {SCORE: progress.step / 12},
+)
+print(
+    "kept:",
+    *(
+        sorted(int(name.split(".")[0][5:]) for name in os.listdir(folder) if name.endswith(".index"))
+        for folder in (f"{run}/checkpoints", f"{run}/best")
+    ),
+)

@@ -14,8 +14,9 @@ from tpu_retinamask.errors import UserError
 from tpu_retinamask.model.losses import Criterion
 from tpu_retinamask.structures import Batch
 from tpu_retinamask.training.box_statistics import BoxStatistics
+from tpu_retinamask.training.devices.placement import compile_step
 from tpu_retinamask.training.micro_batches import micro_batch, repeat
-from tpu_retinamask.training.step import compile_step, make_train_step
+from tpu_retinamask.training.step import make_train_step
 from tpu_retinamask.training.weight_average import WeightAverage
 from tpu_retinamask.xla import audit
 
@@ -65,8 +66,9 @@ def test_a_batch_that_does_not_divide_is_refused(make_batch):
 
 
 def test_repeat_is_a_loop_of_the_graph():
-    function = tf.function(lambda x: repeat(5, lambda i, s: {"a": s["a"] * 2 + tf.cast(i, tf.float32)}, {"a": x})["a"],
-                           autograph=False)
+    function = tf.function(
+        lambda x: repeat(5, lambda i, s: {"a": s["a"] * 2 + tf.cast(i, tf.float32)}, {"a": x})["a"], autograph=False
+    )
     assert float(function(tf.constant(1.0))) == 58.0  # 1, 2, 5, 12, 27, 58
     assert any("While" in op.type for op in function.get_concrete_function(tf.constant(1.0)).graph.get_operations())
 
@@ -77,9 +79,17 @@ def compiled(small_model, built_optimizer, make_batch):
     model = small_model(normalization="batch", frozen_stages=2, class_bias=-1.0)
     optimizer = built_optimizer(model, learning_rate=0.01, weight_decay=0.01)
     statistics, average = BoxStatistics(0.11), WeightAverage(model, 0.9)
-    step = compile_step(make_train_step(
-        model, Criterion(mask_rois=8, mask_rois_from_detections=8), optimizer, clip_norm=1.0, accumulate_steps=2,
-        box_statistics=statistics, average=average))
+    step = compile_step(
+        make_train_step(
+            model,
+            Criterion(mask_rois=8, mask_rois_from_detections=8),
+            optimizer,
+            clip_norm=1.0,
+            accumulate_steps=2,
+            box_statistics=statistics,
+            average=average,
+        )
+    )
     batches = [make_batch(4, 1), make_batch(0, 0, seed=1), make_batch(8, 8, seed=2)]
     return step, batches, statistics, average
 

@@ -98,8 +98,10 @@ def test_one_beta_a_coordinate_is_that_of_each_alone():
     predicted, target = tf.constant(random.normal(0, 0.2, (2, 20, 4)), tf.float32)
     positive = tf.constant(random.random(20) < 0.5)
     betas = [0.05, 0.11, 0.001, 0.3]
-    apart = [smooth_l1_loss(predicted[:, c:c + 1], target[:, c:c + 1], positive, beta=beta)
-             for c, beta in enumerate(betas)]
+    apart = [
+        smooth_l1_loss(predicted[:, c : c + 1], target[:, c : c + 1], positive, beta=beta)
+        for c, beta in enumerate(betas)
+    ]
     together = smooth_l1_loss(predicted, target, positive, beta=tf.constant(betas))
     assert float(together) == pytest.approx(float(tf.add_n(apart)), rel=1e-5)
 
@@ -107,8 +109,10 @@ def test_one_beta_a_coordinate_is_that_of_each_alone():
 def test_halves_of_a_batch_add_up():
     predicted, target, labels = _batch(7, 0.5)
     whole = distance_moments(tf.constant(predicted), tf.constant(target), tf.constant(labels >= 0))
-    halves = [distance_moments(tf.constant(predicted[b]), tf.constant(target[b]), tf.constant(labels[b] >= 0))
-              for b in range(2)]
+    halves = [
+        distance_moments(tf.constant(predicted[b]), tf.constant(target[b]), tf.constant(labels[b] >= 0))
+        for b in range(2)
+    ]
     np.testing.assert_allclose(tf.add_n(halves), whole, rtol=1e-5)
 
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.training.checkpoint_files import CheckpointFiles, DamagedCheckpointError, SaveError
+from tpu_retinamask.training.checkpoints.files import CheckpointFiles, DamagedCheckpointError, SaveError
 
 
 @pytest.fixture(params=["disk", "ram"])
@@ -45,7 +45,8 @@ def test_what_was_written_comes_back_and_the_newest_are_kept(directory):
     assert files.at(10).values == {"note": 5.0} and _number(files.at(10).path) == 10
     suffixes = (".index", ".data-00000-of-00001", ".manifest.json")
     assert sorted(tf.io.gfile.listdir(directory)) == sorted(
-        ["checkpoint", *(f"ckpt-{step}{suffix}" for step in (10, 15) for suffix in suffixes)])
+        ["checkpoint", *(f"ckpt-{step}{suffix}" for step in (10, 15) for suffix in suffixes)]
+    )
     with pytest.raises(UserError, match=r"no checkpoint of step 5, but those of the steps \[10, 15\]"):
         files.at(5)
     assert tf.train.latest_checkpoint(directory) == found.path  # for other readers
@@ -166,4 +167,5 @@ def test_the_manifest_lists_every_file_with_its_size(tmp_path):
     manifest = json.loads((tmp_path / "ckpt-3.manifest.json").read_text())
     assert manifest["step"] == 3
     assert {name: entry["bytes"] for name, entry in manifest["files"].items()} == {
-        path.name: path.stat().st_size for path in tmp_path.glob("ckpt-3.[id]*")}
+        path.name: path.stat().st_size for path in tmp_path.glob("ckpt-3.[id]*")
+    }

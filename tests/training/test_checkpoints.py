@@ -5,9 +5,9 @@ import os
 import numpy as np
 import pytest
 
+from tpu_retinamask.errors import NonFiniteLossError
 from tpu_retinamask.model.losses import Criterion
-from tpu_retinamask.training.progress import NonFiniteLossError
-from tpu_retinamask.training.state import TrainState
+from tpu_retinamask.training.checkpoints.state import TrainState
 from tpu_retinamask.training.step import make_train_step
 
 TRUTH_ONLY = Criterion(mask_rois=8, mask_rois_from_detections=0)
@@ -41,8 +41,9 @@ def test_round_trip_to_the_bit(tmp_path, small_model, built_optimizer, name):
     assert state.restore() == 1234
     assert state.step == 1234
     assert len(model.variables) == len(other.variables) > 50
-    for variable, old, new in zip(model.variables + optimizer.variables, _numbers(model, optimizer),
-                                  _numbers(other, fresh)):
+    for variable, old, new in zip(
+        model.variables + optimizer.variables, _numbers(model, optimizer), _numbers(other, fresh)
+    ):
         assert old.tobytes() == new.tobytes(), variable.path
 
 

@@ -40,11 +40,22 @@ def test_a_sound_step_names_nothing(debug):
     assert name is None
     assert not any("^^^" in line for line in lines)
     names = [line.split()[:2] for line in lines]
-    order = [names.index(expected) for expected in (
-        ["batch.image", "[2,"], ["targets.labels", "[2,"], ["layer", "stem"], ["layer", "res3a_branch2a"],
-        ["layer", "P5"], ["layer", "pyramid_classification_0"], ["outputs.class_logits[0]", "[2,"],
-        ["mask_rois.boxes", "[2,"],
-        ["mask_logits", "[2,"], ["gradient", "of"], ["metrics.loss", "[]"])]
+    order = [
+        names.index(expected)
+        for expected in (
+            ["batch.image", "[2,"],
+            ["targets.labels", "[2,"],
+            ["layer", "stem"],
+            ["layer", "res3a_branch2a"],
+            ["layer", "P5"],
+            ["layer", "pyramid_classification_0"],
+            ["outputs.class_logits[0]", "[2,"],
+            ["mask_rois.boxes", "[2,"],
+            ["mask_logits", "[2,"],
+            ["gradient", "of"],
+            ["metrics.loss", "[]"],
+        )
+    ]
     assert order == sorted(order)  # lines come in the order of computation
     for variable in model.trainable_variables:  # long names are cut at the front
         assert any(line.startswith(f"gradient of {variable.path}"[-64:]) for line in lines), variable.path
@@ -52,7 +63,7 @@ def test_a_sound_step_names_nothing(debug):
 
 def test_the_statistics_are_those_of_the_tensor(debug):
     _, lines, _ = debug()
-    line, = [line for line in lines if line.startswith("batch.has_mask")]
+    (line,) = [line for line in lines if line.startswith("batch.has_mask")]
     minimum, mean, maximum = line.split("]")[1].split()
     assert (float(minimum), float(mean), float(maximum)) == (0.0, 0.3125, 1.0)  # 3 + 2 of 2 * 8
 
@@ -64,7 +75,8 @@ def test_a_weight_is_named(debug):
     name, lines, _ = debug(spoil)
     assert name == "variable retinamask/fpn/P4/kernel"
     assert [line for line in lines if "^^^" in line] == [
-        "^^^ first tensor that is not finite: variable retinamask/fpn/P4/kernel (1 of 2304 values)"]
+        "^^^ first tensor that is not finite: variable retinamask/fpn/P4/kernel (1 of 2304 values)"
+    ]
 
 
 def test_a_layer_that_overflows_is_named(debug):
@@ -109,7 +121,7 @@ def test_statistics_skip_what_is_empty_and_keep_the_first():
     statistics("later", tf.constant(np.nan))
     assert statistics.first_bad == "pair[1].late"
     assert not any(line.startswith("nothing") for line in lines)
-    line, = [line for line in lines if line.startswith("pair[1].late")]
+    (line,) = [line for line in lines if line.startswith("pair[1].late")]
     assert line.split()[2:] == ["-3", "-0.5", "2", "1"]  # of the finite values; one is not
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.training import devices
+from tpu_retinamask.training.devices import placement
 
 
 class _Pod:
@@ -24,39 +24,45 @@ def test_each_host_of_a_pod_makes_its_own_share():
     def make_dataset(*args, **kwargs):
         asked.append((args, kwargs))
 
-    devices.distribute_batches(_Pod(), make_dataset, 64, 5)
+    placement.distribute_batches(_Pod(), make_dataset, 64, 5)
     assert asked == [((64, 5), {"replicas": 8, "shard": (0, 2)}), ((64, 5), {"replicas": 8, "shard": (1, 2)})]
 
 
 def test_one_device_gets_the_whole_batch():
-    strategy = devices.make_strategy()
-    assert devices.distribute_batches(strategy, lambda *args: args, 6, 5) == (6, 5)
-    assert not devices.is_tpu(strategy)
+    strategy = placement.make_strategy()
+    assert placement.distribute_batches(strategy, lambda *args: args, 6, 5) == (6, 5)
+    assert not placement.is_tpu(strategy)
 
 
 def test_a_batch_that_does_not_divide_is_refused_by_its_number():
-    assert devices.replica_batch_size(_Pod(), 64) == 8
+    assert placement.replica_batch_size(_Pod(), 64) == 8
     with pytest.raises(UserError, match="train.batch_size is 36, which 8 replicas cannot share.* a multiple of 8"):
-        devices.distribute_batches(_Pod(), None, 36, 0)
+        placement.distribute_batches(_Pod(), None, 36, 0)
 
 
 def test_files_of_this_machine_are_refused_where_a_tpu_is_reached_over_the_network(monkeypatch):
     paths = [("--model_dir", "gs://bucket/run"), ("image", "photos/a.jpg"), ("image", "photos/b.jpg")]
-    devices.refuse_local_paths(paths)  # no TPU at all
+    placement.refuse_local_paths(paths)  # no TPU at all
     for job, refused in (("localhost", False), ("worker", True)):
         found = [types.SimpleNamespace(name=f"/job:{job}/replica:0/task:0/device:TPU:0")]
         monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind, found=found: found)
-        devices.refuse_local_paths(paths[:1])
+        placement.refuse_local_paths(paths[:1])
         if refused:
             with pytest.raises(UserError, match="^image photos/a.jpg is a file of this machine.*job:worker.*gs://"):
-                devices.refuse_local_paths(paths)
+                placement.refuse_local_paths(paths)
         else:
-            devices.refuse_local_paths(paths)
+            placement.refuse_local_paths(paths)
 
 
-@pytest.mark.parametrize("tpu, replicas, words", [
-    (None, 0, "--replicas=0: expected 1 or more"), ("local", 2, "leave --replicas out"),
-    ("fake:4", 1, "expected cores along x and y, such as fake:2x2"), ("fake:0x2", 1, "fake:2x2")])
+@pytest.mark.parametrize(
+    "tpu, replicas, words",
+    [
+        (None, 0, "--replicas=0: expected 1 or more"),
+        ("local", 2, "leave --replicas out"),
+        ("fake:4", 1, "expected cores along x and y, such as fake:2x2"),
+        ("fake:0x2", 1, "fake:2x2"),
+    ],
+)
 def test_choices_that_make_no_sense_are_refused(tpu, replicas, words):
     with pytest.raises(UserError, match=words):
-        devices.make_strategy(tpu, replicas)
+        placement.make_strategy(tpu, replicas)

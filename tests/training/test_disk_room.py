@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.training.disk_room import require_room
+from tpu_retinamask.training.checkpoints.disk_room import require_room
 
 
 def test_room_is_asked_for_and_nothing_is_left(tmp_path, said):

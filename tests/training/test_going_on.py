@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask.compat.weights import load_weights
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.train import start_state
+from tpu_retinamask.pretrained.weights import load_weights
+from tpu_retinamask.programs.train import start_state
 from tpu_retinamask.training.box_statistics import BoxStatistics
-from tpu_retinamask.training.state import TrainState
+from tpu_retinamask.training.checkpoints.state import TrainState
 from tpu_retinamask.training.weight_average import WeightAverage
 
 TOTAL = 100
@@ -33,8 +33,14 @@ def run(tmp_path, small_model, built_optimizer):
 
 
 def _start(state, weights=None, average=None, *, skip_mismatched=False, keep_optimizer=False, total_steps=TOTAL):
-    return start_state(state, total_steps, weights and str(weights), average, skip_mismatched=skip_mismatched,
-                       keep_optimizer=keep_optimizer)
+    return start_state(
+        state,
+        total_steps,
+        weights and str(weights),
+        average,
+        skip_mismatched=skip_mismatched,
+        keep_optimizer=keep_optimizer,
+    )
 
 
 def _first(state):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tpu_retinamask.training.checkpoint_files import SaveError
-from tpu_retinamask.training.history import SCORE, History
+from tpu_retinamask.training.checkpoints.files import SaveError
+from tpu_retinamask.training.loop.history import SCORE, History
 
 
 def _scores(folder, scores, first=1, **options):
@@ -18,18 +18,22 @@ def _scores(folder, scores, first=1, **options):
     return history, stopped
 
 
-@pytest.mark.parametrize("stop_after, scores, expected", [
-    (2, [0.1, 0.3, 0.2, 0.3, 0.4], 40),  # an equal score is not a better one
-    (2, [0.1, 0.3, 0.2, 0.31, 0.3, 0.2], 60),
-    (1, [0.1, 0.1], 20),
-    (3, [0.1, 0.2, 0.3, 0.4], None),
-    (1, [float("nan"), float("nan"), 0.0], None),  # validation images without objects have no score
-    (None, [0.3] + [0.1] * 20, None)])
+@pytest.mark.parametrize(
+    "stop_after, scores, expected",
+    [
+        (2, [0.1, 0.3, 0.2, 0.3, 0.4], 40),  # an equal score is not a better one
+        (2, [0.1, 0.3, 0.2, 0.31, 0.3, 0.2], 60),
+        (1, [0.1, 0.1], 20),
+        (3, [0.1, 0.2, 0.3, 0.4], None),
+        (1, [float("nan"), float("nan"), 0.0], None),  # validation images without objects have no score
+        (None, [0.3] + [0.1] * 20, None),
+    ],
+)
 def test_early_stopping_by_hand(tmp_path, stop_after, scores, expected):
     history, stopped = _scores(tmp_path, scores, stop_after=stop_after)
     assert stopped == expected
     if stopped:
-        assert f"mask AP has not risen above {max(scores[:stopped // 10]):.4f}" in history.stop_reason
+        assert f"mask AP has not risen above {max(scores[: stopped // 10]):.4f}" in history.stop_reason
 
 
 def test_a_restart_goes_on_counting_and_forgets_what_is_to_come_again(tmp_path):
@@ -53,13 +57,17 @@ def test_collapse_stops_where_asked(tmp_path):
     assert _scores(tmp_path, [0.0] * 4, collapse_after=3, stop_collapsed=True)[1] == 30
 
 
-@pytest.mark.parametrize("losses, score, flat", [
-    ([2.0, 2.0, 1.99, 2.0], None, True),
-    ([2.0, 1.9, 1.8, 1.7], None, False),  # it falls
-    ([2.0, 1.0, 1.0, 1.0], None, False),  # it fell
-    ([2.0, 2.0, 2.0], None, False),  # three more than the first are asked for
-    ([1.0, 1.0, 1.0, 1.0], 0.4, False),  # it has converged
-    ([1.0, 1.0, 1.0, 1.0], 0.0, True)])
+@pytest.mark.parametrize(
+    "losses, score, flat",
+    [
+        ([2.0, 2.0, 1.99, 2.0], None, True),
+        ([2.0, 1.9, 1.8, 1.7], None, False),  # it falls
+        ([2.0, 1.0, 1.0, 1.0], None, False),  # it fell
+        ([2.0, 2.0, 2.0], None, False),  # three more than the first are asked for
+        ([1.0, 1.0, 1.0, 1.0], 0.4, False),  # it has converged
+        ([1.0, 1.0, 1.0, 1.0], 0.0, True),
+    ],
+)
 def test_a_flat_loss_by_hand(tmp_path, said, losses, score, flat):
     history = History(str(tmp_path), collapse_after=3)
     for number, loss in enumerate(losses, 1):

@@ -7,15 +7,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask.errors import UserError
-from tpu_retinamask.training.checkpoint_files import SaveError
-from tpu_retinamask.training.history import SCORE, History
-from tpu_retinamask.training.loop import StopRequest, TrainingInterrupted, loop_length, run_training
-from tpu_retinamask.training.progress import NonFiniteLossError, Progress
-from tpu_retinamask.training.step_loop import LoopResult, StepLoop
+from tpu_retinamask.errors import NonFiniteLossError, UserError
+from tpu_retinamask.training.checkpoints.files import SaveError
+from tpu_retinamask.training.loop.device_loop import LoopResult, StepLoop
+from tpu_retinamask.training.loop.history import SCORE, History
+from tpu_retinamask.training.loop.outer_loop import StopRequest, TrainingInterrupted, loop_length, run_training
+from tpu_retinamask.training.loop.progress import Progress
 
-METRICS = {"loss": 1.5, "class_loss": 0.25, "box_loss": 0.5, "mask_loss": 0.75, "gradient_norm": 3.0,
-           "learning_rate": 0.002}
+METRICS = {
+    "loss": 1.5,
+    "class_loss": 0.25,
+    "box_loss": 0.5,
+    "mask_loss": 0.75,
+    "gradient_norm": 3.0,
+    "learning_rate": 0.002,
+}
 
 
 class _State:
@@ -37,8 +43,9 @@ class _State:
 
 def _train(folder, metrics_of=lambda batch: {}, total_steps=10, start_step=0, fails=(), **options):
     """Return what was saved, the length of every loop, and the error."""
-    progress = Progress(str(folder), total_steps=total_steps, steps_per_epoch=8, batch_size=4, log_every=4,
-                        start_step=start_step)
+    progress = Progress(
+        str(folder), total_steps=total_steps, steps_per_epoch=8, batch_size=4, log_every=4, start_step=start_step
+    )
     state, lengths = _State(progress, fails), []
     steps = StepLoop(lambda batch: METRICS | metrics_of(batch), range(start_step + 1, 100))
 
@@ -54,8 +61,10 @@ def _train(folder, metrics_of=lambda batch: {}, total_steps=10, start_step=0, fa
     return state.saved, lengths, error
 
 
-@pytest.mark.parametrize("steps_per_loop, lengths", [
-    (1, [1] * 10), (2, [1, 1, 1, 1, 2, 2, 1, 1]), (3, [1, 2, 3, 3, 1]), (100, [1, 2, 3, 3, 1])])
+@pytest.mark.parametrize(
+    "steps_per_loop, lengths",
+    [(1, [1] * 10), (2, [1, 1, 1, 1, 2, 2, 1, 1]), (3, [1, 2, 3, 3, 1]), (100, [1, 2, 3, 3, 1])],
+)
 def test_it_saves_every_so_often_and_at_the_end(tmp_path, steps_per_loop, lengths):
     # The first step is one alone; a loop ends at multiples of its own length, of the saves, and at the last step.
     assert _train(tmp_path, steps_per_loop=steps_per_loop) == ([3, 6, 9, 10], lengths, None)
@@ -68,13 +77,16 @@ def test_a_resumed_run_falls_back_into_step(tmp_path):
 
 def test_it_evaluates_every_so_often_and_at_the_end(tmp_path):
     asked = []
-    _, lengths, _ = _train(tmp_path, evaluate=lambda: asked.append(1) or {"val/a": len(asked) / 4}, evaluate_every=4,
-                           steps_per_loop=100)
+    _, lengths, _ = _train(
+        tmp_path, evaluate=lambda: asked.append(1) or {"val/a": len(asked) / 4}, evaluate_every=4, steps_per_loop=100
+    )
     assert len(asked) == 3 and lengths == [1, 2, 1, 2, 2, 1, 1]  # ends at 3, 4, 6, 8, 9 and 10
 
 
-@pytest.mark.parametrize("step, boundaries, expected", [
-    (0, (500, None), 100), (450, (500, None), 50), (499, (500, 7), 1), (490, (500, 7), 7), (980, (500, 0), 20)])
+@pytest.mark.parametrize(
+    "step, boundaries, expected",
+    [(0, (500, None), 100), (450, (500, None), 50), (499, (500, 7), 1), (490, (500, 7), 7), (980, (500, 0), 20)],
+)
 def test_no_loop_crosses_a_boundary(step, boundaries, expected):
     assert loop_length(step, total_steps=1000, steps_per_loop=100, boundaries=boundaries) == expected
 
@@ -84,8 +96,9 @@ def test_no_loop_crosses_a_boundary(step, boundaries, expected):
 def test_a_spoilt_step_is_never_saved(tmp_path, name, steps_per_loop):
     # Step 5 is within a loop, 6 would be saved: with a gradient that is not finite the weights are spoilt.
     for bad in (5, 6):
-        saved, _, error = _train(tmp_path, lambda batch, bad=bad: {name: float("nan")} if batch == bad else {},
-                                 steps_per_loop=steps_per_loop)
+        saved, _, error = _train(
+            tmp_path, lambda batch, bad=bad: {name: float("nan")} if batch == bad else {}, steps_per_loop=steps_per_loop
+        )
         assert saved == [3]
         assert str(error).startswith(f"step {bad}: {name} = nan")
 

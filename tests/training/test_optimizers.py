@@ -41,7 +41,8 @@ def test_steps_divide_by_ten_at_two_thirds_and_eight_ninths():
     # The paper's 1.5x schedule: 180k and 240k of 270k.
     optimizer = make_optimizer(270_000, learning_rate=0.005, warmup_steps=500)
     assert _rates(optimizer, [500, 179_999, 180_000, 239_999, 240_000, 269_999]) == pytest.approx(
-        [0.005, 0.005, 0.0005, 0.0005, 0.00005, 0.00005], rel=1e-5)
+        [0.005, 0.005, 0.0005, 0.0005, 0.00005, 0.00005], rel=1e-5
+    )
 
 
 def test_steps_fall_where_they_are_told():
@@ -83,8 +84,15 @@ class _Layers(keras.Model):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_decoupled_decay_shrinks_kernels_alone(name, jit_compile):
     model = _Layers()
-    optimizer = make_optimizer(10, name=name, learning_rate=0.1, weight_decay=0.5, warmup_steps=0, decay="constant",
-                               decoupled=None if name == "adamw" else True)
+    optimizer = make_optimizer(
+        10,
+        name=name,
+        learning_rate=0.1,
+        weight_decay=0.5,
+        warmup_steps=0,
+        decay="constant",
+        decoupled=None if name == "adamw" else True,
+    )
     optimizer.build(model.trainable_variables)
     before = {v.path: v.numpy() for v in model.trainable_variables}
 
@@ -103,8 +111,7 @@ def test_decoupled_decay_shrinks_kernels_alone(name, jit_compile):
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_sgd_with_momentum_by_hand(jit_compile):
     weight = keras.Variable([1.0, -2.0])
-    optimizer = make_optimizer(100, learning_rate=0.1, momentum=0.9, weight_decay=0.0, warmup_steps=0,
-                               decay_at=(0.01,))
+    optimizer = make_optimizer(100, learning_rate=0.1, momentum=0.9, weight_decay=0.0, warmup_steps=0, decay_at=(0.01,))
     optimizer.build([weight])
 
     @tf.function(jit_compile=jit_compile, autograph=False)
@@ -118,8 +125,10 @@ def test_sgd_with_momentum_by_hand(jit_compile):
     assert int(optimizer.iterations) == 2
 
 
-@pytest.mark.parametrize("option, word", [({"name": "lion"}, "'lion' is not one of .*adamw"),
-                                          ({"decay": "linear"}, "'linear' is not one of .*cosine")])
+@pytest.mark.parametrize(
+    "option, word",
+    [({"name": "lion"}, "'lion' is not one of .*adamw"), ({"decay": "linear"}, "'linear' is not one of .*cosine")],
+)
 def test_unknown_names_are_refused(option, word):
     with pytest.raises(ValueError, match=word):
         make_optimizer(10, **option)

@@ -10,11 +10,19 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tpu_retinamask.training import progress as progress_module
-from tpu_retinamask.training.progress import NonFiniteLossError, Progress, format_seconds, stop_if_not_finite
+from tpu_retinamask.errors import NonFiniteLossError
+from tpu_retinamask.training.loop import progress as progress_module
+from tpu_retinamask.training.loop.progress import Progress, format_seconds, stop_if_not_finite
 
-METRICS = {"loss": 1.5, "class_loss": 0.25, "box_loss": 0.5, "mask_loss": 0.75, "num_positive": 12.0,
-           "gradient_norm": 3.0, "learning_rate": 0.002}
+METRICS = {
+    "loss": 1.5,
+    "class_loss": 0.25,
+    "box_loss": 0.5,
+    "mask_loss": 0.75,
+    "num_positive": 12.0,
+    "gradient_norm": 3.0,
+    "learning_rate": 0.002,
+}
 
 
 @pytest.fixture
@@ -38,15 +46,19 @@ def lines(caplog):
 
 
 def _progress(folder, **options):
-    return Progress(str(folder), **{"total_steps": 100, "steps_per_epoch": 8, "batch_size": 4, "log_every": 4,
-                                    "start_step": 0, **options})
+    return Progress(
+        str(folder),
+        **{"total_steps": 100, "steps_per_epoch": 8, "batch_size": 4, "log_every": 4, "start_step": 0, **options},
+    )
 
 
 def _scalars(folder):
     events = EventAccumulator(os.path.join(str(folder), "events"))
     events.Reload()
-    return {tag: [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)]
-            for tag in events.Tags()["tensors"]}
+    return {
+        tag: [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)]
+        for tag in events.Tags()["tensors"]
+    }
 
 
 def test_the_line_by_hand(tmp_path, clock, lines):
@@ -58,13 +70,16 @@ def test_the_line_by_hand(tmp_path, clock, lines):
         progress.update(METRICS, waited=0.5)
     assert lines()[0] == "first step done, compiled in 60 s"
     # 3 steps of 4 images in 6 s are 2 images/s; 96 steps of 2 s are left; a quarter of the time was waiting.
-    assert lines()[1:] == ["step 4/100  epoch 0.5  loss 1.5000 (class 0.2500  box 0.5000  mask 0.7500)  lr 0.002  "
-                           "2.0 images/s  input wait 25%  ETA 3:12"]
+    assert lines()[1:] == [
+        "step 4/100  epoch 0.5  loss 1.5000 (class 0.2500  box 0.5000  mask 0.7500)  lr 0.002  "
+        "2.0 images/s  input wait 25%  ETA 3:12"
+    ]
 
 
 def _stacked(count, **changes):
     return {name: np.full(count, value, np.float32) for name, value in METRICS.items()} | {
-        name: np.array(values, np.float32) for name, values in changes.items()}
+        name: np.array(values, np.float32) for name, values in changes.items()
+    }
 
 
 def test_steps_of_a_loop_are_shown_each_with_its_own_numbers(tmp_path, clock, lines):
@@ -74,7 +89,10 @@ def test_steps_of_a_loop_are_shown_each_with_its_own_numbers(tmp_path, clock, li
     progress.update(_stacked(6, loss=[2, 3, 4, 5, 6, 7]), waited=3.0)
     shown = [line.split("  ") for line in lines() if line.startswith("step")]
     assert [(line[0], line[2].split(" (")[0]) for line in shown] == [
-        ("step 2/100", "loss 2.0000"), ("step 4/100", "loss 4.0000"), ("step 6/100", "loss 6.0000")]
+        ("step 2/100", "loss 2.0000"),
+        ("step 4/100", "loss 4.0000"),
+        ("step 6/100", "loss 6.0000"),
+    ]
     # Six steps of four images in 12 s; a quarter of the time was waiting.
     assert all("2.0 images/s" in line and "input wait 25%" in line for line in shown)
     assert _scalars(tmp_path)["train/loss"] == [(2, 2.0), (4, 4.0), (6, 6.0)]
@@ -106,7 +124,8 @@ def test_scalars_are_readable(tmp_path, clock):
     assert found["train/class_loss"] == [(24, 0.25), (28, 0.25)]
     assert found["train/images_per_second"] == [(24, 2.0), (28, 2.0)]
     assert {f"train/{name}" for name in (*METRICS, "images_per_second", "boxes_dropped", "mask_rois_overflow")} | {
-        "val/mask_ap50"} == set(found)
+        "val/mask_ap50"
+    } == set(found)
     assert found["val/mask_ap50"] == [(28, 0.625)]
 
 
@@ -120,7 +139,10 @@ def test_what_is_left_out_is_summed_between_lines_and_told(tmp_path, clock, line
             progress.write_scalars({"val/mask_ap50": 0.5})
     shown = [line for line in lines() if line.startswith("step")]
     assert [line.partition("ETA ")[2].partition("  ")[2] for line in shown] == [
-        "7 boxes beyond max_instances", "", "1 boxes beyond max_instances"]
+        "7 boxes beyond max_instances",
+        "",
+        "1 boxes beyond max_instances",
+    ]
     assert _scalars(tmp_path)["train/boxes_dropped"] == [(4, 7.0), (8, 0.0), (12, 1.0)]
     assert _scalars(tmp_path)["train/mask_rois_overflow"] == [(4, 8.0), (8, 8.0), (12, 8.0)]
     assert progress.boxes_dropped == 8

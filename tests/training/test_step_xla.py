@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from tpu_retinamask.model.losses import Criterion
-from tpu_retinamask.training.step import METRICS, compile_step, compute_losses, make_train_step
+from tpu_retinamask.training.devices.placement import compile_step
+from tpu_retinamask.training.step import METRICS, compute_losses, make_train_step
 
 EVERY_METRIC = {*METRICS, "gradient_norm", "learning_rate", "box_beta"}
 
@@ -159,12 +160,22 @@ def test_an_optimizer_that_clips_is_refused(small_model, option):
         make_train_step(model, TRUTH_ONLY, keras.optimizers.SGD(0.1, **option))
 
 
-@pytest.mark.parametrize("layer", ["stem/kernel", "res4a_branch2b/kernel", "C4_reduced/kernel", "P3/kernel",
-                                   "pyramid_classification/kernel", "pyramid_regression_0/kernel",
-                                   "roi_mask_0/kernel", "roi_mask/kernel"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "stem/kernel",
+        "res4a_branch2b/kernel",
+        "C4_reduced/kernel",
+        "P3/kernel",
+        "pyramid_classification/kernel",
+        "pyramid_regression_0/kernel",
+        "roi_mask_0/kernel",
+        "roi_mask/kernel",
+    ],
+)
 def test_gradients_agree_with_the_slope_of_the_loss(small_model, make_batch, layer):
     model, batch = small_model(normalization="batch", class_bias=-1.0), make_batch(5, 4)
-    (index, variable), = [(i, v) for i, v in enumerate(model.trainable_variables) if v.path.endswith("/" + layer)]
+    ((index, variable),) = [(i, v) for i, v in enumerate(model.trainable_variables) if v.path.endswith("/" + layer)]
     gradient = _gradients(model, TRUTH_ONLY, batch)[index]
     norm = np.linalg.norm(gradient)
     direction = gradient / norm

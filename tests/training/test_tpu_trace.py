@@ -29,7 +29,9 @@ def test_no_variable_differs_between_cores(trace, normalization):
     # of them: gradients, moments of the box distances, and the statistics of the normalisation.
     assert trace["assigned_by_core"][normalization] == []
     assert trace["moving_statistics"] > 20
-    assert trace["assigned"]["batch"] > trace["assigned"]["frozen"] + trace["moving_statistics"]  # gamma, beta, slots too
+    assert (
+        trace["assigned"]["batch"] > trace["assigned"]["frozen"] + trace["moving_statistics"]
+    )  # gamma, beta, slots too
 
 
 def test_each_gradient_is_summed_over_the_cores_once(trace):

@@ -11,18 +11,18 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-from tpu_retinamask.training import devices
+from tpu_retinamask.training.devices import placement
 
-TWO = devices.make_strategy(replicas=2)
+TWO = placement.make_strategy(replicas=2)
 
-import conftest  # noqa: E402  # the fixtures' functions, once the devices are set
+import conftest  # the fixtures' functions, once the devices are set
 
-from tpu_retinamask.model.losses import Criterion  # noqa: E402
-from tpu_retinamask.model.postprocess import DetectionFilter, detect  # noqa: E402
-from tpu_retinamask.training.box_statistics import BoxStatistics  # noqa: E402
-from tpu_retinamask.training.step import make_train_step  # noqa: E402
-from tpu_retinamask.training.step_loop import StepLoop  # noqa: E402
-from tpu_retinamask.training.weight_average import WeightAverage  # noqa: E402
+from tpu_retinamask.model.losses import Criterion
+from tpu_retinamask.model.postprocess import DetectionFilter, detect
+from tpu_retinamask.training.box_statistics import BoxStatistics
+from tpu_retinamask.training.loop.device_loop import StepLoop
+from tpu_retinamask.training.step import make_train_step
+from tpu_retinamask.training.weight_average import WeightAverage
 
 STEPS = 2
 
@@ -54,30 +54,38 @@ def train(strategy, batch, normalization):
     """Return the detections before training, the metrics of STEPS steps, and {name: copies} of what they left."""
     with strategy.scope():
         model, replica_step, variables = build(normalization)
-    detector = devices.distribute_detector(strategy, functools.partial(detect, model, DetectionFilter(max_detections=8)),
-                                           jit_compile=False)
+    detector = placement.distribute_detector(
+        strategy, functools.partial(detect, model, DetectionFilter(max_detections=8)), jit_compile=False
+    )
     found = detector(batch)
-    step = devices.distribute_step(strategy, replica_step, jit_compile=False)
-    batches = devices.distribute_batches(strategy, functools.partial(dataset, batch), 2, 0)
+    step = placement.distribute_step(strategy, replica_step, jit_compile=False)
+    batches = placement.distribute_batches(strategy, functools.partial(dataset, batch), 2, 0)
     metrics = StepLoop(step, batches)(STEPS).metrics
-    return found, [{name: float(values[i]) for name, values in metrics.items()} for i in range(STEPS)], {
-        name: [copy.numpy() for copy in strategy.experimental_local_results(variable)]
-        for name, variable in variables.items()}
+    return (
+        found,
+        [{name: float(values[i]) for name, values in metrics.items()} for i in range(STEPS)],
+        {
+            name: [copy.numpy() for copy in strategy.experimental_local_results(variable)]
+            for name, variable in variables.items()
+        },
+    )
 
 
 def compare(normalization):
     """Return the comparison for one normalisation."""
     batch = conftest.make_batch.__wrapped__()(6, 1)  # unequal images: a mean of means would differ
-    found_by_one, whole, of_one = train(devices.make_strategy(), batch, normalization)
+    found_by_one, whole, of_one = train(placement.make_strategy(), batch, normalization)
     found_by_two, shared, of_two = train(TWO, batch, normalization)
     differences, spread = {}, {}
     for name, copies in of_two.items():
-        expected, = of_one[name]
+        (expected,) = of_one[name]
         scale = max(1e-6, float(np.abs(expected).max()))
         differences[name] = max(float(np.abs(copy - expected).max()) for copy in copies) / scale
         spread[name] = float(np.abs(copies[0].astype(np.float64) - copies[1]).max())
-    detections = {name: [one.numpy().tolist(), two.numpy().tolist()]
-                  for name, one, two in zip(found_by_one._fields, found_by_one, found_by_two)}
+    detections = {
+        name: [one.numpy().tolist(), two.numpy().tolist()]
+        for name, one, two in zip(found_by_one._fields, found_by_one, found_by_two)
+    }
     return {"detections": detections, "whole": whole, "shared": shared, "differences": differences, "spread": spread}
 
 

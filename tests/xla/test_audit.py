@@ -9,12 +9,13 @@ import keras
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask.benchmark import fixed_batch
 from tpu_retinamask.model.losses import Criterion
 from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.ops.select import select
+from tpu_retinamask.programs.benchmark import fixed_batch
+from tpu_retinamask.training.devices.placement import compile_step
 from tpu_retinamask.training.optimizers import make_optimizer
-from tpu_retinamask.training.step import compile_step, make_train_step
+from tpu_retinamask.training.step import make_train_step
 from tpu_retinamask.xla import audit
 
 BOX = tf.TensorSpec([4, 4], tf.float32)
@@ -186,8 +187,14 @@ def test_a_planted_op_is_named_with_its_reason_and_its_line(plant, op_type, word
     assert int(line) in {*_lines_of(plant), *_lines_of(_crops)}
 
 
-@pytest.mark.parametrize("wrapper, function", [
-    (_in_nested_function, r"__inference_.*where_\d+"), (_in_while_body, "while_body_.*"), (_in_branch, "cond_true_.*")])
+@pytest.mark.parametrize(
+    "wrapper, function",
+    [
+        (_in_nested_function, r"__inference_.*where_\d+"),
+        (_in_while_body, "while_body_.*"),
+        (_in_branch, "cond_true_.*"),
+    ],
+)
 def test_the_function_that_holds_the_op_is_named(wrapper, function):
     found = [f for f in audit.audit(_trace(wrapper(_where))) if f.op_type == "Where"]
     assert found and all(re.fullmatch(function, f.function) for f in found)
@@ -299,8 +306,15 @@ def test_the_list_is_readable():
 def test_the_training_step_is_clean(normalization, detections):
     keras.utils.set_random_seed(0)
     model = RetinaMask(
-        3, backbone="small", normalization=normalization, fpn_channels=16, head_channels=16, head_depth=1,
-        mask_channels=16, mask_depth=1).create_weights()
+        3,
+        backbone="small",
+        normalization=normalization,
+        fpn_channels=16,
+        head_channels=16,
+        head_depth=1,
+        mask_channels=16,
+        mask_depth=1,
+    ).create_weights()
     optimizer = make_optimizer(10, name="adamw", weight_decay=1e-4)
     optimizer.build(model.trainable_variables)
     criterion = Criterion(mask_rois=16, mask_rois_from_detections=detections)
@@ -324,8 +338,8 @@ def test_a_forbidden_op_in_the_step_is_found(monkeypatch):
 
     monkeypatch.setattr(step_module, "compute_losses", with_print)
     model = RetinaMask(
-        3, backbone="small", fpn_channels=16, head_channels=16, head_depth=1, mask_channels=16,
-        mask_depth=1).create_weights()
+        3, backbone="small", fpn_channels=16, head_channels=16, head_depth=1, mask_channels=16, mask_depth=1
+    ).create_weights()
     optimizer = make_optimizer(10)
     optimizer.build(model.trainable_variables)
     criterion = Criterion(mask_rois=16, mask_rois_from_detections=0)

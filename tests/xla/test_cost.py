@@ -6,7 +6,7 @@ from tpu_retinamask.errors import UserError
 from tpu_retinamask.xla import aot, report
 from tpu_retinamask.xla.cost import estimate, part_of
 
-PROGRAM = '''HloModule step, is_scheduled=true
+PROGRAM = """HloModule step, is_scheduled=true
 
 %fused_computation (p: f32[256]) -> f32[256] {
   %p = f32[256]{0} parameter(0)
@@ -30,7 +30,7 @@ ENTRY %main (a: f32[256], b: bf16[8,128]) -> f32[256] {
   %loop = f32[256]{0} while(%a), condition=%cond, body=%body, metadata={op_name="selection/while"}
   ROOT %out = f32[256]{0} bitcast(%loop)
 }
-'''
+"""
 
 
 def test_a_loop_of_known_rounds_counts_as_often_and_so_does_the_loop_within():
@@ -44,11 +44,15 @@ def test_a_loop_of_known_rounds_counts_as_often_and_so_does_the_loop_within():
 }
 """
     nested = known.replace("ENTRY", part + "\nENTRY").replace(
-        'body=%body, backend_config={"known_trip_count":{"n":"3"}}, metadata', 'body=%part, backend_config={"known_trip_count":'
-        '{"n":"2"}}, metadata')
+        'body=%body, backend_config={"known_trip_count":{"n":"3"}}, metadata',
+        'body=%part, backend_config={"known_trip_count":{"n":"2"}}, metadata',
+    )
     cost = estimate(nested)
     assert cost["cycles_by_part"]["top-k + NMS"] == 2 * 3 * 30
-    assert cost["all_reduces"] == {"count": 1 + 2, "bytes": 2048 + 2 * 1024}  # a sum begun early has the shape of the sum
+    assert cost["all_reduces"] == {
+        "count": 1 + 2,
+        "bytes": 2048 + 2 * 1024,
+    }  # a sum begun early has the shape of the sum
 
 
 def test_cycles_by_part_and_what_has_none():
@@ -62,10 +66,18 @@ def test_cycles_by_part_and_what_has_none():
     assert cost["uncosted_share"] == pytest.approx(uncosted / (uncosted + 1024 + 1024 + 1024 + 4))
 
 
-@pytest.mark.parametrize("name, part", [
-    ("gradient_tape/losses/sigmoid", "losses"), ("retinamask_1/fpn_1/P3_1/Conv2D", "FPN"),
-    ("gradient_tape/roi_align/Einsum", "RoIAlign"), ("roi_mask_1/roi_mask_0_1/Relu", "mask head"),
-    ("update/sgd/mul", "update"), ("targets/pairwise/Minimum", "targets"), ("Cast_3", "other")])
+@pytest.mark.parametrize(
+    "name, part",
+    [
+        ("gradient_tape/losses/sigmoid", "losses"),
+        ("retinamask_1/fpn_1/P3_1/Conv2D", "FPN"),
+        ("gradient_tape/roi_align/Einsum", "RoIAlign"),
+        ("roi_mask_1/roi_mask_0_1/Relu", "mask head"),
+        ("update/sgd/mul", "update"),
+        ("targets/pairwise/Minimum", "targets"),
+        ("Cast_3", "other"),
+    ],
+)
 def test_parts(name, part):
     assert part_of(name) == part
 
@@ -77,15 +89,46 @@ def test_chips_and_their_layouts():
 
 
 def test_the_report_shows_each_chip_and_why_one_refused():
-    row = {"topology": "v5e:2x2", "replicas": 4, "batch_per_core": 2, "lowered": "yes", "compiled": "yes", "fits": True,
-           "hbm_bytes": 16 * 2 ** 30, "clock_hz": 1e9, "seconds": 61.4, "peak_bytes": 3 * 2 ** 30, "argument_bytes": 0,
-           "temporary_bytes": 2 ** 30, "flops": 5e9, "bytes_accessed": 7e9, **estimate(PROGRAM)}
-    refused = {"topology": "v2:2x2", "replicas": 4, "batch_per_core": 2, "lowered": "yes", "hbm_bytes": 8 * 2 ** 30,
-               "compiled": "out of memory", "reason": "used 9G of 8G"}
+    row = {
+        "topology": "v5e:2x2",
+        "replicas": 4,
+        "batch_per_core": 2,
+        "lowered": "yes",
+        "compiled": "yes",
+        "fits": True,
+        "hbm_bytes": 16 * 2**30,
+        "clock_hz": 1e9,
+        "seconds": 61.4,
+        "peak_bytes": 3 * 2**30,
+        "argument_bytes": 0,
+        "temporary_bytes": 2**30,
+        "flops": 5e9,
+        "bytes_accessed": 7e9,
+        **estimate(PROGRAM),
+    }
+    refused = {
+        "topology": "v2:2x2",
+        "replicas": 4,
+        "batch_per_core": 2,
+        "lowered": "yes",
+        "hbm_bytes": 8 * 2**30,
+        "compiled": "out of memory",
+        "reason": "used 9G of 8G",
+    }
     text = report.format_report([row, refused])
     lines = [line for line in text.splitlines() if line.startswith("| v")]
     assert [cell.strip() for cell in lines[0].split("|")[1:11]] == [
-        "v5e:2x2", "4", "2", "yes", "yes", "yes", "61", "3.00", "16", "0.00"]
+        "v5e:2x2",
+        "4",
+        "2",
+        "yes",
+        "yes",
+        "yes",
+        "61",
+        "3.00",
+        "16",
+        "0.00",
+    ]
     assert "out of memory" in lines[1] and "v2:2x2: used 9G of 8G" in text
     assert "56%" in lines[2] and "28%" in lines[2]  # backbone and heads of 180 cycles
     for size, said in ((38_394_710, ", 38 MB: 1 all-reduce"), (1_710_000_000, ", 1.7 GB: 1 all-reduce")):

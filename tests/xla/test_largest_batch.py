@@ -5,9 +5,9 @@ import types
 
 import pytest
 
-from tpu_retinamask import tpu_check
+from tpu_retinamask.programs import tpu_check
 
-GIB = 2 ** 30
+GIB = 2**30
 
 
 @pytest.fixture
@@ -21,8 +21,13 @@ def compiles(monkeypatch):
             del programs, topology, cache_dir
             asked.append(batch)
             peak = fixed + batch * image + (surprise if batch > 20 else 0.0)
-            return {"compiled": "yes", "batch_per_core": batch, "peak_bytes": peak, "hbm_bytes": 16 * GIB,
-                    "fits": peak <= tpu_check.USABLE * 16 * GIB}
+            return {
+                "compiled": "yes",
+                "batch_per_core": batch,
+                "peak_bytes": peak,
+                "hbm_bytes": 16 * GIB,
+                "fits": peak <= tpu_check.USABLE * 16 * GIB,
+            }
 
         monkeypatch.setattr(tpu_check, "check_topology", check_topology)
         return check_topology

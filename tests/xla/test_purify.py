@@ -11,11 +11,11 @@ from tpu_retinamask.xla.purify import pure_function
 def states_after(function, variables, *arguments):
     """Run a function both ways; return (outputs, new values) of each."""
     traced = tf.function(function, autograph=False).get_concrete_function(
-        *(tf.TensorSpec(np.shape(a), tf.as_dtype(np.asarray(a).dtype)) for a in arguments))
+        *(tf.TensorSpec(np.shape(a), tf.as_dtype(np.asarray(a).dtype)) for a in arguments)
+    )
     pure = pure_function(traced)
     assert [spec.shape for spec in pure.state] == [v.shape for v in variables]
-    values = tf.function(pure.function, autograph=False)(*map(tf.constant, arguments),
-                                                         *(v.numpy() for v in variables))
+    values = tf.function(pure.function, autograph=False)(*map(tf.constant, arguments), *(v.numpy() for v in variables))
     pure_result = [value.numpy() for value in values]
     outputs = tf.nest.flatten(function(*map(tf.constant, arguments)))
     return pure_result, [value.numpy() for value in (*outputs, *variables)], pure

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tpu_retinamask.data.class_names import ClassNames
-from tpu_retinamask.data.pipeline import InputPipeline
-from tpu_retinamask.data.scan import ScannedRecord
+from tpu_retinamask.data.annotations.class_names import ClassNames
+from tpu_retinamask.data.annotations.scan import ScannedRecord
+from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.structures import Batch
 
 PERCENTILES = (0, 5, 50, 95, 100)
@@ -35,10 +35,14 @@ def summarize(records: Sequence[ScannedRecord], classes: ClassNames, pipeline: I
         f"image height: {_spread([record.height for record in records])}; "
         f"width: {_spread([record.width for record in records])}; "
         f"scale to the canvas of {pipeline.image_size[0]} x {pipeline.image_size[1]}: "
-        f"{_spread(list(scales.values()), '.3g')}"]
+        f"{_spread(list(scales.values()), '.3g')}",
+    ]
     if instances:
-        sides = [np.sqrt((i.box[2] - i.box[0]) * (i.box[3] - i.box[1])) * scales[r.height, r.width]
-                 for r in records for i in r.instances]
+        sides = [
+            np.sqrt((i.box[2] - i.box[0]) * (i.box[3] - i.box[1])) * scales[r.height, r.width]
+            for r in records
+            for i in r.instances
+        ]
         lines.append(f"side of a box on the canvas, sqrt(width * height): {_spread(sides, '.1f')} pixels")
     of_class = collections.Counter(instance.class_id for instance in instances)
     lines.append(f"{len(of_class)} of {classes.num_classes} classes have objects:")
@@ -59,4 +63,4 @@ def batch_digest(batch: Batch) -> str:
 
 def _spread(values, form: str = "g") -> str:
     low, five, middle, most, high = np.percentile(np.asarray(values, np.float64), PERCENTILES)
-    return (f"{low:{form}} to {high:{form}}, median {middle:{form}}, nine in ten from {five:{form}} to {most:{form}}")
+    return f"{low:{form}} to {high:{form}}, median {middle:{form}}, nine in ten from {five:{form}} to {most:{form}}"

@@ -55,9 +55,7 @@ def draw_detections(
     """
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(
-            f"draw_detections: got an image {image.shape} of {image.dtype}, expected [h, w, 3] of uint8"
-        )
+        raise ValueError(f"draw_detections: got an image {image.shape} of {image.dtype}, expected [h, w, 3] of uint8")
     boxes, classes, scores = np.asarray(boxes, np.float64), np.asarray(classes), np.asarray(scores)
     boxes = boxes.reshape(-1, 4)
     masks = None if masks is None else np.asarray(masks, np.bool_)
@@ -147,7 +145,7 @@ def _blend_mask(pixels: np.ndarray, mask: np.ndarray, scale: int, colour, thickn
     core = inside
     for step in range(thickness):
         core = _erode(core, diagonal=step % 2 == 1)
-    window = pixels[top * scale:bottom * scale, left * scale:right * scale]
+    window = pixels[top * scale : bottom * scale, left * scale : right * scale]
     tint = np.asarray(colour, np.float32)
     window[core] = (window[core] * (1 - _FILL) + tint * _FILL).astype(np.uint8)
     window[inside & ~core] = colour

@@ -100,9 +100,7 @@ def format_table(metrics: Metrics, class_names: Mapping[int, str] | Sequence[str
             rows.append(cells)
         lines += _align(rows)
     if absent:
-        listed = ", ".join(
-            f"{name} ({row.detections} detections)" if row.detections else name for name, row in absent
-        )
+        listed = ", ".join(f"{name} ({row.detections} detections)" if row.detections else name for name, row in absent)
         heading = f"No ground truth, hence no part in the means, for {len(absent)} of {len(names)} classes: "
         lines += textwrap.wrap(heading + listed, _WIDTH, subsequent_indent="  ")
     return "\n".join(lines).rstrip() + "\n"
@@ -140,6 +138,5 @@ def _align(rows: list[list[str]]) -> list[str]:
     """Pad cells so that columns line up: the first to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
-        "  ".join([row[0].ljust(widths[0])] + [cell.rjust(w) for cell, w in zip(row[1:], widths[1:])])
-        for row in rows
+        "  ".join([row[0].ljust(widths[0])] + [cell.rjust(w) for cell, w in zip(row[1:], widths[1:])]) for row in rows
     ]

@@ -33,9 +33,7 @@ def paste_masks(masks, boxes, height: int, width: int, threshold: float = 0.5) -
     """
     masks, boxes = np.asarray(masks, np.float32), np.asarray(boxes, np.float64)
     if masks.ndim != 3 or boxes.shape != (masks.shape[0], 4):
-        raise ValueError(
-            f"paste_masks: got masks {masks.shape} and boxes {boxes.shape}; expected [K, S, S] and [K, 4]"
-        )
+        raise ValueError(f"paste_masks: got masks {masks.shape} and boxes {boxes.shape}; expected [K, S, S] and [K, 4]")
     pasted = np.zeros((len(masks), height, width), np.bool_)
     for canvas, mask, box in zip(pasted, masks, boxes):
         _paste_one(canvas, mask, box, threshold)
@@ -55,7 +53,7 @@ def _paste_one(canvas: np.ndarray, mask: np.ndarray, box: np.ndarray, threshold:
     # 0.5 everywhere never rounds to "greater than 0.5" in some pixels.
     rows = mask[y_low] + (mask[y_high] - mask[y_low]) * y_weight[:, None]  # [h, S], h x w the window
     window = rows[:, x_low] + (rows[:, x_high] - rows[:, x_low]) * x_weight  # [h, w]
-    canvas[top:top + len(y_low), left:left + len(x_low)] = window > threshold
+    canvas[top : top + len(y_low), left : left + len(x_low)] = window > threshold
 
 
 def _sample_axis(start: float, end: float, image_side: int, mask_side: int):
@@ -191,9 +189,7 @@ def detections_to_results(
                 mask = np.zeros((height, width), np.bool_)
                 _paste_one(mask, masks[b, k], box, threshold)
             clipped = np.clip(box, 0, [width, height, width, height])
-            results.append(
-                result_entry(image_ids[b].item(), category_ids[classes[b, k]], clipped, scores[b, k], mask)
-            )
+            results.append(result_entry(image_ids[b].item(), category_ids[classes[b, k]], clipped, scores[b, k], mask))
     return results
 
 

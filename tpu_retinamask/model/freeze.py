@@ -45,8 +45,10 @@ def freeze_layers(model, patterns) -> list:
         except re.error as error:
             raise ValueError(f"freeze: {pattern!r} is no regular expression: {error}") from error
         if not found:
-            raise ValueError(f"freeze: no layer has {pattern!r} in its path; the parts of the model are "
-                             f"{sorted({path.split('/')[0] for path in paths})}, and a path looks like {min(paths)!r}")
+            raise ValueError(
+                f"freeze: no layer has {pattern!r} in its path; the parts of the model are "
+                f"{sorted({path.split('/')[0] for path in paths})}, and a path looks like {min(paths)!r}"
+            )
         for path in found:
             paths[path].trainable = False
         frozen += found

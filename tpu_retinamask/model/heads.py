@@ -13,8 +13,17 @@ _PRIOR = 0.01  # share of anchors that the class head calls positive before trai
 class AnchorHead(keras.Layer):
     """Convolutions shared by all pyramid levels, then `per_cell * outputs` values a cell."""
 
-    def __init__(self, per_cell: int, outputs: int, *, channels: int = 256, depth: int = 4,
-                 initializer="normal", prior: bool = False, name: str):
+    def __init__(
+        self,
+        per_cell: int,
+        outputs: int,
+        *,
+        channels: int = 256,
+        depth: int = 4,
+        initializer="normal",
+        prior: bool = False,
+        name: str,
+    ):
         """Create the layers.
 
         Args:
@@ -31,12 +40,15 @@ class AnchorHead(keras.Layer):
         hidden = _normal() if initializer == "normal" else initializer
         self.per_cell, self.outputs = per_cell, outputs
         self.hidden = [
-            keras.layers.Conv2D(channels, 3, padding="same", activation="relu", name=f"{name}_{i}",
-                                kernel_initializer=hidden)
-            for i in range(depth)]
+            keras.layers.Conv2D(
+                channels, 3, padding="same", activation="relu", name=f"{name}_{i}", kernel_initializer=hidden
+            )
+            for i in range(depth)
+        ]
         bias = keras.initializers.Constant(-math.log((1 - _PRIOR) / _PRIOR)) if prior else "zeros"
-        self.last = keras.layers.Conv2D(per_cell * outputs, 3, padding="same", name=name,
-                                        kernel_initializer=_normal(), bias_initializer=bias)
+        self.last = keras.layers.Conv2D(
+            per_cell * outputs, 3, padding="same", name=name, kernel_initializer=_normal(), bias_initializer=bias
+        )
 
     def call(self, features):
         """Return [B, h * w * A, outputs] float32 of one level [B, h, w, F]."""
@@ -50,8 +62,16 @@ class AnchorHead(keras.Layer):
 class MaskHead(keras.Layer):
     """Fully convolutional mask of a region: hidden 3x3s, x2 up-sampling, one 1x1 a class."""
 
-    def __init__(self, num_classes: int, *, channels: int = 256, depth: int = 4, upsample: str = "nearest",
-                 initializer="he_normal", name: str = "roi_mask"):
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        channels: int = 256,
+        depth: int = 4,
+        upsample: str = "nearest",
+        initializer="he_normal",
+        name: str = "roi_mask",
+    ):
         """Create the layers.
 
         Args:
@@ -70,15 +90,15 @@ class MaskHead(keras.Layer):
         if upsample not in ("nearest", "deconv"):
             raise ValueError(f"MaskHead: upsample {upsample!r} is neither 'nearest' nor 'deconv'")
         conv = dict(activation="relu", kernel_initializer=initializer)
-        self.hidden = [keras.layers.Conv2D(channels, 3, padding="same", name=f"{name}_{i}", **conv)
-                       for i in range(depth)]
+        self.hidden = [
+            keras.layers.Conv2D(channels, 3, padding="same", name=f"{name}_{i}", **conv) for i in range(depth)
+        ]
         self.upsample = upsample
         if upsample == "deconv":
             self.features = keras.layers.Conv2DTranspose(channels, 2, 2, name=f"{name}_features", **conv)
         else:
             self.features = keras.layers.Conv2D(channels, 3, padding="same", name=f"{name}_features", **conv)
-        self.last = keras.layers.Conv2D(num_classes, 1, name=name,
-                                        kernel_initializer=_normal())
+        self.last = keras.layers.Conv2D(num_classes, 1, name=name, kernel_initializer=_normal())
 
     def build(self, input_shape):
         """Create all weights; two of the layers are never called, only their weights are read."""
@@ -108,8 +128,11 @@ class MaskHead(keras.Layer):
         if self.upsample == "deconv":
             x = self.features(x)
         else:
-            x = tf.nn.relu(conv3x3_after_upsample(x, tf.convert_to_tensor(self.features.kernel),
-                                                  tf.convert_to_tensor(self.features.bias)))
+            x = tf.nn.relu(
+                conv3x3_after_upsample(
+                    x, tf.convert_to_tensor(self.features.kernel), tf.convert_to_tensor(self.features.bias)
+                )
+            )
         side = 2 * side
         x = tf.reshape(x, [-1, num_rois, side * side, x.shape[-1]])  # [B, K, 4PP, F]
         kernel, bias = tf.convert_to_tensor(self.last.kernel)[0, 0], tf.convert_to_tensor(self.last.bias)

@@ -81,8 +81,14 @@ class Criterion:
         """
         anchors = tf.constant(np.concatenate(anchors))  # [N, 4]
         labels, matched = match_anchors(
-            anchors, batch.boxes, batch.classes, batch.content_size, positive_iou=self.positive_iou,
-            negative_iou=self.negative_iou, best_match_iou=self.best_match_iou)
+            anchors,
+            batch.boxes,
+            batch.classes,
+            batch.content_size,
+            positive_iou=self.positive_iou,
+            negative_iou=self.negative_iou,
+            best_match_iou=self.best_match_iou,
+        )
         boxes = tf.gather(batch.boxes, matched, batch_dims=1)  # [B, N, 4]
         return Targets(labels, box_coder.encode(boxes, anchors[None]), matched)
 
@@ -90,15 +96,22 @@ class Criterion:
         """Return the regions whose masks are trained; no gradient flows back through the choice."""
         boxes = None
         if self.mask_rois_from_detections:
-            proposals = dataclasses.replace(self.proposal_filter or DetectionFilter(nms_iou=0.4),
-                                            max_detections=self.mask_rois_from_detections)
+            proposals = dataclasses.replace(
+                self.proposal_filter or DetectionFilter(nms_iou=0.4), max_detections=self.mask_rois_from_detections
+            )
             boxes = proposals(outputs, anchors, box_coder, tuple(batch.image.shape[1:3])).boxes
         return select_mask_rois(batch, boxes, num_rois=self.mask_rois, from_truth=self.mask_rois_from_truth)
 
     def box_distance_moments(self, outputs: RawOutputs, targets: Targets) -> tf.Tensor:
         """Return count, sum and sum of squares of the distances of positives, [3, 4]; see `ops.losses`."""
-        return tf.add_n([distance_moments(predicted, target, labels >= 0) for predicted, target, labels in zip(
-            outputs.box_deltas, _by_level(targets.deltas, outputs), _by_level(targets.labels, outputs))])
+        return tf.add_n(
+            [
+                distance_moments(predicted, target, labels >= 0)
+                for predicted, target, labels in zip(
+                    outputs.box_deltas, _by_level(targets.deltas, outputs), _by_level(targets.labels, outputs)
+                )
+            ]
+        )
 
     def anchor_losses(self, outputs: RawOutputs, targets: Targets, num_positive, batch_size, beta=None):
         """Return class loss and box loss, float32 scalars.
@@ -114,12 +127,18 @@ class Criterion:
         """
         labels, deltas = _by_level(targets.labels, outputs), _by_level(targets.deltas, outputs)
         beta = self.smooth_l1_beta if beta is None else beta
-        class_loss = tf.add_n([
-            sigmoid_focal_loss(logits, level, alpha=self.focal_alpha, gamma=self.focal_gamma)
-            for logits, level in zip(outputs.class_logits, labels)])
-        box_loss = tf.add_n([
-            smooth_l1_loss(predicted, target, level >= 0, beta=beta)
-            for predicted, target, level in zip(outputs.box_deltas, deltas, labels)])
+        class_loss = tf.add_n(
+            [
+                sigmoid_focal_loss(logits, level, alpha=self.focal_alpha, gamma=self.focal_gamma)
+                for logits, level in zip(outputs.class_logits, labels)
+            ]
+        )
+        box_loss = tf.add_n(
+            [
+                smooth_l1_loss(predicted, target, level >= 0, beta=beta)
+                for predicted, target, level in zip(outputs.box_deltas, deltas, labels)
+            ]
+        )
         count = tf.maximum(1.0, num_positive)
         class_count = num_positive + float(batch_size) if self.focal_adds_batch else count
         return class_loss / class_count, box_loss / (4.0 * count if self.self_adjusting else count)
@@ -133,8 +152,15 @@ class Criterion:
           batch: Batch.
           batch_size: images of the global batch.
         """
-        targets = crop_masks(batch.masks, batch.boxes, rois.boxes, rois.matched, logits.shape[-1],
-                             binary=self.mask_targets == "aligned", semantics=self.mask_targets)
+        targets = crop_masks(
+            batch.masks,
+            batch.boxes,
+            rois.boxes,
+            rois.matched,
+            logits.shape[-1],
+            binary=self.mask_targets == "aligned",
+            semantics=self.mask_targets,
+        )
         return tf.reduce_sum(mask_loss(logits, tf.stop_gradient(targets), rois.valid)) / float(batch_size)
 
 

@@ -7,8 +7,14 @@ from tpu_retinamask.ops.select import select
 from tpu_retinamask.structures import Batch, MaskRois
 
 
-def select_mask_rois(batch: Batch, detection_boxes: tf.Tensor | None, *, num_rois: int = 100,
-                     min_iou: float = 0.5, from_truth: bool = True) -> MaskRois:
+def select_mask_rois(
+    batch: Batch,
+    detection_boxes: tf.Tensor | None,
+    *,
+    num_rois: int = 100,
+    min_iou: float = 0.5,
+    from_truth: bool = True,
+) -> MaskRois:
     """Keep a fixed number of regions an image, matched ones first.
 
     Ground-truth boxes join the detections, so that masks learn from the first step, when no detection

@@ -7,7 +7,7 @@ Source: arXiv 1901.03353. The model only computes; targets and losses are in `lo
 import keras
 import tensorflow as tf
 
-from tpu_retinamask.model.backbone import make_backbone
+from tpu_retinamask.model.backbones.resnet import make_backbone
 from tpu_retinamask.model.fpn import FeaturePyramid
 from tpu_retinamask.model.freeze import freeze_layers, freeze_stages
 from tpu_retinamask.model.heads import AnchorHead, MaskHead
@@ -33,7 +33,7 @@ class RetinaMask(keras.Model):
         pixel_mode: str = "caffe",
         anchor_sizes=(32, 64, 128, 256, 512),
         anchor_ratios=(0.5, 1.0, 2.0),
-        anchor_scales=(2 ** 0, 2 ** (1 / 3), 2 ** (2 / 3)),
+        anchor_scales=(2**0, 2 ** (1 / 3), 2 ** (2 / 3)),
         box_coder: str = "center",
         fpn_channels: int = 256,
         p6_from: str = "p5",
@@ -91,8 +91,9 @@ class RetinaMask(keras.Model):
             self.backbone = make_backbone(backbone, normalization=normalization, **(backbone_options or {}))
             self.fpn = FeaturePyramid(fpn_channels, p6_from=p6_from, num_levels=len(anchor_sizes), name="fpn")
             levels = tuple(range(3, 3 + len(anchor_sizes)))
-            self.anchor_grid = AnchorGrid(levels, anchor_sizes, tuple(2 ** level for level in levels),
-                                          anchor_ratios, anchor_scales)
+            self.anchor_grid = AnchorGrid(
+                levels, anchor_sizes, tuple(2**level for level in levels), anchor_ratios, anchor_scales
+            )
             head = dict(channels=head_channels, depth=head_depth, initializer=head_initializer)
             per_cell = self.anchor_grid.per_cell
             self.class_head = AnchorHead(per_cell, num_classes, prior=True, name="pyramid_classification", **head)
@@ -153,7 +154,7 @@ class RetinaMask(keras.Model):
         Returns:
           float32 [B, K, 2P, 2P], or [B, K, 2P, 2P, C] without classes.
         """
-        features = features[:self.roi_levels]
+        features = features[: self.roi_levels]
         if self.stop_mask_gradient:
             features = [tf.stop_gradient(level) for level in features]
         implementation = self.roi_implementation

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tpu_retinamask.ops.losses import self_adjusting_beta, update_running_moments
-from tpu_retinamask.training.replicas import update_copies
+from tpu_retinamask.training.devices.replicas import update_copies
 
 
 class BoxStatistics:
@@ -24,8 +24,9 @@ class BoxStatistics:
 
         def variable(name, value):
             # Equal on all replicas, since the sums that move it are: one copy is enough for a checkpoint.
-            return tf.Variable(tf.fill([4], value), trainable=False, name=name,
-                               aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+            return tf.Variable(
+                tf.fill([4], value), trainable=False, name=name, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+            )
 
         self.mean, self.variance = variable("box_distance_mean", largest_beta), variable("box_distance_variance", 0.0)
 
@@ -49,8 +50,9 @@ class BoxStatistics:
         return self._beta(*moved)
 
     def _moved(self, sums):
-        return update_running_moments(tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.variance), sums,
-                                      momentum=self.momentum)
+        return update_running_moments(
+            tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.variance), sums, momentum=self.momentum
+        )
 
     def _beta(self, mean, variance):
         return self_adjusting_beta(mean, variance, largest=self.largest, smallest=self.smallest)

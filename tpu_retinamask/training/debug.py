@@ -25,8 +25,10 @@ class TensorStatistics:
             finite = np.isfinite(numbers)
             bad = int(numbers.size - finite.sum())
             shown = numbers[finite] if finite.any() else np.zeros(1)
-            self.write(f"{path[-64:]:64s} {str(list(array.shape)):>22s} {shown.min():11.4g} {shown.mean():11.4g} "
-                       f"{shown.max():11.4g}  {bad or ''}")
+            self.write(
+                f"{path[-64:]:64s} {list(array.shape)!s:>22s} {shown.min():11.4g} {shown.mean():11.4g} "
+                f"{shown.max():11.4g}  {bad or ''}"
+            )
             if bad and self.first_bad is None:
                 self.first_bad = path
                 self.write(f"^^^ first tensor that is not finite: {path} ({bad} of {numbers.size} values)")

@@ -18,8 +18,17 @@ class Learner:
       average: WeightAverage, or None.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy, make_model, make_optimizer, make_criterion, *,
-                 clip_norm: float | None = None, accumulate_steps: int = 1, average_decay: float | None = None):
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        make_model,
+        make_optimizer,
+        make_criterion,
+        *,
+        clip_norm: float | None = None,
+        accumulate_steps: int = 1,
+        average_decay: float | None = None,
+    ):
         """Create every variable that a training has.
 
         Args:
@@ -34,8 +43,9 @@ class Learner:
             self.optimizer = make_optimizer()
             self.optimizer.build(self.model.trainable_variables)
             self.criterion = make_criterion()
-            self.box_statistics = (BoxStatistics(self.criterion.smooth_l1_beta) if self.criterion.self_adjusting
-                                   else None)
+            self.box_statistics = (
+                BoxStatistics(self.criterion.smooth_l1_beta) if self.criterion.self_adjusting else None
+            )
             self.average = WeightAverage(self.model, average_decay) if average_decay else None
 
     @property
@@ -46,5 +56,12 @@ class Learner:
 
     def make_step(self, probe=no_probe):
         """Return `train_step(batch) -> metrics`, the view of one replica; see `make_train_step`."""
-        return make_train_step(self.model, self.criterion, self.optimizer, probe=probe,
-                               box_statistics=self.box_statistics, average=self.average, **self._options)
+        return make_train_step(
+            self.model,
+            self.criterion,
+            self.optimizer,
+            probe=probe,
+            box_statistics=self.box_statistics,
+            average=self.average,
+            **self._options,
+        )

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.structures import Batch
-from tpu_retinamask.training.replicas import meets_by_merge_call
+from tpu_retinamask.training.devices.replicas import meets_by_merge_call
 
 
 def micro_batch(batch: Batch, index, parts: int) -> Batch:
@@ -26,10 +26,13 @@ def micro_batch(batch: Batch, index, parts: int) -> Batch:
     """
     images = batch.image.shape[0]
     if images % parts:
-        raise UserError(f"{images} images of a replica cannot be divided into train.accumulate_steps = {parts} equal "
-                        "parts: choose train.batch_size as a multiple of replicas * accumulate_steps")
-    return Batch(*[tf.gather(tf.reshape(value, [images // parts, parts, *value.shape[1:]]), index, axis=1)
-                   for value in batch])
+        raise UserError(
+            f"{images} images of a replica cannot be divided into train.accumulate_steps = {parts} equal "
+            "parts: choose train.batch_size as a multiple of replicas * accumulate_steps"
+        )
+    return Batch(
+        *[tf.gather(tf.reshape(value, [images // parts, parts, *value.shape[1:]]), index, axis=1) for value in batch]
+    )
 
 
 def repeat(times: int, body, state):
@@ -49,6 +52,10 @@ def repeat(times: int, body, state):
             state = body(tf.constant(index), state)
         return state
     _, state = tf.while_loop(
-        lambda index, state: index < times, lambda index, state: (index + 1, body(index, state)),
-        (tf.constant(0), state), parallel_iterations=1, maximum_iterations=times)
+        lambda index, state: index < times,
+        lambda index, state: (index + 1, body(index, state)),
+        (tf.constant(0), state),
+        parallel_iterations=1,
+        maximum_iterations=times,
+    )
     return state

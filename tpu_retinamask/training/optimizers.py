@@ -39,7 +39,7 @@ class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         """Return the learning rate at a step, float32 scalar."""
         drops = tf.reduce_sum(tf.cast(tf.cast(step, tf.int64) >= tf.constant(self.boundaries, tf.int64), tf.float32))
-        return self.rate * self.factor ** drops
+        return self.rate * self.factor**drops
 
     def get_config(self):
         """Return the constructor's arguments."""
@@ -69,10 +69,21 @@ def _with_coupled_decay(base):
     return Coupled
 
 
-def make_optimizer(total_steps: int, *, batch_size: int | None = None, name: str = "sgd", learning_rate: float = 0.005,
-                   reference_batch: int | None = None, momentum: float = 0.9, weight_decay: float = 1e-4,
-                   decoupled: bool | None = None, warmup_steps: int = 500, decay: str = "step",
-                   decay_at=(2 / 3, 8 / 9), final_factor: float = 0.01) -> keras.Optimizer:
+def make_optimizer(
+    total_steps: int,
+    *,
+    batch_size: int | None = None,
+    name: str = "sgd",
+    learning_rate: float = 0.005,
+    reference_batch: int | None = None,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-4,
+    decoupled: bool | None = None,
+    warmup_steps: int = 500,
+    decay: str = "step",
+    decay_at=(2 / 3, 8 / 9),
+    final_factor: float = 0.01,
+) -> keras.Optimizer:
     """Build an optimizer with its schedule.
 
     Args:

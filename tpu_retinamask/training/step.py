@@ -1,7 +1,7 @@
 """The training step: forward, targets, losses, backward, update. One function, used by every program.
 
 `make_train_step` returns the view of a single replica. On one device it is compiled whole
-(`compile_step`); under a strategy the loop passes it to `strategy.run`.
+(`devices.placement.compile_step`); under a strategy the loop passes it to `strategy.run`.
 """
 
 import keras
@@ -11,13 +11,21 @@ from tpu_retinamask.errors import UserError
 from tpu_retinamask.model.losses import Criterion
 from tpu_retinamask.structures import Batch
 from tpu_retinamask.training.box_statistics import BoxStatistics
+from tpu_retinamask.training.devices.replicas import sum_over_replicas
 from tpu_retinamask.training.micro_batches import micro_batch, repeat
-from tpu_retinamask.training.replicas import sum_over_replicas
 from tpu_retinamask.training.weight_average import WeightAverage
 
 # What `compute_losses` returns beside the total.
-METRICS = ("loss", "class_loss", "box_loss", "mask_loss", "num_positive", "mask_rois", "mask_rois_overflow",
-           "boxes_dropped")
+METRICS = (
+    "loss",
+    "class_loss",
+    "box_loss",
+    "mask_loss",
+    "num_positive",
+    "mask_rois",
+    "mask_rois_overflow",
+    "boxes_dropped",
+)
 
 
 def no_probe(name, tensor):
@@ -85,9 +93,17 @@ def compute_losses(model, criterion: Criterion, batch: Batch, probe=no_probe, *,
     }
 
 
-def make_train_step(model, criterion: Criterion, optimizer: keras.Optimizer, *, clip_norm: float | None = None,
-                    probe=no_probe, accumulate_steps: int = 1, box_statistics: BoxStatistics | None = None,
-                    average: WeightAverage | None = None):
+def make_train_step(
+    model,
+    criterion: Criterion,
+    optimizer: keras.Optimizer,
+    *,
+    clip_norm: float | None = None,
+    probe=no_probe,
+    accumulate_steps: int = 1,
+    box_statistics: BoxStatistics | None = None,
+    average: WeightAverage | None = None,
+):
     """Return `train_step(batch) -> metrics`, which updates the model once.
 
     Args:
@@ -112,12 +128,16 @@ def make_train_step(model, criterion: Criterion, optimizer: keras.Optimizer, *, 
       UserError: every layer is frozen; on a call: the batch does not divide into the parts.
     """
     if optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue:
-        raise ValueError("make_train_step: the optimizer has a clipping option set; pass clip_norm here instead, "
-                         "which clips once, after the gradients of all replicas are summed")
+        raise ValueError(
+            "make_train_step: the optimizer has a clipping option set; pass clip_norm here instead, "
+            "which clips once, after the gradients of all replicas are summed"
+        )
     variables = model.trainable_variables
     if not variables:
-        raise UserError("every layer is frozen, so there is nothing to train: look at RetinaMask.frozen_stages and "
-                        "RetinaMask.freeze")
+        raise UserError(
+            "every layer is frozen, so there is nothing to train: look at RetinaMask.frozen_stages and "
+            "RetinaMask.freeze"
+        )
     if accumulate_steps < 1:
         raise UserError(f"train.accumulate_steps is {accumulate_steps}, expected 1 (the batch undivided) or more")
     if criterion.self_adjusting and box_statistics is None:
@@ -125,8 +145,10 @@ def make_train_step(model, criterion: Criterion, optimizer: keras.Optimizer, *, 
             box_statistics = BoxStatistics(criterion.smooth_l1_beta)
     # Keras sums gradients over replicas when it applies them: by then they are summed already, and clipped.
     if not hasattr(optimizer, "_all_reduce_sum_gradients"):
-        raise RuntimeError(f"Keras {keras.__version__} does not sum gradients where earlier versions did, and would sum "
-                           "them twice: install a version that setup.cfg allows")
+        raise RuntimeError(
+            f"Keras {keras.__version__} does not sum gradients where earlier versions did, and would sum "
+            "them twice: install a version that setup.cfg allows"
+        )
     optimizer._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
 
     def part_of_step(part: Batch, whole, moments):
@@ -147,6 +169,7 @@ def make_train_step(model, criterion: Criterion, optimizer: keras.Optimizer, *, 
 
     def accumulate(batch: Batch):
         """Return the sums of `part_of_step` over all parts, taken one after another."""
+
         def part(index):
             return micro_batch(batch, index, accumulate_steps)
 
@@ -179,7 +202,9 @@ def make_train_step(model, criterion: Criterion, optimizer: keras.Optimizer, *, 
             scale = clip_norm / tf.maximum(norm, clip_norm)
             gradients = [g * scale for g in gradients]
         metrics = sum_over_replicas(metrics) | {
-            "gradient_norm": norm, "learning_rate": tf.cast(optimizer.learning_rate, tf.float32)}
+            "gradient_norm": norm,
+            "learning_rate": tf.cast(optimizer.learning_rate, tf.float32),
+        }
         optimizer.apply(gradients, variables)
         if criterion.self_adjusting:
             metrics["box_beta"] = tf.reduce_mean(box_statistics.update(moments))
@@ -188,11 +213,6 @@ def make_train_step(model, criterion: Criterion, optimizer: keras.Optimizer, *, 
         return metrics
 
     return train_step
-
-
-def compile_step(train_step, *, jit_compile: bool = True):
-    """Return the step as one tf.function; with jit_compile it is a single XLA program, traced once."""
-    return tf.function(train_step, jit_compile=jit_compile, autograph=False)
 
 
 def _replicas() -> int:

@@ -5,7 +5,7 @@ import contextlib
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.training.replicas import update_copies
+from tpu_retinamask.training.devices.replicas import update_copies
 
 
 class WeightAverage:
@@ -32,17 +32,26 @@ class WeightAverage:
         self._weights = {variable.path: variable.value for variable in moving_variables(model)}
         # The values are equal on all replicas, since the weights are.
         self.variables = {
-            path: tf.Variable(tf.identity(weight), trainable=False, name=f"average_{number}",
-                              aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
-            for number, (path, weight) in enumerate(self._weights.items())}
+            path: tf.Variable(
+                tf.identity(weight),
+                trainable=False,
+                name=f"average_{number}",
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+            for number, (path, weight) in enumerate(self._weights.items())
+        }
 
     def update(self, updates_done):
         """Take in the weights after an update; `updates_done` is an int scalar, this update included."""
         earlier = tf.cast(updates_done, tf.float32) - 1.0
         decay = tf.minimum(self.decay, (1.0 + earlier) / (10.0 + earlier)) * tf.cast(earlier > 0.0, tf.float32)
         averages, weights = list(self.variables.values()), list(self._weights.values())
-        update_copies(lambda average, weight, share: average.assign_add(share * (weight - average)),
-                      averages, weights, [1.0 - decay] * len(averages))
+        update_copies(
+            lambda average, weight, share: average.assign_add(share * (weight - average)),
+            averages,
+            weights,
+            [1.0 - decay] * len(averages),
+        )
 
     def restart(self):
         """Take the weights as they are for the average."""

@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.no_tpu import ENVIRONMENT, expect_no_tpu
+from tpu_retinamask.startup import NO_TPU, expect_no_tpu
 
-GIB = 2 ** 30
+GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +76,9 @@ def chip_of(topology: str) -> Chip:
     """
     generation = topology.split(":")[0]
     if generation not in CHIPS:
-        raise UserError(f"--topology={topology}: expected one of {sorted(CHIPS)}, alone or with a layout such as "
-                         "v5e:2x2")
+        raise UserError(
+            f"--topology={topology}: expected one of {sorted(CHIPS)}, alone or with a layout such as v5e:2x2"
+        )
     return CHIPS[generation]
 
 
@@ -91,8 +92,9 @@ def cache_key(program: bytes, topology: str, replicas: int) -> str:
 _FORMAT = 1  # of the results; raise it when `compile_program` returns something else
 
 
-def compile_cached(program: bytes, topology: str, replicas: int, cache_dir: Path, on_wait=lambda seconds: None,
-                   aliases=()) -> dict:
+def compile_cached(
+    program: bytes, topology: str, replicas: int, cache_dir: Path, on_wait=lambda seconds: None, aliases=()
+) -> dict:
     """Return what `compile_program` says, from the cache or from a child process.
 
     Args:
@@ -113,11 +115,19 @@ def compile_cached(program: bytes, topology: str, replicas: int, cache_dir: Path
     if not result_path.exists():
         program_path.write_bytes(program)
         log_path = cache_dir / f"{key}.log"
-        command = [sys.executable, "-m", "tpu_retinamask.xla.aot", str(program_path), f"--topology={topology}",
-                   f"--replicas={replicas}", f"--output={result_path}", f"--aliases={json.dumps(list(aliases))}"]
+        command = [
+            sys.executable,
+            "-m",
+            "tpu_retinamask.xla.aot",
+            str(program_path),
+            f"--topology={topology}",
+            f"--replicas={replicas}",
+            f"--output={result_path}",
+            f"--aliases={json.dumps(list(aliases))}",
+        ]
         started = time.monotonic()
         with open(log_path, "wb") as log:
-            with subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | ENVIRONMENT) as child:
+            with subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | NO_TPU) as child:
                 try:
                     while child.poll() is None:
                         on_wait(time.monotonic() - started)
@@ -127,8 +137,10 @@ def compile_cached(program: bytes, topology: str, replicas: int, cache_dir: Path
                     program_path.unlink(missing_ok=True)  # another process may have compiled the same
         if not result_path.exists():
             said = log_path.read_text(errors="replace").strip().splitlines()
-            raise CompileError(f"the compiler ended with {child.returncode} and left no result; its last lines:\n"
-                               + "\n".join(said[-5:]))
+            raise CompileError(
+                f"the compiler ended with {child.returncode} and left no result; its last lines:\n"
+                + "\n".join(said[-5:])
+            )
         log_path.unlink(missing_ok=True)
     result = json.loads(result_path.read_text())
     result["hlo_path"] = str(_hlo_path(result_path))
@@ -187,13 +199,22 @@ def compile_program(program: bytes, topology: str, replicas: int, aliases=()) ->
     seconds = time.monotonic() - started
     memory = executable.get_compiled_memory_stats()
     figures = {
-        "topology": name, "replicas": replicas, "seconds": seconds,
-        "argument_bytes": memory.argument_size_in_bytes, "output_bytes": memory.output_size_in_bytes,
-        "alias_bytes": memory.alias_size_in_bytes, "temporary_bytes": memory.temp_size_in_bytes,
+        "topology": name,
+        "replicas": replicas,
+        "seconds": seconds,
+        "argument_bytes": memory.argument_size_in_bytes,
+        "output_bytes": memory.output_size_in_bytes,
+        "alias_bytes": memory.alias_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
         "code_bytes": memory.generated_code_size_in_bytes,
     }
-    figures["peak_bytes"] = (figures["argument_bytes"] + figures["temporary_bytes"] + figures["output_bytes"]
-                             - figures["alias_bytes"] + figures["code_bytes"])
+    figures["peak_bytes"] = (
+        figures["argument_bytes"]
+        + figures["temporary_bytes"]
+        + figures["output_bytes"]
+        - figures["alias_bytes"]
+        + figures["code_bytes"]
+    )
     cost = executable.cost_analysis()
     cost = cost[0] if isinstance(cost, list) else cost
     figures |= {"flops": cost.get("flops"), "bytes_accessed": cost.get("bytes accessed")}
@@ -233,8 +254,9 @@ def main():
     arguments = parser.parse_args()
     output = Path(arguments.output)
     try:
-        figures, hlo = compile_program(Path(arguments.program).read_bytes(), arguments.topology, arguments.replicas,
-                                       json.loads(arguments.aliases))
+        figures, hlo = compile_program(
+            Path(arguments.program).read_bytes(), arguments.topology, arguments.replicas, json.loads(arguments.aliases)
+        )
         with gzip.open(_hlo_path(output), "wt") as file:
             file.write(hlo)
     except (jax.errors.JaxRuntimeError, CompileError) as error:

@@ -32,8 +32,8 @@ _FORBIDDEN = {
 }
 _NOT_TENSORS = {tf.variant: "DT_VARIANT", tf.string: "DT_STRING"}
 _LIBRARY_FOLDERS = tuple(
-    os.path.realpath(folder) + os.sep
-    for folder in (os.path.dirname(tf.__file__), os.path.dirname(keras.__file__)))
+    os.path.realpath(folder) + os.sep for folder in (os.path.dirname(tf.__file__), os.path.dirname(keras.__file__))
+)
 _STANDARD_LIBRARY = os.path.realpath(sysconfig.get_paths()["stdlib"]) + os.sep
 
 
@@ -82,15 +82,18 @@ def audit(concrete_function) -> tuple[Finding, ...]:
 
 def count_ops(concrete_function) -> collections.Counter:
     """Count the operations of a traced function and of all functions that it calls, by type."""
-    return collections.Counter(op.type for _, graph in _all_graphs(concrete_function.graph)
-                               for op in graph.get_operations())
+    return collections.Counter(
+        op.type for _, graph in _all_graphs(concrete_function.graph) for op in graph.get_operations()
+    )
 
 
 def format_findings(findings) -> str:
     """Return one paragraph a finding: what, where and why."""
     return "\n".join(
         f"{finding.op_type} {finding.op_name!r} in {finding.function}: {finding.reason}\n"
-        f"    {finding.source or 'source unknown'}" for finding in findings)
+        f"    {finding.source or 'source unknown'}"
+        for finding in findings
+    )
 
 
 def check(concrete_function):
@@ -107,7 +110,9 @@ def check(concrete_function):
         more = len(findings) - MAX_LISTED
         raise ForbiddenOpError(
             f"{len(findings)} operations of {concrete_function.name.decode()} must not be in a compiled step:\n"
-            + format_findings(findings[:MAX_LISTED]) + (f"\n... and {more} more" if more > 0 else ""))
+            + format_findings(findings[:MAX_LISTED])
+            + (f"\n... and {more} more" if more > 0 else "")
+        )
 
 
 def _all_graphs(graph):
@@ -141,8 +146,11 @@ def _reasons(op) -> list[str]:
     if op.type == "TPUCompilationResult":
         return []  # what the compiler reports to the host, beside the program
     reasons = _why_forbidden(op.type)
-    reasons += [f"a tensor of {_NOT_TENSORS[dtype]} does not exist on the device"
-                for dtype in _NOT_TENSORS if dtype in _dtypes(op)]
+    reasons += [
+        f"a tensor of {_NOT_TENSORS[dtype]} does not exist on the device"
+        for dtype in _NOT_TENSORS
+        if dtype in _dtypes(op)
+    ]
     if op.type == "Placeholder" and not op.outputs[0].consumers():
         return reasons  # an argument that a loop's condition ignores: it may lack the shape its caller's tensor has
     for output in op.outputs:
@@ -165,8 +173,11 @@ def source_of(op) -> str:
     frames = list(op.traceback or ())
     for frame in reversed(frames):
         file = os.path.realpath(frame.filename)
-        if not file.startswith(_LIBRARY_FOLDERS) and (
-                not file.startswith(_STANDARD_LIBRARY) or "site-packages" in file) and os.path.isfile(file):
+        if (
+            not file.startswith(_LIBRARY_FOLDERS)
+            and (not file.startswith(_STANDARD_LIBRARY) or "site-packages" in file)
+            and os.path.isfile(file)
+        ):
             line = linecache.getline(frame.filename, frame.lineno).strip()
             return f"{frame.filename}:{frame.lineno}, in {frame.name}: {line}"
     return ""

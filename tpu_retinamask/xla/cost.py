@@ -25,10 +25,32 @@ PARTS = (
 )
 OTHER = "other"
 LEAST_BYTES = 1024
-_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
-         "iota"}
-_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4,
-          "f64": 8, "s64": 8, "u64": 8}
+_FREE = {
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "after-all",
+    "partition-id",
+    "replica-id",
+    "iota",
+}
+_BYTES = {
+    "pred": 1,
+    "s8": 1,
+    "u8": 1,
+    "bf16": 2,
+    "f16": 2,
+    "s16": 2,
+    "u16": 2,
+    "f32": 4,
+    "s32": 4,
+    "u32": 4,
+    "f64": 8,
+    "s64": 8,
+    "u64": 8,
+}
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][\w\-]*)\(")
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
@@ -80,10 +102,15 @@ def estimate(hlo: str) -> dict:
             target = re.search(r'custom_call_target="([^"]*)"', line)
             uncosted[target.group(1) if target else opcode] += rounds[inside]
             uncosted_bytes += size
-    return {"cycles": sum(by_part.values()), "cycles_by_part": dict(by_part.most_common()),
-            "uncosted": dict(uncosted.most_common()), "uncosted_share": uncosted_bytes / max(1, written),
-            "uncosted_bytes": uncosted_bytes, "copies": copies,
-            "all_reduces": {"count": reduces, "bytes": reduced_bytes}}
+    return {
+        "cycles": sum(by_part.values()),
+        "cycles_by_part": dict(by_part.most_common()),
+        "uncosted": dict(uncosted.most_common()),
+        "uncosted_share": uncosted_bytes / max(1, written),
+        "uncosted_bytes": uncosted_bytes,
+        "copies": copies,
+        "all_reduces": {"count": reduces, "bytes": reduced_bytes},
+    }
 
 
 def _rounds(hlo: str) -> dict:
@@ -108,5 +135,7 @@ def _rounds(hlo: str) -> dict:
 
 
 def _size(shape: str) -> int:
-    return sum(_BYTES.get(dtype, 0) * math.prod(int(side) for side in sides.split(",") if side)
-               for dtype, sides in _SHAPE.findall(shape))
+    return sum(
+        _BYTES.get(dtype, 0) * math.prod(int(side) for side in sides.split(",") if side)
+        for dtype, sides in _SHAPE.findall(shape)
+    )

@@ -80,12 +80,18 @@ def pure_function(concrete) -> PureFunction:
         known = dict(zip((tensor.ref() for tensor in arguments), values))
         known |= {inner.ref(): tf.constant(_value(outer)) for outer, inner in constants}
         known |= {inner.ref(): _Handle(slot) for slot, (_, inner) in enumerate(variables)}
-        state = list(values[len(arguments):])
+        state = list(values[len(arguments) :])
         outputs = _emit_graph(graph, known, state, graph.outputs, origins)
         return [tf.identity(value) for value in (*outputs, *state)]
 
-    return PureFunction(function, _specs(arguments), tuple(_variable_spec(pair) for pair in variables),
-                        tuple(outer for outer, _ in variables), len(graph.outputs), origins)
+    return PureFunction(
+        function,
+        _specs(arguments),
+        tuple(_variable_spec(pair) for pair in variables),
+        tuple(outer for outer, _ in variables),
+        len(graph.outputs),
+        origins,
+    )
 
 
 def per_core_function(concrete) -> PureFunction:
@@ -102,8 +108,10 @@ def per_core_function(concrete) -> PureFunction:
     all_ops = graph.get_operations()
     bodies = [op for op in all_ops if op.type == "TPUReplicateMetadata"]
     if len(bodies) != 1:
-        raise ValueError(f"{concrete.name.decode()} holds {len(bodies)} bodies replicated over TPU cores, expected "
-                         "one: it must call strategy.run once")
+        raise ValueError(
+            f"{concrete.name.decode()} holds {len(bodies)} bodies replicated over TPU cores, expected "
+            "one: it must call strategy.run once"
+        )
     cluster = bodies[0].get_attr("_tpu_replicate")
     entries = [op for op in all_ops if op.type == "TPUReplicatedInput"]
     arguments = [op for op in entries if op.outputs[0].dtype != tf.resource]
@@ -121,14 +129,22 @@ def per_core_function(concrete) -> PureFunction:
     def function(*values):
         known = {op.outputs[0].ref(): value for op, value in zip(arguments, values)}
         known |= {op.outputs[0].ref(): _Handle(slots[op.inputs[0].ref()][0]) for op in handles}
-        state = list(values[len(arguments):])
+        state = list(values[len(arguments) :])
         outputs = _emit_graph(graph, known, state, exits, origins, in_body)
         return [tf.identity(value) for value in (*outputs, *state)]
 
-    state = [_variable_spec([outer_of.get(tensor.ref()) for tensor in op.inputs] + [*op.inputs, op.outputs[0]])
-             for _, op in slots.values()]
-    return PureFunction(function, _specs(op.outputs[0] for op in arguments), tuple(state),
-                        tuple(outer_of[reference] for reference in slots), len(exits), origins)
+    state = [
+        _variable_spec([outer_of.get(tensor.ref()) for tensor in op.inputs] + [*op.inputs, op.outputs[0]])
+        for _, op in slots.values()
+    ]
+    return PureFunction(
+        function,
+        _specs(op.outputs[0] for op in arguments),
+        tuple(state),
+        tuple(outer_of[reference] for reference in slots),
+        len(exits),
+        origins,
+    )
 
 
 def _emit_graph(graph, known, state, wanted, origins, wants_op=lambda op: True):
@@ -143,7 +159,7 @@ def _emit_graph(graph, known, state, wanted, origins, wants_op=lambda op: True):
       wants_op: which operations belong to the function.
     """
     for op in graph.get_operations():
-        if op.type in _LEFT_OUT or not wants_op(op) or op.outputs and all(out.ref() in known for out in op.outputs):
+        if op.type in _LEFT_OUT or not wants_op(op) or (op.outputs and all(out.ref() in known for out in op.outputs)):
             continue
         inputs = [known[tensor.ref()] for tensor in op.inputs]
         takes_variables = any(isinstance(value, _Handle) for value in inputs)
@@ -165,8 +181,10 @@ def _emit_graph(graph, known, state, wanted, origins, wants_op=lambda op: True):
         elif op.type in _LOOPS and takes_variables:
             outputs = _emit_loop(op, inputs, graph, state, origins)
         elif takes_variables:
-            raise ValueError(f"{op.type} {op.name!r} takes a variable"
-                                      + ("; a branch may not read or assign one" if op.type in _BRANCHES else ""))
+            raise ValueError(
+                f"{op.type} {op.name!r} takes a variable"
+                + ("; a branch may not read or assign one" if op.type in _BRANCHES else "")
+            )
         else:
             outputs = _emit(op, inputs, graph, origins)
         known.update(zip((out.ref() for out in op.outputs), outputs))
@@ -183,7 +201,7 @@ def _emit_loop(op, inputs, graph, state, origins):
         filled, inner = list(inputs), list(state)
         for position, value in zip(positions, values):
             filled[position] = value
-        for slot, value in zip(slots, values[len(positions):]):
+        for slot, value in zip(slots, values[len(positions) :]):
             inner[slot] = value
         return filled, inner
 
@@ -213,8 +231,8 @@ def _emit(op, inputs, source, origins):
     _copy_library(op, source, target)
     attributes = {name: value for name, value in op.node_def.attr.items() if name not in _DROPPED_ATTRIBUTES}
     emitted = target._create_op_internal(
-        op.type, inputs, [out.dtype for out in op.outputs], name=op.name.lstrip("_"), attrs=attributes,
-        op_def=op.op_def)
+        op.type, inputs, [out.dtype for out in op.outputs], name=op.name.lstrip("_"), attrs=attributes, op_def=op.op_def
+    )
     origins[emitted.name] = op
     return emitted.outputs
 
@@ -258,6 +276,7 @@ def _variable_spec(tensors):
     for tensor in tensors:
         data = getattr(tensor, "_handle_data", None)
         if data is not None and data.shape_and_type:
-            return tf.TensorSpec(tf.TensorShape(data.shape_and_type[0].shape),
-                                 tf.as_dtype(data.shape_and_type[0].dtype))
+            return tf.TensorSpec(
+                tf.TensorShape(data.shape_and_type[0].shape), tf.as_dtype(data.shape_and_type[0].dtype)
+            )
     raise ValueError("a captured variable tells neither shape nor dtype")

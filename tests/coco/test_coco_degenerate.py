@@ -1,0 +1,203 @@
+"""Ground truth and results as they should not be, or rarely are."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from tpu_retinamask.coco.scores import evaluate_coco
+
+
+def both(metrics, name):
+    return [metrics.overall["bbox"][name], metrics.overall["segm"][name]]
+
+
+def without(entry, key):
+    return {k: v for k, v in entry.items() if k != key}
+
+
+def test_no_results(make_truth, square):
+    metrics = evaluate_coco(make_truth([square(0, 0, 10)]), [])
+    assert both(metrics, "AP") == both(metrics, "AP50") == both(metrics, "ARmax") == [0, 0]
+    assert metrics.detections == 0 and metrics.ground_truths == 1
+
+
+@pytest.mark.parametrize("with_results", [False, True])
+def test_no_ground_truth_is_said_not_a_crash(make_truth, square, caplog, with_results):
+    results = [square(0, 0, 10, score=0.9)] if with_results else []
+    with caplog.at_level(logging.WARNING):
+        metrics = evaluate_coco(make_truth([]), results)
+    assert np.isnan(both(metrics, "AP") + both(metrics, "ARmax")).all()
+    assert "hold no ground truth: AP and AR are undefined" in caplog.text
+
+
+def test_a_dataset_without_the_annotations_key(make_truth):
+    assert np.isnan(both(evaluate_coco(without(make_truth([]), "annotations"), []), "AP")).all()
+
+
+def test_detections_on_an_image_without_annotations_are_false(make_truth, square):
+    truth = make_truth([square(0, 0, 10)], images={1: (100, 100), 2: (100, 100)})
+    results = [square(0, 0, 10, score=0.5), square(0, 0, 10, image=2, score=0.9)]
+    assert both(evaluate_coco(truth, results), "AP") == pytest.approx([0.5, 0.5])
+    assert both(evaluate_coco(truth, results[:1]), "AP") == pytest.approx([1, 1])
+
+
+def test_unknown_ids_are_named(make_truth, square):
+    truth = make_truth([square(0, 0, 10)])
+    with pytest.raises(ValueError, match=r"image ids that the ground truth[^$]*image id 77 \(2 entries"):
+        evaluate_coco(truth, [square(0, 0, 9, image=77, score=0.5)] * 2)
+    with pytest.raises(ValueError, match=r"category ids that the ground[^$]*category id 1 \(1 entries"):
+        evaluate_coco(truth, [square(0, 0, 9, category=1, score=0.5)])
+    with pytest.raises(ValueError) as error:
+        evaluate_coco(truth, [square(0, 0, 9, image=100 + i, score=0.5) for i in range(30)])
+    assert "image id 119 " in str(error.value) and "image id 120 " not in str(error.value)
+    assert "and 10 more" in str(error.value)
+
+
+def test_results_without_segmentation_are_named(make_truth, square):
+    results = [square(0, 0, 10, score=0.9), without(square(5, 5, 9, score=0.8), "segmentation")]
+    with pytest.raises(ValueError, match=r"entry 1 \(image 1\): no segmentation, but 'segm' is asked for"):
+        evaluate_coco(make_truth([square(0, 0, 10)]), results)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"score": float("nan")}, "entry 0 .*score nan"),
+        ({"score": "high"}, "entry 0 .*score 'high'"),
+        ({"bbox": [1, 2, 3]}, r"entry 0 .*bbox \[1, 2, 3\]"),
+        ({"segmentation": {"size": [50, 60], "counts": "0"}}, r"size \[50, 60\] .*the image \[100, 100\]"),
+        ({"segmentation": {"size": [100, 100]}}, "neither polygons nor run lengths"),
+    ],
+)
+def test_impossible_results_are_named(make_truth, square, change, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_coco(make_truth([square(0, 0, 10)]), [{**square(0, 0, 10, score=0.5), **change}])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"image_id": 5}, r"annotation 0 \(id None\): image id 5 is not among the images"),
+        ({"category_id": 5}, "annotation 0 .*category id 5 is not among the categories"),
+        ({"bbox": None}, "annotation 0 .*bbox None, expected x, y, width, height"),
+        ({"segmentation": {"size": [9, 9], "counts": "0"}}, r"annotation 0 .*size \[9, 9\]"),
+    ],
+)
+def test_impossible_ground_truth_is_named(make_truth, square, change, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_coco(make_truth([{**square(0, 0, 10), **change}]), [])
+
+
+def test_missing_bbox_and_repeated_image_id_are_named(make_truth, square):
+    with pytest.raises(ValueError, match="annotation 0 .*no bbox"):
+        evaluate_coco(make_truth([without(square(0, 0, 10), "bbox")]), [])
+    truth = make_truth([])
+    truth["images"] *= 2
+    with pytest.raises(ValueError, match=r"images: ids used more than once:\s+1"):
+        evaluate_coco(truth, [])
+
+
+@pytest.mark.parametrize("change", [{"has_mask": 0}, {"segmentation": []}, {"segmentation": None}, {}])
+def test_ground_truth_without_mask_is_ignored_in_mask_ap(make_truth, square, change, caplog):
+    # The object without mask is found with a higher score: held against it, mask AP would be 0.5.
+    maskless = {**square(40, 40, 20), **change}
+    if not change:
+        del maskless["segmentation"]
+    truth = make_truth([square(0, 0, 10), maskless])
+    results = [square(0, 0, 10, score=0.5), square(41, 41, 17, score=0.9)]
+    with caplog.at_level(logging.WARNING):
+        metrics = evaluate_coco(truth, results)
+    assert [metrics.overall["segm"][name] for name in ("AP", "ARmax")] == pytest.approx([1, 1])
+    assert metrics.overall["bbox"]["AP50"] == pytest.approx(1)
+    assert metrics.overall["bbox"]["AP75"] < 0.9  # boxes count as ever
+    assert metrics.without_mask == 1 and metrics.ground_truths == 2
+    assert "1 of 2 ground truths have no mask" in caplog.text
+    # Missing the box is no fault in mask AP, and one in box AP.
+    missed = evaluate_coco(truth, results[:1])
+    assert missed.overall["segm"]["AP"] == pytest.approx(1)
+    assert missed.overall["bbox"]["ARmax"] == pytest.approx(0.5)
+
+
+def test_crowd_regions_are_kept_as_coco_does(make_truth, square):
+    column_major = [0, 100 * 40, 100 * 60]  # the left 40 columns
+    crowd = {
+        "image_id": 1, "category_id": 10, "bbox": [0, 0, 40, 100], "area": 4000, "iscrowd": 1,
+        "segmentation": {"size": [100, 100], "counts": column_major},
+    }  # fmt: skip
+    truth = make_truth([square(60, 60, 20), crowd])
+    results = [square(60, 60, 20, score=0.5), square(5, 5, 9, score=0.9), square(20, 50, 9, score=0.8)]
+    metrics = evaluate_coco(truth, results)
+    assert both(metrics, "AP") == pytest.approx([1, 1])
+    assert (metrics.ground_truths, metrics.crowds) == (1, 1)
+    outside = evaluate_coco(truth, results + [square(45, 0, 9, score=0.95)])
+    assert both(outside, "AP") == pytest.approx([0.5, 0.5])
+
+
+def test_polygons_are_as_good_as_run_lengths(make_truth, square):
+    x, y, side = 10, 20, 30
+    polygon = {**square(x, y, side), "segmentation": [[x, y, x + side, y, x + side, y + side, x, y + side]]}
+    for truth, result in ((polygon, square(x, y, side)), (square(x, y, side), polygon)):
+        metrics = evaluate_coco(make_truth([truth]), [{**result, "score": 1}])
+        assert both(metrics, "AP") == pytest.approx([1, 1])
+    # A polygon of two points is no mask; pycocotools would read it as a box.
+    line = {**square(x, y, side), "segmentation": [[x, y, side, side]]}
+    assert evaluate_coco(make_truth([line]), []).without_mask == 1
+
+
+@pytest.mark.parametrize("ids", [(0, 1), (5, 5), (None, None)])
+def test_annotation_ids_do_not_matter(make_truth, square, ids):
+    # pycocotools reads id 0 as "not found" and keeps one of two annotations with the same id.
+    truths = [square(0, 0, 10), square(30, 30, 10)]
+    for truth, annotation_id in zip(truths, ids):
+        if annotation_id is not None:
+            truth["id"] = annotation_id
+    results = [square(0, 0, 10, score=0.9), square(30, 30, 10, score=0.8)]
+    assert both(evaluate_coco(make_truth(truths), results), "AP") == pytest.approx([1, 1])
+
+
+def test_area_is_worked_out_where_missing(make_truth, square):
+    truth = make_truth([without(square(0, 0, 40), "area")])
+    metrics = evaluate_coco(truth, [square(0, 0, 40, score=1)])
+    assert both(metrics, "APmedium") == pytest.approx([1, 1])
+    assert np.isnan(both(metrics, "APsmall")).all()
+
+
+def test_zero_size_boxes_and_empty_masks(make_truth, square):
+    results = [{**square(0, 0, 0, score=0.9), "bbox": [5, 5, 0, 0]}, square(0, 0, 10, score=0.5)]
+    assert both(evaluate_coco(make_truth([square(0, 0, 10)]), results), "AP") == pytest.approx([0.5, 0.5])
+    truth = make_truth([square(0, 0, 10), square(0, 0, 0)])
+    metrics = evaluate_coco(truth, results[1:])
+    assert both(metrics, "AP") == pytest.approx([51 / 101, 51 / 101])
+
+
+def test_images_without_size_can_still_be_scored_by_box(make_truth, square):
+    truth = make_truth([square(0, 0, 10)])
+    truth["images"] = [{"id": 1}]
+    metrics = evaluate_coco(truth, [square(0, 0, 10, score=1)], iou_types="bbox")
+    assert metrics.overall["bbox"]["AP"] == pytest.approx(1)
+    with pytest.raises(ValueError, match="image 1 has no height and width, which masks need"):
+        evaluate_coco(truth, [])
+
+
+def test_files_that_are_not_what_they_should_be(make_truth, tmp_path):
+    truth = make_truth([])
+    with pytest.raises(FileNotFoundError, match="ground truth .*absent.json: no such file"):
+        evaluate_coco(tmp_path / "absent.json", [])
+    (tmp_path / "half.json").write_text('[{"image_id": 1,')
+    with pytest.raises(ValueError, match="results .*half.json: not a JSON file.*line 1"):
+        evaluate_coco(truth, tmp_path / "half.json")
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    with pytest.raises(ValueError, match="results .*truth.json: got dict, .*looks like a dataset"):
+        evaluate_coco(truth, tmp_path / "truth.json")
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(ValueError, match="ground truth .*list.json: got list; expected a COCO dataset"):
+        evaluate_coco(tmp_path / "list.json", [])
+
+
+def test_arguments_are_checked(make_truth):
+    with pytest.raises(ValueError, match="iou_types=.*expected 'bbox', 'segm' or both"):
+        evaluate_coco(make_truth([]), [], iou_types=("mask",))
+    with pytest.raises(ValueError, match="max_detections=5, expected at least 10"):
+        evaluate_coco(make_truth([]), [], max_detections=5)

@@ -1,0 +1,1 @@
+"""COCO json: read, written, converted, numbered and scored in one place."""

@@ -1,0 +1,101 @@
+"""Rows of a CSV file with their line numbers, and the one error that lists every bad line."""
+
+import csv
+import io
+import os
+
+import tensorflow as tf
+
+MAX_REPORTED = 20  # enough to show a pattern, few enough to read
+
+
+class AnnotationError(ValueError):
+    """Report the bad lines of an annotation or class file, at most `MAX_REPORTED` of them.
+
+    Attributes:
+      problems: every problem found, one string each, in file order; the message shows the first
+        `MAX_REPORTED` and then "and N more".
+    """
+
+    def __init__(self, summary: str, problems: list[str]):
+        self.problems = tuple(problems)
+        lines = [summary] + [f"  {problem}" for problem in problems[:MAX_REPORTED]]
+        if len(problems) > MAX_REPORTED:
+            lines.append(f"  and {len(problems) - MAX_REPORTED} more")
+        super().__init__("\n".join(lines))
+
+
+def describe(file: str, line: int, column: int | None, name: str, read: str, expected: str) -> str:
+    """Format one problem as `FILE, line N, column C (NAME): read 'X', expected Y`."""
+    where = f"{file}, line {line}" + (f", column {column} ({name})" if column is not None else "")
+    return f"{where}: read {read!r}, expected {expected}"
+
+
+def raise_if_any(file: str, problems: list[str]) -> None:
+    """Raise one `AnnotationError` for all the problems of a file, if there are any."""
+    if problems:
+        noun = "bad line" if len(problems) == 1 else "bad lines"
+        raise AnnotationError(f"{file}: {len(problems)} {noun}", problems)
+
+
+def read_rows(path: str) -> list[tuple[int, list[str]]]:
+    """Read a CSV file into (1-based line number, stripped fields) pairs.
+
+    Accepts what spreadsheets and scripts really write: LF, CRLF or CR line ends, a missing final
+    newline, a UTF-8 byte order mark, quoted fields, blank lines and lines of commas only (skipped).
+
+    Args:
+      path: local path or any URL that tf.io.gfile opens.
+
+    Raises:
+      FileNotFoundError: the file does not exist.
+      AnnotationError: not UTF-8 text, a broken quote, or no row at all.
+    """
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            data = file.read()
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such file") from error
+    name = os.path.basename(path)
+    text = _decode(data, name)
+    rows, previous_end = [], 0
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for fields in reader:
+            line, previous_end = previous_end + 1, reader.line_num
+            if any("\n" in field or "\r" in field for field in fields):
+                raise AnnotationError(
+                    f"{name}: 1 bad line",
+                    [
+                        f"{name}, line {line}: a quoted field runs over the end of the line, expected every "
+                        'quote (") to be closed on its own line'
+                    ],
+                )
+            fields = [field.strip() for field in fields]
+            if any(fields):
+                rows.append((line, fields))
+    except csv.Error as error:
+        raise AnnotationError(
+            f"{name}: 1 bad line",
+            [
+                f"{name}, line {max(reader.line_num, 1)}: {error}, expected comma-separated fields whose quotes "
+                '(") are closed'
+            ],
+        ) from error
+    if not rows:
+        raise AnnotationError(f"{name}: the file is empty, expected at least one row", [])
+    return rows
+
+
+def _decode(data: bytes, name: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        hint = ""
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            hint = " (the file starts like UTF-16; save it as UTF-8)"
+        raise AnnotationError(
+            f"{name}: 1 bad line",
+            [f"{name}, line {line}: read the byte 0x{data[error.start]:02x}, expected UTF-8 text{hint}"],
+        ) from error

@@ -1,0 +1,235 @@
+"""Open one image or mask file on the host and say what is wrong with it, by name."""
+
+import dataclasses
+import io
+
+import numpy as np
+import PIL.Image
+import tensorflow as tf
+
+from tpu_retinamask.data.images.decode import decode_image, decode_mask, label_step
+
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP")  # MPO: a JPEG with further pictures behind the first
+DARKEST_16_BIT_MAXIMUM = 4096  # 12-bit values stored in 16 bits would be read as almost black
+EXIF_ORIENTATION = 0x0112
+
+
+class BadFile(Exception):
+    """Say why a file cannot be used; the message is the reason, without the path."""
+
+    def __init__(self, kind: str, reason: str):
+        self.kind = kind
+        super().__init__(reason)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFile:
+    """What an image file holds: the size of the picture in its annotation frame, the turn to apply."""
+
+    height: int
+    width: int
+    orientation: int
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskFile:
+    """A decoded mask file.
+
+    Attributes:
+      values: uint16 [h, w] as `decode.decode_mask` reads them.
+      label_step: what the label 1 reads as; None where the file cannot serve as a label map.
+      no_labels_because: the reason for that.
+    """
+
+    values: np.ndarray
+    label_step: int | None
+    no_labels_because: str = ""
+
+
+def check_image(path: str, exif_orientation: str) -> ImageFile:
+    """Decode an image file whole, as training will.
+
+    Args:
+      path: local path or URL.
+      exif_orientation: 'refuse', 'ignore' (boxes are meant on the stored pixels) or 'apply' (boxes are
+        meant on the upright picture).
+
+    Raises:
+      BadFile: missing, damaged, or of a kind that would be read wrong.
+    """
+    data = read_file(path)
+    picture = _open(data)
+    try:
+        pixels = decode_image(data).numpy()
+    except tf.errors.OpError:
+        if picture.format == "BMP":
+            raise BadFile("unsupported format", _bmp_reason(picture.mode)) from None
+        raise BadFile("damaged", _damaged(picture.format)) from None
+    if picture.format == "BMP" and picture.mode not in ("L", "RGB", "RGBA"):
+        raise BadFile("unsupported format", _bmp_reason(picture.mode))
+    if picture.format in ("GIF", "BMP") or picture.mode == "CMYK":
+        _compare_with_pillow(pixels, picture)
+    if png_bit_depth(data) == 16:
+        brightest = int(tf.reduce_max(decode_mask(data)))
+        if brightest < DARKEST_16_BIT_MAXIMUM:
+            raise BadFile(
+                "dark 16-bit image",
+                (
+                    f"16-bit PNG whose brightest value is {brightest} of 65535: it would be read as almost "
+                    "black; stretch it to the full range or save it with 8 bits"
+                ),
+            )
+    orientation = _orientation(picture, exif_orientation)
+    height, width = pixels.shape[:2]
+    if orientation >= 5:
+        height, width = width, height
+    return ImageFile(height, width, orientation)
+
+
+def load_mask(path: str) -> MaskFile:
+    """Decode a mask file as training will, and see whether it can serve as a label map.
+
+    Raises:
+      BadFile: missing, damaged, or a mask that means different things to different readers.
+    """
+    data = read_file(path)
+    picture = _open(data)
+    try:
+        values = decode_mask(data).numpy()
+        _check_alpha(picture, values)
+        if picture.mode not in ("L", "1", "I;16", "I", "RGB") and not _same_instance(picture, values):
+            raise BadFile(
+                "ambiguous mask",
+                (
+                    f"{picture.format} mask of mode {picture.mode} whose colours and stored values disagree "
+                    "about which pixels are zero; save it as 8-bit grayscale PNG"
+                ),
+            )
+    except (tf.errors.OpError, OSError):
+        raise BadFile("damaged", _damaged(picture.format)) from None
+    if picture.format in ("JPEG", "MPO"):
+        if np.any((values > 0) & (values < 128 * 257)):
+            raise BadFile(
+                "ambiguous mask",
+                (
+                    "JPEG mask with values between 1 and 127: compression has blurred its edges, and each would "
+                    "count as the instance; save masks as PNG"
+                ),
+            )
+    return MaskFile(values, *_label_step(data, picture))
+
+
+def read_file(path: str) -> bytes:
+    """Read a whole file.
+
+    Raises:
+      BadFile: missing or not readable.
+    """
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read()
+    except tf.errors.NotFoundError:
+        hint = r" (the path holds '\'; write '/' between folders)" if "\\" in path else ""
+        raise BadFile("missing", f"no such file: {path}{hint}") from None
+    except tf.errors.OpError as error:
+        raise BadFile("missing", f"cannot be read: {path}: {error.message}") from None
+
+
+def png_bit_depth(data: bytes) -> int | None:
+    """Read the bits a channel from a PNG header; None for other formats."""
+    return data[24] if data[:4] == b"\x89PNG" and len(data) > 25 else None
+
+
+def _open(data: bytes) -> PIL.Image.Image:
+    if not data:
+        raise BadFile("damaged", "the file is empty")
+    try:
+        picture = PIL.Image.open(io.BytesIO(data))
+    except PIL.Image.DecompressionBombError as error:
+        raise BadFile("unsupported format", str(error)) from None
+    except Exception:  # a damaged header makes Pillow's readers raise almost anything
+        if data[4:8] == b"ftyp":
+            brand = data[8:12].decode("latin-1").upper()
+            raise BadFile(
+                "unsupported format", f"a {brand} file (HEIC, AVIF or video); convert it to JPEG or PNG"
+            ) from None
+        raise BadFile("not an image", f"not an image: it starts with {data[:8]!r}") from None
+    if picture.format not in FORMATS:
+        raise BadFile(
+            "unsupported format", f"a {picture.format} file, which training cannot read; convert it to PNG or JPEG"
+        )
+    return picture
+
+
+def _damaged(image_format: str) -> str:
+    return f"a {image_format} file that cannot be decoded to its end: truncated or damaged"
+
+
+def _bmp_reason(mode: str) -> str:
+    return f"a BMP file of mode {mode} (palette, 1-bit or compressed), which would be read wrong; save it as PNG"
+
+
+def _compare_with_pillow(pixels: np.ndarray, picture: PIL.Image.Image) -> None:
+    # Rare kinds whose decoders are known to disagree (CMYK without Adobe's marker is read inverted):
+    # looking costs less than a list of every variant.
+    try:
+        expected = np.asarray(picture.convert("RGB"))
+    except OSError:
+        raise BadFile("damaged", _damaged(picture.format)) from None
+    if expected.shape != pixels.shape or np.abs(expected.astype(int) - pixels).max() > 2:
+        raise BadFile(
+            "unsupported format",
+            (
+                f"a {picture.format} file of mode {picture.mode} that TensorFlow and Pillow read differently; "
+                "convert it to RGB and save it as PNG or JPEG"
+            ),
+        )
+
+
+def _orientation(picture: PIL.Image.Image, policy: str) -> int:
+    orientation = picture.getexif().get(EXIF_ORIENTATION, 1)
+    if orientation not in range(1, 9) or policy == "ignore":
+        return 1
+    if orientation != 1 and policy == "refuse":
+        raise BadFile(
+            "EXIF orientation",
+            (
+                f"its EXIF orientation is {orientation}, so boxes and masks may be meant on the stored or on the "
+                "upright picture; say which with exif_orientation = 'ignore' (stored) or 'apply' (upright)"
+            ),
+        )
+    return int(orientation)
+
+
+def _check_alpha(picture: PIL.Image.Image, values: np.ndarray) -> None:
+    if not (picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info):
+        return
+    alpha = np.asarray(picture.convert("RGBA"))[..., 3]
+    if alpha.min() < 255 and np.any((alpha > 0) != (values > 0)):
+        raise BadFile(
+            "ambiguous mask",
+            (
+                f"a mask of mode {picture.mode} whose transparency and colours disagree about which pixels are "
+                "the instance; save it as 8-bit grayscale PNG"
+            ),
+        )
+
+
+def _same_instance(picture: PIL.Image.Image, values: np.ndarray) -> bool:
+    non_zero = values > 0
+    same = np.array_equal(np.asarray(picture.convert("RGB")).any(axis=-1), non_zero)
+    if picture.mode == "P":
+        same = same and np.array_equal(np.asarray(picture) != 0, non_zero)
+    return same
+
+
+def _label_step(data: bytes, picture: PIL.Image.Image) -> tuple[int | None, str]:
+    if picture.format != "PNG":
+        return None, f"a label map must be a PNG file, not {picture.format}"
+    if picture.mode in ("P", "PA"):
+        return None, "a palette PNG cannot be a label map, because its values are replaced by colours"
+    if picture.mode in ("RGB", "RGBA"):
+        channels = np.asarray(picture)[..., :3]
+        if np.any(channels != channels[..., :1]):
+            return None, "a label map must have one channel; this file holds colours"
+    return label_step(png_bit_depth(data)), ""

@@ -1,0 +1,1 @@
+"""A prepared data set: TFRecord shards with an index and checksums, written once and read by place."""

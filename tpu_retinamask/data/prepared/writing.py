@@ -1,0 +1,329 @@
+"""Write scanned records as a TFDS data set: shard by shard, so that a killed preparation goes on where it was.
+
+A shard is written under another name and renamed when it is whole; then its part of the index is written, which is
+what counts as done. Which image goes into which shard follows from the records alone, so that an interrupted
+preparation ends with the bytes of an unbroken one. TFDS's own writer shuffles through temporary files and cannot go
+on: of TFDS we use the features, the serialisation of an example and the metadata.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import logging
+import posixpath
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from tpu_retinamask.data.annotations.class_names import ClassNames
+from tpu_retinamask.data.annotations.scan import ScannedRecord, ScanResult
+from tpu_retinamask.data.images.decode import decode_image, decode_mask
+from tpu_retinamask.data.images.image_files import read_file
+from tpu_retinamask.data.images.mask_reader import inside_box, shared_mask_files
+from tpu_retinamask.data.images.packed_masks import pack_masks
+from tpu_retinamask.data.prepared.reading import (
+    CHECKSUMS_FILE,
+    CLASSES_FILE,
+    DATASET,
+    FORMAT,
+    PREPARED_FILE,
+    UNFINISHED,
+    RecordsError,
+    SplitIndex,
+    file_bytes,
+    file_sha256,
+    index_name,
+    read_bytes,
+    shard_name,
+)
+from tpu_retinamask.data.prepared.record_format import FRAME_BYTES, tfds_features, tfds_serializer
+
+logger = logging.getLogger(__name__)
+
+TFDS_FILES = ("dataset_info.json", "features.json", "objects-class.labels.txt")
+
+
+class RecordsBuilder:
+    """Prepares one data set."""
+
+    def __init__(
+        self,
+        data_dir: str,
+        classes: ClassNames,
+        splits: Mapping[str, ScanResult],
+        *,
+        sources: Mapping,
+        images_per_shard: int = 256,
+        threads: int = 8,
+    ):
+        """Lay out the shards; nothing is written yet.
+
+        Args:
+          data_dir: local path or any URL that tf.io.gfile writes.
+          classes: names of the classes.
+          splits: what `scan.scan_records` gave, by the name of the split.
+          sources: what the records were made of and how (JSON values, no paths): kept in prepared.json, and a
+            preparation goes on only where they are the same.
+          images_per_shard: images a shard; what is lost at most when a preparation is killed.
+          threads: images read and packed at a time.
+
+        Raises:
+          ValueError: images_per_shard is not positive.
+        """
+        if images_per_shard < 1:
+            raise ValueError(f"images_per_shard is {images_per_shard}, expected at least 1")
+        self.data_dir, self.classes, self.threads = data_dir, classes, threads
+        self.records = {name: scanned.records for name, scanned in splits.items()}
+        self.images_per_shard = images_per_shard
+        self.features = tfds_features(classes.name_of(i) for i in range(classes.num_classes))
+        self._serializer = tfds_serializer(self.features)
+        self.prepared = {
+            "format": FORMAT,
+            "images_per_shard": images_per_shard,
+            "sources": dict(sources),
+            "splits": {
+                name: {
+                    "images": len(scanned.records),
+                    "instances": sum(len(record.instances) for record in scanned.records),
+                    "shards": self._shard_count(name),
+                    "scan": scanned.summary(),
+                    "digest": _digest(scanned.records),
+                }
+                for name, scanned in splits.items()
+            },
+        }
+
+    def build(self, *, progress: bool = False) -> bool:
+        """Write the data set, or what is missing of it.
+
+        Args:
+          progress: show a progress bar.
+
+        Returns:
+          False where it was finished already.
+
+        Raises:
+          RecordsError: the folder holds another data set, or cannot be written.
+        """
+        plan = json.dumps(self.prepared, indent=1, sort_keys=True).encode()
+        try:
+            if self._finished(plan):
+                return False
+            self._start(plan)
+            shards = [(split, shard) for split in self.records for shard in range(self._shard_count(split))]
+            done = {job: index for job in shards if (index := self._done(*job)) is not None}
+            total = sum(len(records) for records in self.records.values())
+            before = sum(len(index.image_id) for index in done.values())
+            if done:
+                logger.info("going on: %d of %d images are in finished shards", before, total)
+            with tqdm.tqdm(total=total, initial=before, desc="prepare", unit="image", disable=not progress) as bar:
+                for job in shards:
+                    if job not in done:
+                        self._write_shard(*job, bar)
+            self._finish(plan)
+        except tf.errors.OpError as error:
+            raise RecordsError(
+                f"cannot write to {self.data_dir}: {error.message}. When that is mended, run the same "
+                "command again: it goes on with the first shard that is not whole"
+            ) from error
+        return True
+
+    def _finished(self, plan: bytes) -> bool:
+        if read_bytes(self._path(CHECKSUMS_FILE)) is None:
+            return False
+        self._same(self._path(PREPARED_FILE), plan)
+        self._clear()  # killed after the last file but one
+        return True
+
+    def _start(self, plan: bytes):
+        tf.io.gfile.makedirs(self._path(UNFINISHED))
+        path = self._path(UNFINISHED, PREPARED_FILE)
+        if read_bytes(path) is None:
+            strange = sorted(set(tf.io.gfile.listdir(self.data_dir)) - {UNFINISHED, UNFINISHED + "/"})
+            if strange:
+                raise RecordsError(
+                    f"{self.data_dir} holds other files ({', '.join(strange[:5])}): give prepare a folder of its own"
+                )
+            self._write(path, plan)
+        self._same(path, plan)
+
+    def _same(self, path: str, plan: bytes):
+        old, new = json.loads(read_bytes(path) or b"{}"), json.loads(plan)
+        if old != new:
+            keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+            raise RecordsError(
+                f"{self.data_dir} holds a data set prepared from something else ({', '.join(keys)} differ): choose "
+                "another --data_dir, or delete this one"
+            )
+
+    def _done(self, split: str, shard: int) -> SplitIndex | None:
+        content = read_bytes(self._part(split, shard))
+        if content is None:
+            return None
+        index = SplitIndex.from_bytes(content)
+        size = file_bytes(self._path(shard_name(split, shard, self._shard_count(split))))
+        return index if size == index.shard_bytes[0] else None
+
+    def _write_shard(self, split: str, shard: int, bar):
+        records = self.records[split][shard * self.images_per_shard : (shard + 1) * self.images_per_shard]
+        partial = self._path(UNFINISHED, "shard")
+        places, offset = [], 0
+        window = 4 * self.threads  # images in memory at a time
+        with tf.io.TFRecordWriter(partial) as writer, concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
+            for start in range(0, len(records), window):
+                for serialized in pool.map(self._serialize, records[start : start + window]):
+                    writer.write(serialized)
+                    places.append((offset, len(serialized)))
+                    offset += len(serialized) + FRAME_BYTES
+                    bar.update()
+        digest, size = file_sha256(partial), file_bytes(partial)
+        if size != offset:
+            raise RecordsError(f"{partial} has {size} bytes after writing {offset}: the disk may be full")
+        name = shard_name(split, shard, self._shard_count(split))
+        tf.io.gfile.rename(partial, self._path(name), overwrite=True)
+        self._write(self._part(split, shard) + ".sha256", f"{digest}  {name}\n".encode())
+        self._write(self._part(split, shard), _index(records, places, shard, size).to_bytes())
+
+    def _serialize(self, record: ScannedRecord) -> bytes:
+        windows, packed = pack_masks(list(_instance_masks(record)))
+        example = self.features.encode_example(
+            {
+                "image": _image_file(record),
+                "image/id": record.image_id,
+                "image/filename": record.name,
+                "image/size": np.array([record.height, record.width], np.int64),
+                "image/orientation": record.orientation,
+                "objects": [
+                    {
+                        "box": np.array(instance.box, np.float32),
+                        "class": instance.class_id,
+                        "has_mask": instance.mask is not None,
+                        "mask_window": window.astype(np.int64),
+                    }
+                    for instance, window in zip(record.instances, windows)
+                ],
+                "masks": packed,
+            }
+        )
+        # Deterministic: the features of an Example are a map, which protobuf writes in any order it likes.
+        return self._serializer.get_tf_example(example).SerializeToString(deterministic=True)
+
+    def _finish(self, plan: bytes):
+        import tensorflow_datasets as tfds
+
+        sums, infos = [], []
+        for split, records in self.records.items():
+            count = self._shard_count(split)
+            parts = [SplitIndex.from_bytes(read_bytes(self._part(split, shard))) for shard in range(count)]
+            sums += [read_bytes(self._part(split, shard) + ".sha256").decode() for shard in range(count)]
+            index = _merged(parts)
+            self._write(self._path(index_name(split)), index.to_bytes())
+            infos.append(
+                tfds.core.SplitInfo(
+                    name=split,
+                    shard_lengths=[len(part.image_id) for part in parts],
+                    num_bytes=int(index.length.sum()),
+                    filename_template=tfds.core.ShardedFileTemplate(
+                        data_dir=self.data_dir, dataset_name=DATASET, split=split, filetype_suffix="tfrecord"
+                    ),
+                )
+            )
+        self._write(self._path(CLASSES_FILE), self.classes.to_csv().encode())
+        self._write(self._path(PREPARED_FILE), plan)
+        tfds.folder_dataset.write_metadata(
+            data_dir=self.data_dir,
+            features=self.features,
+            split_infos=infos,
+            check_data=False,
+            description="Images with boxes and masks, prepared for tpu_retinamask.",
+        )
+        for name in (*map(index_name, self.records), CLASSES_FILE, PREPARED_FILE, *TFDS_FILES):
+            sums.append(f"{file_sha256(self._path(name))}  {name}\n")
+        self._write(self._path(CHECKSUMS_FILE), "".join(sums).encode())
+        self._clear()
+
+    def _clear(self):
+        if tf.io.gfile.exists(self._path(UNFINISHED)):
+            tf.io.gfile.rmtree(self._path(UNFINISHED))
+
+    def _write(self, path: str, content: bytes):
+        partial = self._path(UNFINISHED, "file")
+        with tf.io.gfile.GFile(partial, "wb") as file:
+            file.write(content)
+        tf.io.gfile.rename(partial, path, overwrite=True)
+
+    def _shard_count(self, split: str) -> int:
+        return -(-len(self.records[split]) // self.images_per_shard)
+
+    def _path(self, *names: str) -> str:
+        return posixpath.join(self.data_dir, *names)
+
+    def _part(self, split: str, shard: int) -> str:
+        return self._path(UNFINISHED, f"{split}-{shard:05d}.npz")
+
+
+def _instance_masks(record: ScannedRecord):
+    """Yield the mask of each instance, bool [h, w] or None, decoded by the operations that training uses."""
+    shared = shared_mask_files(record)
+    path = values = None
+    for instance in record.instances:
+        if instance.mask is None:
+            yield None
+            continue
+        if instance.mask != path:
+            path, values = instance.mask, decode_mask(read_file(instance.mask)).numpy()
+        mask = values != 0 if instance.decoded_value is None else values == instance.decoded_value
+        yield mask & inside_box(instance.box, mask.shape) if path in shared and instance.mask_value is None else mask
+
+
+def _image_file(record: ScannedRecord) -> bytes:
+    data = read_file(record.image)
+    if data[:3] == b"GIF":  # TFDS would read it as a film; PNG holds the same pixels
+        return tf.io.encode_png(decode_image(data)).numpy()
+    return data
+
+
+def _index(records: list[ScannedRecord], places, shard: int, shard_bytes: int) -> SplitIndex:
+    instances = [instance for record in records for instance in record.instances]
+    return SplitIndex(
+        shard_bytes=np.array([shard_bytes], np.int64),
+        shard=np.full([len(records)], shard, np.int32),
+        offset=np.array([offset for offset, _ in places], np.int64),
+        length=np.array([length for _, length in places], np.int64),
+        image_id=np.array([record.image_id for record in records], np.int64),
+        name=np.array([record.name for record in records]),
+        size=np.array([(record.height, record.width) for record in records], np.int32),
+        orientation=np.array([record.orientation for record in records], np.int32),
+        splits=np.cumsum([0] + [len(record.instances) for record in records]),
+        line=np.array([instance.line for instance in instances], np.int64),
+        box=np.array([instance.box for instance in instances], np.float64).reshape(-1, 4),
+        class_id=np.array([instance.class_id for instance in instances], np.int32),
+        has_mask=np.array([instance.mask is not None for instance in instances], bool),
+    )
+
+
+def _merged(parts: list[SplitIndex]) -> SplitIndex:
+    counts = np.concatenate([np.diff(part.splits) for part in parts])
+    joined = {field: np.concatenate([getattr(part, field) for part in parts]) for field in SplitIndex._fields}
+    return SplitIndex(**joined | {"splits": np.cumsum(np.concatenate([[0], counts]))})
+
+
+def _digest(records: list[ScannedRecord]) -> str:
+    """Digest what the scan kept: what an annotation file gave under the settings of the scan."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(
+            repr(
+                (
+                    record.name,
+                    record.image_id,
+                    record.height,
+                    record.width,
+                    record.orientation,
+                    [(i.line, i.box, i.class_id, i.mask is not None, i.mask_value) for i in record.instances],
+                )
+            ).encode()
+        )
+    return digest.hexdigest()

@@ -1,0 +1,358 @@
+"""Scanned records in, batches of static shape out: a tf.data graph of native operations only."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from tpu_retinamask.data.annotations.scan import ScannedRecord
+from tpu_retinamask.data.augment.affine import centre_matrix, enclosing_boxes, moved_boxes, render_moved, resample_masks
+from tpu_retinamask.data.augment.augmentation import (
+    Augmentation,
+    Draw,
+    adjust_colours,
+    adjust_hues,
+    draw,
+    mirror,
+    rot90,
+)
+from tpu_retinamask.data.augment.geometry import clip_to_view, fit_scale, place, render
+from tpu_retinamask.data.stream.decoded_cache import decoded_bytes, decoded_tensors, fits_in_memory
+from tpu_retinamask.data.stream.sample_order import sample_numbers, sample_position
+from tpu_retinamask.data.stream.service import serve_batches
+from tpu_retinamask.data.stream.stored_tensors import record_tensors
+from tpu_retinamask.ops.select import select
+from tpu_retinamask.structures import Batch
+
+log = logging.getLogger(__name__)
+
+MOVED_MASK_OVERSAMPLING = 2  # cells along a mask that is to be turned, per cell of what becomes of it
+CACHES = ("files", "decoded", False, True)
+MIN_SIDE_DRAW = 1  # tells the seed of the drawn short side from those of the other changes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputPipeline:
+    """How images and annotations become batches.
+
+    Attributes:
+      image_size: (H, W) of the canvas that every picture is fitted into.
+      min_side: wanted short side of the picture; None: as large as the canvas allows; several: one of them is drawn
+        for each training sample.
+      eval_min_side: the same in evaluation; None: `min_side`, and of several the middle one.
+      max_side: limit of its long side; None: the canvas alone limits it.
+      max_instances: M, rows of ground truth an image.
+      mask_size: R, side of a cropped ground-truth mask.
+      augmentation: random changes in training; None: none.
+      seed: of the order of the images and of every random change.
+      cache: what is kept in host memory: 'files', the bytes of all files (True means the same); 'decoded', in training
+        their pixels and masks, or nothing where they do not fit, which a warning tells; False: nothing.
+      num_parallel_calls: samples prepared at a time.
+      prefetch: batches prepared ahead.
+
+    Raises:
+      ValueError: a size that is not positive.
+      TypeError: a Python function as augmentation, which no graph can hold.
+    """
+
+    image_size: tuple[int, int] = (640, 640)
+    min_side: int | tuple[int, ...] | None = None
+    eval_min_side: int | None = None
+    max_side: int | None = None
+    max_instances: int = 100
+    mask_size: int = 112
+    augmentation: Augmentation | None = Augmentation()
+    seed: int = 0
+    cache: bool | str = False
+    num_parallel_calls: int = tf.data.AUTOTUNE
+    prefetch: int = tf.data.AUTOTUNE
+
+    def __post_init__(self):
+        if not isinstance(self.augmentation, Augmentation | None):
+            raise TypeError(
+                f"InputPipeline.augmentation is {self.augmentation!r}, expected an Augmentation or None: the pipeline is "
+                "a tf.data graph, which a Python transform cannot enter. Give it to data.stream.host_batches.HostBatches, "
+                "which runs on the host"
+            )
+        sizes = {
+            "image_size": min(self.image_size),
+            "min_side": min(self._min_sides(), default=None),
+            "eval_min_side": self.eval_min_side,
+            "max_side": self.max_side,
+            "max_instances": self.max_instances,
+            "mask_size": self.mask_size,
+        }
+        for name, value in sizes.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected positive numbers")
+        if self.cache not in CACHES:
+            raise ValueError(f"cache is {self.cache!r}, expected 'files', 'decoded' or False")
+        if isinstance(self.min_side, Sequence) and not self.min_side:
+            raise ValueError("min_side is empty, expected a side, several, or None")
+        unreachable = [side for side in self._min_sides() if side > min(self.image_size)]
+        if unreachable and len(self._min_sides()) > 1:
+            log.warning(
+                "no picture reaches the short sides %s of InputPipeline.min_side on a canvas of %d x %d: raise "
+                "InputPipeline.image_size",
+                unreachable,
+                *self.image_size,
+            )
+
+    def train_dataset(
+        self,
+        records: Sequence[ScannedRecord],
+        batch_size: int,
+        start_step: int = 0,
+        *,
+        replicas: int = 1,
+        shard: tuple[int, int] = (0, 1),
+        data_service: str | None = None,
+    ) -> tf.data.Dataset:
+        """Yield endless full batches, one a replica.
+
+        Sample number i of the run is a function of (seed, i) alone: each epoch visits every image once
+        in an order of its own, and a run resumed at step k gets the batches that it would have got.
+        Step k shows the samples k * B to (k + 1) * B - 1, however many replicas and hosts share them.
+
+        Args:
+          records: what `scan.scan_records` kept; on every host the same.
+          batch_size: B, images of the global batch: of all replicas on all hosts.
+          start_step: global batches to leave out at the start.
+          replicas: all replicas, of which each gets the next B / replicas samples of a global batch.
+          shard: (number of this host, number of hosts); a host yields the batches of its own replicas alone,
+            which are neighbours: host 0 serves the first.
+          data_service: grpc://host:port of a dispatcher whose workers prepare the batches, the very same in the same
+            order; see `service`. Nothing is cached then. None: this process prepares them.
+
+        Returns:
+          Dataset of `structures.Batch` of B / replicas images, replica after replica, step after step. More than M
+          visible instances: M of them at random are kept.
+
+        Raises:
+          UserError: hosts, replicas and images that cannot be shared equally, or a data service that does not answer.
+        """
+        if data_service and self.cache:
+            log.info("InputPipeline.cache is passed over: workers of a data service read the files themselves")
+        tensors = record_tensors(records, False) if data_service else self._source(records)
+        count = len(records)
+
+        def sample(number):
+            return self._sample(tensors, *self.sample_position(number, count))
+
+        numbers = sample_numbers(batch_size, start_step, replicas, shard)
+        share = batch_size // replicas
+        if data_service:
+            return serve_batches(
+                numbers,
+                lambda own: self._batches(
+                    own.map(lambda number: (number, sample(number)), self.num_parallel_calls, deterministic=True), share
+                ),
+                share,
+                data_service,
+            )
+        return self._batches(numbers.map(sample, self.num_parallel_calls, deterministic=True), share)
+
+    def eval_dataset(self, records: Sequence[ScannedRecord], batch_size: int) -> tf.data.Dataset:
+        """Yield every image once, in order, unchanged; padding images (id -1) fill the last batch.
+
+        Args:
+          records: what `scan.scan_records` kept.
+          batch_size: B.
+
+        Returns:
+          Dataset of `structures.Batch`. More than M instances: the first M are kept. Score against the
+          records themselves (`coco_json`), which are never cut.
+        """
+        # One pass decodes each image once: nothing to gain from decoded ones.
+        tensors = record_tensors(records, self.cache in ("files", True))
+        samples = tf.data.Dataset.range(len(records)).map(
+            lambda position: self._sample(tensors, position, None), self.num_parallel_calls, deterministic=True
+        )
+        padding = tf.data.Dataset.from_tensors(self._padding_sample()).repeat(-len(records) % batch_size)
+        return self._batches(samples.concatenate(padding), batch_size)
+
+    def batch_spec(self, batch_size: int) -> Batch:
+        """Return the TensorSpec of each field of a batch."""
+        return Batch(*(tf.TensorSpec([batch_size, *value.shape], value.dtype) for value in self._padding_sample()))
+
+    def sample_position(self, number: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return which of `count` images sample `number` (int64) of the run shows, and the seed [2] of its changes."""
+        return sample_position(number, count, self.seed)
+
+    def scale_of(self, height: int, width: int) -> float:
+        """Return the scale, without augmentation, of a picture of this size."""
+        return float(
+            fit_scale(
+                tf.constant([height, width]), tf.constant(self.image_size), self._draw_min_side(None), self.max_side
+            )
+        )
+
+    def scales_of(self, records: Sequence[ScannedRecord]) -> dict[tuple[int, int], float]:
+        """Return `scale_of` each (height, width) among the records, each worked out once."""
+        return {size: self.scale_of(*size) for size in {(record.height, record.width) for record in records}}
+
+    def _batches(self, samples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+        # drop_remainder makes the batch dimension static; no sample is ever dropped by it, because the
+        # training stream is endless and the evaluation stream is padded.
+        return samples.batch(batch_size, drop_remainder=True).prefetch(self.prefetch)
+
+    def _source(self, records):
+        if self.cache == "decoded" and records and fits_in_memory(decoded_bytes(records), "decoded images"):
+            return decoded_tensors(records, record_tensors(records, False))
+        return record_tensors(records, self.cache in ("files", True))
+
+    def _sample(self, source, position: tf.Tensor, seed: tf.Tensor | None) -> Batch:
+        found = source.read(position)
+        return self.compose(
+            found.picture,
+            found.crop_masks,
+            size=found.size,
+            original_size=found.size,
+            boxes=found.boxes,
+            classes=found.classes,
+            has_mask=found.has_mask,
+            image_id=found.image_id,
+            seed=seed,
+        )
+
+    def compose(self, picture, crop_masks, *, size, original_size, boxes, classes, has_mask, image_id, seed) -> Batch:
+        """Make one sample of static shape, in graph operations.
+
+        Args:
+          picture: function without arguments; returns uint8 [h, w, 3].
+          crop_masks: function of boxes [m, 4] float32 in pixels of the picture, of their rows [m] int32 among the
+            instances and of the side of a crop; returns uint8 [m, side, side].
+          size: [2] int32, height and width of the picture.
+          original_size: [2] int32, of the image file; goes into the batch unread.
+          boxes: [n, 4] float32 in pixels of the picture.
+          classes: [n] int32.
+          has_mask: [n] bool.
+          image_id: int64.
+          seed: [2] int64 of the changes; None: an unchanged sample.
+
+        Returns:
+          Batch without its first dimension.
+        """
+        changes = None if seed is None or self.augmentation is None else draw(self.augmentation, seed)
+        canvas = tf.constant(self.image_size)
+        if changes is not None:  # what will be turned by a quarter must fit the canvas turned back
+            turned = tf.constant(self.image_size[::-1])
+            canvas = select(changes.quarter_turns % 2 == 1, turned, canvas)
+        scale = fit_scale(size, canvas, self._draw_min_side(seed), self.max_side)
+        if changes is None:
+            view = place(size, canvas, scale, tf.zeros([2]))
+        else:
+            view = place(size, canvas, scale * changes.scale_factor, changes.position)
+        matrix, moved = None, boxes
+        if changes is not None and self.augmentation.is_affine:
+            matrix = centre_matrix(
+                size, rotation=changes.rotation, translation=changes.translation, shear=changes.shear, zoom=changes.zoom
+            )
+            moved = moved_boxes(boxes, matrix)
+            view = view._replace(cropped=tf.constant(True))  # by the frame, if not by the canvas
+
+        windows, seen, visible = clip_to_view(moved, view)  # [n, 4] [n, 4] [n]
+        chosen = self._choose(visible, seed)  # [m], m <= M
+        # Instances that a crop leaves out are not there to be seen; all others that are missing count.
+        candidates = select(view.cropped, tf.reduce_sum(tf.cast(visible, tf.int32)), tf.size(visible))
+        dropped = candidates - tf.size(chosen)
+        if matrix is None:
+            seen = tf.gather(seen, chosen)
+            masks = crop_masks(tf.gather(windows, chosen), chosen, self.mask_size)  # [m, R, R]
+            image = render(picture(), view)
+        else:
+            boxes = tf.gather(boxes, chosen)
+            fine = crop_masks(boxes, chosen, self.mask_size * MOVED_MASK_OVERSAMPLING)  # [m, S, S]
+            windows, seen, visible = clip_to_view(enclosing_boxes(fine, boxes, matrix), view)
+            rows = self._choose(visible, None)  # a mask may leave the frame where a corner of its box is still inside
+            fine, boxes, windows, seen, chosen = (
+                tf.gather(values, rows) for values in (fine, boxes, windows, seen, chosen)
+            )
+            masks = resample_masks(fine, boxes, windows, matrix, self.mask_size)
+            image = render_moved(picture(), view, matrix, self.augmentation.fill)
+
+        image, boxes, masks = self._change(image, seen, masks, changes)
+        return self._pad(
+            image=image,
+            boxes=boxes,
+            classes=tf.gather(classes, chosen),
+            masks=masks,
+            # What a crop or a turn leaves of a box may hold no pixel of its mask: nothing to learn a mask from.
+            has_mask=tf.gather(has_mask, chosen) & tf.reduce_any(masks > 0, axis=(1, 2)),
+            image_scale=view.scale,
+            original_size=original_size,
+            image_id=image_id,
+            dropped=dropped,
+        )
+
+    def _min_sides(self) -> Sequence[int]:
+        if self.min_side is None:
+            return ()
+        return self.min_side if isinstance(self.min_side, Sequence) else (self.min_side,)
+
+    def _draw_min_side(self, seed: tf.Tensor | None) -> tf.Tensor | int | None:
+        sides = sorted(self._min_sides())
+        if seed is None and self.eval_min_side is not None:
+            return self.eval_min_side
+        if seed is None or len(sides) < 2:
+            return sides[len(sides) // 2] if sides else None
+        seed = tf.random.fold_in(seed, MIN_SIDE_DRAW)
+        drawn = tf.random.stateless_uniform([], seed, 0, len(sides), tf.int32)
+        return tf.constant(sides, tf.float32)[drawn]
+
+    def _choose(self, visible: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
+        """Return up to M visible instances: with a seed at random and in random order, else the first ones."""
+        rank = tf.zeros([tf.size(visible)])
+        if seed is not None:
+            # Their order matters too: of more objects than `Criterion.mask_rois`, the first have their masks trained.
+            rank = tf.random.stateless_uniform([tf.size(visible)], seed)
+        # Ranks lie in [0, 1): adding 1 sorts every hidden instance behind every visible one.
+        order = tf.argsort(rank + tf.cast(~visible, tf.float32), stable=True)
+        return order[: tf.minimum(tf.reduce_sum(tf.cast(visible, tf.int32)), self.max_instances)]
+
+    def _change(self, image, boxes, masks, changes: Draw | None):
+        if changes is not None and (self.augmentation.hue or self.augmentation.saturation):
+            image = adjust_hues(image, changes.hue, changes.saturation)
+        if changes is not None and (self.augmentation.brightness or self.augmentation.contrast):
+            image = adjust_colours(image, changes.brightness, changes.contrast)
+        image = tf.cast(tf.round(tf.clip_by_value(image, 0.0, 255.0)), tf.uint8)
+        if changes is None:
+            return image, boxes, masks
+        image, boxes, masks = mirror(image, boxes, masks, x=changes.mirror_x, y=changes.mirror_y)
+        return rot90(image, boxes, masks, changes.quarter_turns)
+
+    def _pad(self, *, image, boxes, classes, masks, has_mask, **scalars) -> Batch:
+        content_size = tf.shape(image)[:2]
+        below, right = tf.unstack(tf.constant(self.image_size) - content_size)
+        spare = self.max_instances - tf.shape(boxes)[0]
+
+        def pad_rows(rows, value=0):
+            padded = tf.pad(rows, [[0, spare]] + [[0, 0]] * (rows.shape.rank - 1), constant_values=value)
+            return tf.ensure_shape(padded, [self.max_instances, *rows.shape[1:]])
+
+        image = tf.ensure_shape(tf.pad(image, [[0, below], [0, right], [0, 0]]), [*self.image_size, 3])
+        return Batch(
+            image=image,
+            content_size=content_size,
+            boxes=pad_rows(boxes),
+            classes=pad_rows(classes, -1),
+            masks=pad_rows(tf.ensure_shape(masks, [None, self.mask_size, self.mask_size])),
+            has_mask=pad_rows(has_mask, False),
+            **scalars,
+        )
+
+    def _padding_sample(self) -> Batch:
+        rows, side = self.max_instances, self.mask_size
+        return Batch(
+            image=tf.zeros([*self.image_size, 3], tf.uint8),
+            content_size=tf.zeros([2], tf.int32),
+            boxes=tf.zeros([rows, 4]),
+            classes=tf.fill([rows], -1),
+            masks=tf.zeros([rows, side, side], tf.uint8),
+            has_mask=tf.zeros([rows], tf.bool),
+            image_scale=tf.constant(1.0),
+            original_size=tf.zeros([2], tf.int32),
+            image_id=tf.constant(-1, tf.int64),
+            dropped=tf.constant(0),
+        )

@@ -1,0 +1,1 @@
+"""Backbones by name: what a network builds its pyramid on."""

@@ -1,0 +1,192 @@
+r"""Measure the input pipeline: each stage alone, all together, and which stage bounds.
+
+  python -m tpu_retinamask.benchmark_input --annotations=train.csv --classes=classes.csv --gin_file=run/nuclei_demo.gin
+
+The stages are timed one image after another, on images that lie in memory where the stage before would have put them,
+and none of them is spared by InputPipeline.cache = 'decoded'; the whole is the pipeline itself, with its cache and all its
+threads. Files that were opened lately come from the system's memory and
+not from the disk: so it is in training from the second epoch on, where they fit.
+"""
+
+import dataclasses
+import os
+import time
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+
+import gin
+from tpu_retinamask import config  # first: it quiets TensorFlow's start-up
+from tpu_retinamask.data.annotations.sources import open_inputs
+from tpu_retinamask.data.stream.stored_tensors import record_tensors
+
+FLAGS = flags.FLAGS
+STAGES = ("read", "decode", "resize", "augment", "masks", "batch")
+
+
+class Report(NamedTuple):
+    """What was measured."""
+
+    seconds: dict  # stage -> seconds an image, alone
+    images_per_second: float  # of the whole pipeline
+    first_batch: float  # seconds until the whole gave its first batch
+    batch_size: int
+
+    @property
+    def bound(self) -> str:
+        """Return the stage that takes the most time."""
+        return max(self.seconds, key=self.seconds.get)
+
+
+@gin.configurable
+def benchmark_input(pipeline, records, *, batch_size: int = 8, images: int = 64, batches: int = 20) -> Report:
+    """Time the stages of an input pipeline, and the whole.
+
+    Args:
+      pipeline: InputPipeline.
+      records: of `scan.scan_records` or of a prepared data set.
+      batch_size: B.
+      images: timed in each stage, evenly spaced among the records.
+      batches: timed of the whole, after two that warm up.
+
+    Returns:
+      Report.
+    """
+    chosen = np.unique(np.linspace(0, len(records) - 1, min(images, len(records))).astype(int))
+    seconds = time_stages(pipeline, [records[number] for number in chosen], batch_size)
+    started = time.perf_counter()
+    stream = iter(pipeline.train_dataset(records, batch_size))
+    next(stream)
+    first_batch = time.perf_counter() - started
+    next(stream)
+    started = time.perf_counter()
+    for _ in range(batches):
+        next(stream)
+    return Report(seconds, batch_size * batches / (time.perf_counter() - started), first_batch, batch_size)
+
+
+def time_stages(pipeline, records, batch_size: int) -> dict:
+    """Return the seconds an image that each of STAGES takes, alone and one image after another.
+
+    Args:
+      pipeline: InputPipeline.
+      records: the images to time.
+      batch_size: images that are joined.
+    """
+    source = record_tensors(records, pipeline.cache in ("files", True))
+    count = len(records)
+    positions = [tf.constant(position, tf.int64) for position in range(count)]
+    seeds = [tf.constant([pipeline.seed, position], tf.int64) for position in range(count)]
+    pixels = tf.TensorSpec([None, None, 3], tf.uint8)
+    number, seed = tf.TensorSpec([], tf.int64), tf.TensorSpec([2], tf.int64)
+    unchanged = dataclasses.replace(pipeline, augmentation=None)
+    seconds = {}
+
+    def timed(stage, function, signature, *columns):
+        # autograph=False: these are plain graph operations.
+        run = tf.function(function, autograph=False, input_signature=signature)
+        rows = list(zip(*columns))
+        run(*rows[0])
+        started = time.perf_counter()
+        found = [run(*row) for row in rows]
+        seconds[stage] = (time.perf_counter() - started) / len(rows)
+        return found
+
+    def fields(position):
+        found = source.read(position)
+        return found.size, found.boxes, found.classes, found.has_mask, found.image_id
+
+    def compose(settings, picture, seed, size, boxes, classes, has_mask, image_id):
+        return settings.compose(
+            lambda: picture,
+            lambda boxes, rows, side: tf.zeros([tf.size(rows), side, side], tf.uint8),
+            size=size,
+            original_size=size,
+            boxes=boxes,
+            classes=classes,
+            has_mask=has_mask,
+            image_id=image_id,
+            seed=seed,
+        )
+
+    def masks(position):
+        found = source.read(position)
+        rows = tf.range(tf.minimum(tf.shape(found.boxes)[0], pipeline.max_instances))
+        return found.crop_masks(tf.gather(found.boxes, rows), rows, pipeline.mask_size)
+
+    timed("read", lambda position: source.read(position).contents, [number], positions)
+    pictures = timed("decode", lambda position: source.read(position).picture(), [number], positions)
+    seconds["decode"] -= seconds["read"]  # it began with the file
+    described = timed("fields", fields, [number], positions)
+    inputs = [
+        pixels,
+        seed,
+        tf.TensorSpec([2], tf.int32),
+        tf.TensorSpec([None, 4]),
+        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([None], tf.bool),
+        number,
+    ]
+    columns = [pictures, seeds, *zip(*described)]
+    samples = timed("resize", lambda *values: compose(unchanged, *values), inputs, *columns)
+    seconds["augment"] = 0.0
+    if pipeline.augmentation is not None:
+        timed("augment", lambda *values: compose(pipeline, *values), inputs, *columns)
+        seconds["augment"] -= seconds["resize"]
+    timed("masks", masks, [number], positions)
+    seconds["masks"] -= seconds["fields"]  # it began with them; of a prepared data set that is the whole record
+    joined = tf.data.Dataset.from_tensors(samples[0]).repeat(10 * batch_size).batch(batch_size, drop_remainder=True)
+    started = time.perf_counter()
+    for _ in joined:
+        pass
+    seconds["batch"] = (time.perf_counter() - started) / (10 * batch_size)
+    return {stage: max(0.0, seconds[stage]) for stage in STAGES}
+
+
+def format_report(report: Report) -> str:
+    """Return the figures as a table, and what they say."""
+    total = sum(report.seconds.values())
+    lines = [f"{'stage':<10}{'ms/image':>10}{'images/s':>11}{'share':>8}"]
+    for stage, seconds in report.seconds.items():
+        rate = f"{1 / seconds:>11,.0f}" if seconds else f"{'-':>11}"
+        lines.append(f"{stage:<10}{1000 * seconds:>10.2f}{rate}{seconds / total:>8.0%}")
+    lines.append(f"{'all alone':<10}{1000 * total:>10.2f}{1 / total:>11,.0f}{1:>8.0%}")
+    lines.append(f"{'pipeline':<10}{1000 / report.images_per_second:>10.2f}{report.images_per_second:>11,.1f}")
+    lines.append(
+        f"{report.bound} bounds: {report.seconds[report.bound] / total:.0%} of the work. {ADVICE[report.bound]}"
+    )
+    return "\n".join(lines)
+
+
+ADVICE = {
+    "read": "InputPipeline.cache = 'files' keeps the files in memory; prepare writes them into few large ones.",
+    "decode": "InputPipeline.cache = 'decoded' decodes once where memory allows; pictures larger than the canvas may be "
+    "made smaller beforehand.",
+    "resize": "A smaller InputPipeline.image_size, or more cores: --data_service.",
+    "augment": "Fewer changes (rotation, shear and zoom cost most), or more cores: --data_service.",
+    "masks": "InputPipeline.cache = 'decoded', a data set written by prepare, a smaller InputPipeline.mask_size or fewer "
+    "max_instances.",
+    "batch": "Memory bounds: smaller InputPipeline.image_size, max_instances or mask_size.",
+}
+
+
+def main():
+    """Run the program."""
+    config.parse_gin(FLAGS.gin_file, FLAGS.gin_param)
+    records = open_inputs(FLAGS.annotations, FLAGS.classes, None, FLAGS.data_dir).train
+    report = benchmark_input(config.InputPipeline(), records)
+    print(
+        f"{len(records)} images, batches of {report.batch_size}, {os.cpu_count()} cores, TensorFlow {tf.__version__}; "
+        f"first batch after {report.first_batch:.1f} s"
+    )
+    print(format_report(report))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("annotations", None, "CSV of the images: image,x1,y1,x2,y2,class,mask.")
+    flags.DEFINE_string("classes", None, "CSV of class names: name,id.")
+    flags.DEFINE_string("data_dir", None, "Folder written by prepare, in place of --annotations and --classes.")
+    config.define_gin_flags()
+    config.run_program(main)

@@ -1,0 +1,157 @@
+r"""Prepare training batches on other machines: the dispatcher and the workers of a tf.data service.
+
+  python -m tpu_retinamask.data_service dispatcher --port=5050 --workers=10.0.0.3:5051,10.0.0.4:5051
+  python -m tpu_retinamask.data_service worker --port=5051 --dispatcher=10.0.0.2:5050 --address=10.0.0.3:5051
+  python -m tpu_retinamask.train --data_service=grpc://10.0.0.2:5050 ...
+
+The batches are those of a run without the service, in the same order, however many workers there are. Workers open the
+files themselves: paths must lead to the same files on all machines, as `gs://` paths do. A worker or a dispatcher that is
+lost ends the run, which goes on from its last checkpoint when the same command is run again. The addresses must be
+reachable by nobody else: the service asks for no password.
+"""
+
+import socket
+import sys
+import time
+
+import tensorflow as tf
+from absl import flags
+
+from tpu_retinamask import config  # first: it quiets TensorFlow's start-up
+from tpu_retinamask.data.stream.service import PROTOCOL
+
+FLAGS = flags.FLAGS
+ROLES = ("dispatcher", "worker")
+ROLE = None
+
+
+def start_dispatcher(port: int, workers: list[str]):
+    """Start the server that shares the work out.
+
+    Args:
+      port: to listen on; 0: any that is free.
+      workers: host:port of every worker.
+
+    Returns:
+      The running `DispatchServer`; it ends with its object.
+
+    Raises:
+      UserError: no workers, an address that is none or stands twice, a port that is taken.
+    """
+    if not workers:
+        raise config.UserError(
+            "--workers is empty: name the host:port of every worker, so that each can be given a fixed "
+            "share and the order of the batches never changes"
+        )
+    for address in workers:
+        _check_address("--workers", address)
+    if len(set(workers)) < len(workers):
+        raise config.UserError(f"--workers {','.join(workers)}: an address stands twice")
+    service = tf.data.experimental.service
+    return _start(
+        port,
+        lambda: service.DispatchServer(
+            service.DispatcherConfig(
+                port=port,
+                protocol=PROTOCOL,
+                worker_addresses=workers,
+                job_gc_check_interval_ms=10_000,
+                job_gc_timeout_ms=60_000,
+            )
+        ),
+    )
+
+
+def start_worker(port: int, dispatcher: str, address: str, seconds: float = 120.0):
+    """Start a server that prepares batches.
+
+    Args:
+      port: to listen on.
+      dispatcher: host:port of the dispatcher.
+      address: host:port at which others reach this worker, as the dispatcher's list of workers has it.
+      seconds: waited for the dispatcher, which may be starting.
+
+    Returns:
+      The running `WorkerServer`; it ends with its object.
+
+    Raises:
+      UserError: an address that is none, a dispatcher that does not answer or does not know the address, a port that
+        is taken.
+    """
+    _check_address("--address", address)
+    host, port_of_dispatcher = _check_address("--dispatcher", dispatcher)
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, port_of_dispatcher), timeout=10).close()
+            break
+        except OSError as error:
+            if time.monotonic() >= end:
+                raise config.UserError(
+                    f"--dispatcher={dispatcher}: nothing answers there ({error}). Start the dispatcher first"
+                ) from error
+            time.sleep(1.0)
+    service = tf.data.experimental.service
+    return _start(
+        port,
+        lambda: service.WorkerServer(
+            service.WorkerConfig(
+                dispatcher_address=dispatcher,
+                worker_address=address,
+                port=port,
+                protocol=PROTOCOL,
+                heartbeat_interval_ms=1000,
+                dispatcher_timeout_ms=30_000,
+            )
+        ),
+    )
+
+
+def _start(port, start):
+    if port:  # the server itself ends the process where a port is taken
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", port))
+            except OSError as error:
+                raise config.UserError(f"--port={port}: {error}") from error
+    try:
+        return start()
+    except tf.errors.OpError as error:
+        raise config.UserError(f"the {ROLE or 'server'} did not start: {error.message}") from error
+
+
+def _check_address(flag, address):
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        raise config.UserError(f"{flag}={address!r} is not host:port, such as 10.0.0.3:5051")
+    return host, int(port)
+
+
+def main():
+    """Run the program."""
+    if ROLE is None:
+        raise config.UserError("say which: `data_service dispatcher` or `data_service worker`")
+    if FLAGS.port is None:
+        raise config.UserError(f"data_service {ROLE} needs --port")
+    if ROLE == "dispatcher":
+        server = start_dispatcher(FLAGS.port, FLAGS.workers)
+        config.log.info("dispatcher for %d workers on port %d", len(FLAGS.workers), FLAGS.port)
+    else:
+        if not FLAGS.dispatcher:
+            raise config.UserError("data_service worker needs --dispatcher=host:port")
+        address = FLAGS.address or f"{socket.gethostname()}:{FLAGS.port}"
+        server = start_worker(FLAGS.port, FLAGS.dispatcher, address)
+        config.log.info("worker %s of dispatcher %s", address, FLAGS.dispatcher)
+    server.join()
+
+
+if __name__ == "__main__":
+    ROLE = sys.argv.pop(1) if sys.argv[1:2] and sys.argv[1] in ROLES else None
+    flags.DEFINE_integer("port", None, "Port to listen on.", lower_bound=1, upper_bound=65535)
+    flags.DEFINE_list("workers", [], "Dispatcher: host:port of every worker, as the workers give it by --address.")
+    flags.DEFINE_string("dispatcher", None, "Worker: host:port of the dispatcher.")
+    flags.DEFINE_string(
+        "address", None, "Worker: host:port at which trainings reach it; this machine's name by default."
+    )
+    config.run_program(main)

@@ -1,0 +1,181 @@
+r"""Show what annotated images hold, and what the network makes of its input.
+
+  python -m tpu_retinamask.inspect_data --annotations=train.csv --classes=classes.csv --gin_file=model/small.gin
+  python -m tpu_retinamask.inspect_data --data_dir=cells --split=train --batches=2 --output_dir=seen \
+      --gin_file=model/small.gin
+  python -m tpu_retinamask.inspect_data --shapes --image_size=876x1876 --num_classes=300 --batch_size=2
+
+With images, prints what they hold. --batches adds the digest of the first training batches (equal digests, equal
+batches: so a prepared data set is compared with its CSV), and --output_dir draws these, changed as training changes
+them. --shapes prints the shape and the bytes of every tensor from the image to the outputs, those of keras-maskrcnn.
+They come from the real model by shape inference: no tensor of the table is allocated.
+"""
+
+import math
+import os
+import re
+from typing import NamedTuple
+
+import tensorflow as tf
+from absl import flags
+
+from tpu_retinamask import config  # first: it quiets TensorFlow's start-up
+from tpu_retinamask.data.annotations.sources import open_inputs
+from tpu_retinamask.data.prepared.reading import open_records
+from tpu_retinamask.data.summary import batch_digest, summarize
+from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
+from tpu_retinamask.evaluation.results import paste_masks
+from tpu_retinamask.keras_maskrcnn.outputs import keras_maskrcnn_outputs
+from tpu_retinamask.ops.images import normalize_images
+
+FLAGS = flags.FLAGS
+
+_SIZE = re.compile(r"([1-9][0-9]*)x([1-9][0-9]*)")
+
+
+class Row(NamedTuple):
+    """One tensor of the table."""
+
+    name: str
+    shape: tuple
+    dtype: tf.DType
+
+    @property
+    def bytes(self) -> int:
+        """Return what the tensor takes in memory."""
+        return math.prod(self.shape) * self.dtype.size
+
+
+def shape_table(model, detection_filter, image_size, batch_size: int) -> list:
+    """Return a list of (title, rows): the tensors of a forward pass, in their order.
+
+    Args:
+      model: RetinaMask with its weights created.
+      detection_filter: DetectionFilter; its `max_detections` is the K of the masks.
+      image_size: (H, W) of the canvas.
+      batch_size: B.
+    """
+    named = {}  # what the trace saw
+
+    def forward(images):
+        x = tf.cast(normalize_images(images, None, model.pixel_mode), model.compute_type)
+        outputs = model(images)
+        named["backbone"] = model.backbone(x)
+        named["features"], named["deltas"], named["logits"] = outputs.features, outputs.box_deltas, outputs.class_logits
+        named["outputs"] = keras_maskrcnn_outputs(model, detection_filter, images)
+
+    images = tf.TensorSpec((batch_size, *image_size, 3), tf.uint8)
+    tf.function(forward, autograph=False).get_concrete_function(images)
+    levels = [f"P{level}" for level in model.anchor_grid.levels]
+    regression, classification, masks = named["outputs"][:3]
+    sections = [
+        ("image", ["uint8 pixels"], [images]),
+        ("backbone", ["C3", "C4", "C5"], named["backbone"]),
+        ("feature pyramid", levels, named["features"]),
+        ("regression", levels, named["deltas"]),
+        ("concat_regression", ["all levels"], [regression]),
+        ("classification", levels, named["logits"]),
+        ("concat_classification", ["all levels"], [classification]),
+        ("model.output", ["regression", "classification", "masks"], [regression, classification, masks]),
+    ]
+    return [
+        (title, [Row(name, tuple(tensor.shape), tensor.dtype) for name, tensor in zip(names, tensors)])
+        for title, names, tensors in sections
+    ]
+
+
+def format_table(table) -> str:
+    """Return the table as text: name, shape, type and bytes, a tensor a line."""
+    lines = []
+    for title, rows in table:
+        lines.append(f"{title}:")
+        for row in rows:
+            lines.append(f"  {row.name:<16}{row.shape!s:<26}{row.dtype.name:<10}{row.bytes:>16,} bytes")
+    return "\n".join(lines)
+
+
+def parse_image_size(text: str) -> tuple:
+    """Return (height, width) of a text such as 876x1876.
+
+    Raises:
+      UserError: it is not of that form.
+    """
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise config.UserError(f"--image_size {text!r} is not HEIGHTxWIDTH in pixels, such as 876x1876")
+    return int(match[1]), int(match[2])
+
+
+def show_images():
+    """Print what the annotated images hold and show their first training batches."""
+    if FLAGS.data_dir and not (FLAGS.annotations or FLAGS.classes):
+        data = open_records(FLAGS.data_dir)
+        names, records = data.classes, data.split(FLAGS.split)
+    else:
+        names, records, _ = open_inputs(FLAGS.annotations, FLAGS.classes, None, FLAGS.data_dir)
+    config.parse_gin(FLAGS.gin_file, FLAGS.gin_param)
+    pipeline = config.InputPipeline()
+    print(summarize(records, names, pipeline))
+    batches = FLAGS.batches or (1 if FLAGS.output_dir else 0)
+    for step, batch in enumerate(pipeline.train_dataset(records, FLAGS.batch_size).take(batches)):
+        batch = type(batch)(*(field.numpy() for field in batch))
+        print(f"batch {step}: images {batch.image_id.tolist()}, digest {batch_digest(batch)}")
+        if FLAGS.output_dir:
+            draw_batch(batch, names, os.path.join(FLAGS.output_dir, f"batch{step}"))
+
+
+def draw_batch(batch, names, path: str):
+    """Draw each image of a batch with its boxes and masks to PATH_NUMBER.png."""
+    for number in range(len(batch.image_id)):
+        height, width = batch.content_size[number]
+        rows = batch.classes[number] >= 0
+        boxes, masks = batch.boxes[number][rows], batch.masks[number][rows]
+        picture = draw_detections(
+            batch.image[number][:height, :width],
+            boxes,
+            paste_masks(masks.astype("float32"), boxes, height, width),
+            batch.classes[number][rows],
+            [1.0] * len(boxes),
+            [names.name_of(i) for i in range(names.num_classes)],
+        )
+        save_picture(f"{path}_{number}.png", picture)
+
+
+def main():
+    """Run the program."""
+    if not FLAGS.shapes and not (FLAGS.annotations or FLAGS.data_dir):
+        raise config.UserError(
+            "nothing to show: give --shapes with --image_size and --num_classes, --annotations with "
+            "--classes, or --data_dir"
+        )
+    if not FLAGS.shapes:
+        show_images()
+        return
+    if FLAGS.image_size is None or FLAGS.num_classes is None:
+        missing = [name for name in ("image_size", "num_classes") if FLAGS[name].value is None]
+        raise config.UserError(
+            f"--shapes needs {' and '.join(f'--{name}' for name in missing)}, such as "
+            "--image_size=876x1876 --num_classes=300"
+        )
+    image_size = parse_image_size(FLAGS.image_size)
+    config.parse_gin(FLAGS.gin_file, FLAGS.gin_param)
+    model = config.RetinaMask(FLAGS.num_classes).create_weights()
+    print(format_table(shape_table(model, config.DetectionFilter(), image_size, FLAGS.batch_size)))
+    cells = sum(height * width for height, width in model.anchor_grid.level_shapes(image_size))
+    print(f"anchors: {cells * model.anchor_grid.per_cell} an image, {model.anchor_grid.per_cell} a cell")
+    print(f"parameters: {model.count_params():,}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("annotations", None, "CSV of images: image,x1,y1,x2,y2,class,mask.")
+    flags.DEFINE_string("classes", None, "CSV of class names: name,id.")
+    flags.DEFINE_string("data_dir", None, "Folder written by prepare, in place of --annotations and --classes.")
+    flags.DEFINE_string("split", "train", "Which split of --data_dir to show.")
+    flags.DEFINE_integer("batches", 0, "Training batches to print the digests of.", lower_bound=0)
+    flags.DEFINE_string("output_dir", None, "Folder for pictures of these batches (of one without --batches).")
+    flags.DEFINE_bool("shapes", False, "Print the shape and the bytes of every tensor of a forward pass.")
+    flags.DEFINE_string("image_size", None, "HEIGHTxWIDTH of the network's input in pixels.")
+    flags.DEFINE_integer("num_classes", None, "Number of classes, without background.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 2, "Images a batch.", lower_bound=1)
+    config.define_gin_flags()
+    config.run_program(main)

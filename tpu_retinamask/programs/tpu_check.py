@@ -1,0 +1,243 @@
+r"""Ask the TPU's compiler about a training step, on a machine that has no TPU.
+
+  python -m tpu_retinamask.tpu_check --gin_file=run/tpu_v3_8.gin --topology=v3 --topology=v5e:2x2
+
+The step that train would run (forward, losses, backward, sums over cores, update) is traced under a TPUStrategy,
+lowered with the TPU's kernels and compiled by libtpu for each chip. Needs an environment of its own, which
+`make tpu-check` builds; a compile takes minutes, and is kept for the next time.
+"""
+
+from tpu_retinamask.startup import expect_no_tpu
+
+expect_no_tpu()  # before TensorFlow is imported, which loads libtpu
+# pylint: disable=wrong-import-position
+import importlib
+import inspect
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from absl import flags
+
+import gin
+from tpu_retinamask import config
+from tpu_retinamask.training.devices import placement
+from tpu_retinamask.training.learner import Learner
+from tpu_retinamask.xla import aot, audit, cost, lower, purify, report
+
+# Imported before a configuration is parsed, for gin to know its settings; asked what it takes, never called.
+_TRAIN = importlib.import_module("tpu_retinamask.programs.train").train
+
+FLAGS = flags.FLAGS
+GENERATIONS = ("v2", "v3", "v4", "v5e", "v5p", "v6e")
+USABLE = 0.97  # share of a chip's memory that a program may take; the runtime keeps the rest
+
+
+@gin.configurable
+def tpu_check(
+    topologies,
+    cache_dir: str,
+    *,
+    replicas: int = 4,
+    batch_per_core: int | None = None,
+    num_classes: int = 80,
+    find_largest_batch: bool = False,
+    on_row=lambda rows: None,
+) -> list[dict]:
+    """Lower the training step, compile it for each topology and return what was learnt.
+
+    Args:
+      topologies: such as "v5e" or "v5e:2x2".
+      cache_dir: compiles are kept here, named by program, chip and compiler.
+      replicas: cores that exchange gradients.
+      batch_per_core: images a core; None: train.batch_size shared by the replicas.
+      num_classes: C.
+      find_largest_batch: fit the memory from two batches and confirm the largest by compiling it: two compiles more
+        for each topology.
+      on_row: called with the list so far after each topology, whose compiles took minutes.
+
+    Returns:
+      A dict a topology, see `report` for its keys; one for all where the step is refused before any compiler sees it,
+      because it holds a forbidden operation or one without a kernel on a TPU.
+
+    Raises:
+      UserError: a topology of no known generation; this TensorFlow is not the TPU build.
+    """
+    for topology in topologies:
+        aot.chip_of(topology)
+    programs = Programs(replicas, num_classes)
+    if not lower.has_tpu_kernels():
+        raise config.UserError(
+            "this TensorFlow holds no TPU kernels: install the [tpu-check] extra into an "
+            "environment of its own, as `make tpu-check` does"
+        )
+    if batch_per_core is None:
+        batch_per_core = placement.replica_batch_size(programs.strategy, train_setting("batch_size"))
+    try:
+        config.log.info("traced, audited and lowered: %s", programs.describe(batch_per_core))
+    except (audit.ForbiddenOpError, lower.LoweringError) as error:
+        return [
+            {
+                "topology": "all",
+                "replicas": replicas,
+                "batch_per_core": batch_per_core,
+                "lowered": "refused",
+                "compiled": "",
+                "reason": str(error),
+            }
+        ]
+    rows = []
+    for topology in topologies:
+        row = check_topology(programs, topology, batch_per_core, Path(cache_dir))
+        if find_largest_batch and row.get("fits"):
+            row |= largest_batch(programs, topology, row, Path(cache_dir))
+        rows.append(row)
+        on_row(rows)
+    return rows
+
+
+def train_setting(name: str):
+    """Return what train would be given for an argument: by the configuration, or by its default."""
+    return gin.get_bindings("train").get(name, inspect.signature(_TRAIN).parameters[name].default)
+
+
+class Programs:
+    """The training step of the configuration, lowered for any batch."""
+
+    def __init__(self, replicas: int, num_classes: int):
+        """Build the model and its step under a TPUStrategy over cores that are only described."""
+        sides = (2, replicas // 2) if replicas % 2 == 0 else (1, replicas)
+        self.strategy = placement.make_strategy(f"fake:{sides[0]}x{sides[1]}")
+        self.pipeline = config.InputPipeline()
+        self.replicas, self.num_classes = replicas, num_classes
+        keras.utils.set_random_seed(0)
+        self.learner = Learner(
+            self.strategy,
+            lambda: config.RetinaMask(num_classes),
+            lambda: config.make_optimizer(1000, batch_size=train_setting("batch_size")),
+            config.Criterion,
+            clip_norm=train_setting("clip_norm"),
+            accumulate_steps=train_setting("accumulate_steps"),
+            average_decay=train_setting("average_decay"),
+        )
+        self.model = self.learner.model
+        self.step = tf.function(
+            placement.distribute_step(self.strategy, self.learner.make_step(), jit_compile=True), autograph=False
+        )
+        self._lowered = {}
+
+    def lowered(self, batch_per_core: int) -> tuple[bytes, list]:
+        """Return the StableHLO of one core and the pairs of arguments and outputs that share memory."""
+        if batch_per_core not in self._lowered:
+            traced = self.step.get_concrete_function(self.pipeline.batch_spec(batch_per_core))
+            audit.check(traced)
+            pure = purify.per_core_function(traced)
+            self._lowered[batch_per_core] = lower.lower_for_tpu(pure), pure.aliases
+        return self._lowered[batch_per_core]
+
+    def describe(self, batch_per_core: int) -> str:
+        """Say in one line what is compiled."""
+        program, aliases = self.lowered(batch_per_core)
+        height, width = self.pipeline.image_size
+        return (
+            f"{type(self.model.backbone).__name__}, {self.model.count_params() / 1e6:.1f} M parameters, "
+            f"{self.num_classes} classes, {batch_per_core} x {height} x {width} a core, {self.model.compute_type.name}, "
+            f"{self.replicas} replicas; {len(program) / 1e6:.1f} MB of StableHLO, {len(aliases)} variables"
+        )
+
+
+def check_topology(programs: Programs, topology: str, batch_per_core: int, cache_dir: Path) -> dict:
+    """Compile the step for one topology and return its row."""
+    program, aliases = programs.lowered(batch_per_core)
+    chip = aot.chip_of(topology)
+    row = {
+        "topology": topology if ":" in topology else chip.topology,
+        "replicas": programs.replicas,
+        "batch_per_core": batch_per_core,
+        "image_size": list(programs.pipeline.image_size),
+        "lowered": "yes",
+        "hbm_bytes": chip.memory,
+        "clock_hz": chip.clock,
+    }
+    label = f"{row['topology']}, {batch_per_core} a core"
+    try:
+        figures = aot.compile_cached(program, row["topology"], programs.replicas, cache_dir, _progress(label), aliases)
+    except aot.CompileError as error:
+        config.log.info("%s: refused", label)
+        reason = "out of memory" if isinstance(error, aot.OutOfMemoryError) else "refused"
+        return row | {"compiled": reason, "reason": str(error)}
+    config.log.info("%s: compiled in %.0f s", label, figures["seconds"])
+    fits = figures["peak_bytes"] <= USABLE * chip.memory  # the compiler itself counts temporaries only
+    return row | {"compiled": "yes", "fits": fits} | figures | cost.estimate(aot.read_hlo(figures))
+
+
+def largest_batch(programs: Programs, topology: str, row: dict, cache_dir: Path) -> dict:
+    """Return the largest batch a core that fits: a line through two compiles, and a third that confirms."""
+    parts = train_setting("accumulate_steps")  # a batch must divide into them
+
+    def divisible(images):
+        return max(parts, images // parts * parts)
+
+    first = row["batch_per_core"]
+    second = divisible(first * 2 if row["peak_bytes"] * 2 < USABLE * row["hbm_bytes"] else first // 2)
+    other = check_topology(programs, topology, second, cache_dir)
+    if not other.get("fits") or second == first:
+        return {"largest_batch": min(first, second), "largest_batch_confirmed": second == first}
+    slope = (other["peak_bytes"] - row["peak_bytes"]) / (second - first)
+    fixed = row["peak_bytes"] - slope * first
+    largest = divisible(math.floor((USABLE * row["hbm_bytes"] - fixed) / max(1.0, slope)))
+    confirmed = largest in (first, second)
+    if not confirmed:
+        last = check_topology(programs, topology, largest, cache_dir)
+        confirmed = last.get("fits", False)
+    return {
+        "largest_batch": largest,
+        "largest_batch_confirmed": confirmed,
+        "bytes_per_image": slope,
+        "fixed_bytes": fixed,
+    }
+
+
+def _progress(label: str):
+    """Return a function that shows the seconds waited: in place on a terminal, else a line a minute."""
+    said = [-1]
+
+    def show(seconds):
+        if sys.stderr.isatty():
+            print(f"\r{label}: compiling, {seconds:.0f} s ", end="", file=sys.stderr, flush=True)
+        elif int(seconds // 60) > said[0]:
+            said[0] = int(seconds // 60)
+            config.log.info("%s: compiling, %.0f s", label, seconds)
+
+    return show
+
+
+def main():
+    """Run the program."""
+    config.parse_gin(FLAGS.gin_file, FLAGS.gin_param)
+    output = Path(FLAGS.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    rows = tpu_check(
+        FLAGS.topology or GENERATIONS,
+        FLAGS.cache_dir,
+        on_row=lambda rows: (output / "report.json").write_text(json.dumps(rows, indent=1)),
+    )
+    (output / "report.json").write_text(json.dumps(rows, indent=1))  # of a refusal, too
+    print(report.format_report(rows))
+    config.log.info("wrote %s", output / "report.json")
+    if not all(row.get("fits") for row in rows):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_multi_string(
+        "topology", [], "Chip to compile for, such as v5e or v5e:2x2; may be repeated. All generations otherwise."
+    )
+    flags.DEFINE_string("output_dir", "runs/tpu_check", "Folder of report.json.")
+    flags.DEFINE_string("cache_dir", os.path.expanduser("~/.cache/tpu_retinamask"), "Folder of earlier compiles.")
+    config.define_gin_flags()
+    config.run_program(main)

@@ -1,0 +1,1 @@
+"""Checkpoints of a run: files, state, and the room they need."""

@@ -1,0 +1,213 @@
+"""Checkpoints as files: whole or absent, verified before they are read, the newest kept.
+
+A checkpoint `ckpt-STEP` is TensorFlow's index and data files and, written last, `ckpt-STEP.manifest.json` with the size
+and digest of each: without it the save never ended, and a file that differs from it is damaged. All goes through
+tf.io.gfile, so that a bucket (gs://) is a directory like any other.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.files import reason_of, write_json_atomically
+
+log = logging.getLogger("tpu_retinamask")
+
+NAME = re.compile(r"ckpt-(\d+)[._].*")
+MANIFEST = ".manifest.json"
+POINTER = "checkpoint"  # names the newest, for tf.train.latest_checkpoint
+CHUNK = 1 << 24  # bytes read at once
+
+
+class SaveError(UserError):
+    """A checkpoint could not be written; those before it are kept."""
+
+
+class DamagedCheckpointError(UserError):
+    """There are checkpoints, and none of them is what was written."""
+
+
+class SavedCheckpoint(NamedTuple):
+    """A checkpoint found intact."""
+
+    path: str  # prefix of its files
+    step: int
+    values: dict  # what was noted with it: the learning rate, a score
+
+
+class CheckpointFiles:
+    """The checkpoints of one directory."""
+
+    def __init__(self, directory: str, keep: int = 3):
+        """Attach to a directory, which `write` creates.
+
+        Args:
+          directory: local or gs://.
+          keep: newest checkpoints kept, the one just written among them.
+        """
+        self.directory, self.keep = directory, keep
+        self._damaged = set()  # steps passed over, removed with the next that is written
+
+    def write(self, checkpoint: tf.train.Checkpoint, step: int, values: dict | None = None) -> str:
+        """Write a checkpoint, then remove those that are too many, damaged or unfinished; return its path.
+
+        Args:
+          checkpoint: what is saved.
+          step: names it; one of the same step is replaced.
+          values: JSON values noted with it.
+
+        Raises:
+          SaveError: it could not be written. No other checkpoint is touched.
+        """
+        path = self.path(step)
+        finished = self._finished()
+        try:
+            tf.io.gfile.makedirs(self.directory)
+            if tf.io.gfile.exists(path + MANIFEST):
+                tf.io.gfile.remove(path + MANIFEST)
+            checkpoint.write(path)
+            files = {
+                name: _describe(os.path.join(self.directory, name))
+                for name in sorted(self._steps()[step])
+                if re.fullmatch(r"ckpt-\d+\.(index|data-\d+-of-\d+)", name)
+            }
+            write_json_atomically(path + MANIFEST, {"step": step, "values": values or {}, "files": files}, indent=1)
+        except (tf.errors.OpError, OSError) as error:
+            self._remove([step])
+            raise SaveError(f"checkpoint {path} could not be saved: {reason_of(error)}") from error
+        others = sorted(finished - self._damaged - {step}, reverse=True)[: max(0, self.keep - 1)]
+        kept = sorted([*others, step])  # the one just written in any case: a best one may be of an earlier step
+        self._damaged.clear()
+        self._point(step, kept)
+        self._remove([other for other in self._steps() if other not in kept])
+        return path
+
+    def newest(self) -> SavedCheckpoint | None:
+        """Return the newest checkpoint that is intact, after a word on each newer one that is not.
+
+        Returns:
+          None if no save has ever ended.
+
+        Raises:
+          DamagedCheckpointError: there are checkpoints, all of them damaged.
+        """
+        finished, reasons = self._finished(), []
+        for step in sorted(self._steps(), reverse=True):
+            if step not in finished:
+                log.warning("%s was not saved to its end and is passed over", self.path(step))
+                continue
+            reason, values = self._examine(step)
+            if reason is None:
+                return SavedCheckpoint(self.path(step), step, values)
+            log.warning("%s is damaged and passed over: %s", self.path(step), reason)
+            reasons.append(f"  ckpt-{step}: {reason}")
+            self._damaged.add(step)
+        if reasons:
+            raise DamagedCheckpointError(
+                f"{self.directory} holds no intact checkpoint:\n"
+                + "\n".join(reasons)
+                + "\nPut a copy in their place, or give another --model_dir to start anew."
+            )
+        return None
+
+    def at(self, step: int) -> SavedCheckpoint:
+        """Return the checkpoint of a step.
+
+        Raises:
+          UserError: there is none, or it is damaged.
+        """
+        if step not in self._finished():
+            raise UserError(
+                f"{self.directory} holds no checkpoint of step {step}, but those of the steps "
+                f"{sorted(self._finished())}"
+            )
+        reason, values = self._examine(step)
+        if reason is not None:
+            raise DamagedCheckpointError(f"{self.path(step)} is damaged: {reason}")
+        return SavedCheckpoint(self.path(step), step, values)
+
+    def holds(self, step: int) -> bool:
+        """Tell whether the save of a step ended."""
+        return step in self._finished()
+
+    def path(self, step: int) -> str:
+        """Return the prefix of the files of a step."""
+        return os.path.join(self.directory, f"ckpt-{step}")
+
+    def _steps(self) -> dict:
+        """Return {step: names of its files}, unfinished ones included."""
+        if not tf.io.gfile.isdir(self.directory):
+            return {}
+        found = {}
+        for name in tf.io.gfile.listdir(self.directory):
+            match = NAME.fullmatch(name.rstrip("/"))
+            if match:
+                found.setdefault(int(match[1]), []).append(name.rstrip("/"))
+        return found
+
+    def _finished(self) -> set:
+        """Return the steps whose save ended: those with a manifest, or written by a TensorFlow manager before."""
+        steps = self._steps()
+        state = tf.train.get_checkpoint_state(self.directory) if steps else None
+        pointed = {os.path.basename(path) for path in (state.all_model_checkpoint_paths if state else ())}
+        return {step for step, names in steps.items() if f"ckpt-{step}{MANIFEST}" in names or f"ckpt-{step}" in pointed}
+
+    def _examine(self, step: int):
+        """Return (what is wrong or None, noted values) of a finished checkpoint."""
+        path = self.path(step)
+        try:
+            if not tf.io.gfile.exists(path + MANIFEST):
+                reader = tf.compat.v1.train.NewCheckpointReader(path)  # it checks a CRC of each tensor
+                for name in reader.get_variable_to_shape_map():
+                    reader.get_tensor(name)
+                return None, {}
+            with tf.io.gfile.GFile(path + MANIFEST, "r") as file:
+                manifest = json.load(file)
+            for name, expected in manifest["files"].items():
+                file = os.path.join(self.directory, name)
+                if not tf.io.gfile.exists(file):
+                    return f"{name} is missing", {}
+                size = tf.io.gfile.stat(file).length
+                if size != expected["bytes"]:
+                    return f"{name} has {size} bytes, {expected['bytes']} were written", {}
+                if _describe(file) != expected:
+                    return f"{name} does not hold what was written", {}
+            return None, manifest["values"]
+        except (tf.errors.OpError, OSError, ValueError, LookupError, TypeError) as error:
+            return reason_of(error), {}
+
+    def _point(self, step: int, kept):
+        lines = [f'model_checkpoint_path: "ckpt-{step}"', *(f'all_model_checkpoint_paths: "ckpt-{k}"' for k in kept)]
+        pointer = os.path.join(self.directory, POINTER)
+        try:
+            with tf.io.gfile.GFile(f"{pointer}.tmp", "w") as file:
+                file.write("\n".join(lines) + "\n")
+            tf.io.gfile.rename(f"{pointer}.tmp", pointer, overwrite=True)
+        except (tf.errors.OpError, OSError) as error:  # we can do without
+            log.warning("%s could not be written: %s", pointer, reason_of(error))
+
+    def _remove(self, steps):
+        """Remove all files of some steps, the manifest first; what cannot be removed is told."""
+        found = self._steps()
+        for step in steps:
+            for name in sorted(found.get(step, ()), key=lambda name: not name.endswith(MANIFEST)):
+                path = os.path.join(self.directory, name)
+                try:
+                    (tf.io.gfile.rmtree if tf.io.gfile.isdir(path) else tf.io.gfile.remove)(path)
+                except (tf.errors.OpError, OSError) as error:
+                    log.warning("%s could not be removed: %s", path, reason_of(error))
+
+
+def _describe(path: str) -> dict:
+    digest, size = hashlib.sha256(), 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return {"bytes": size, "sha256": digest.hexdigest()}

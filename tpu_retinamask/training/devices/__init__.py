@@ -1,0 +1,1 @@
+"""Where a training runs: devices, replicas, and TPUs that are only described."""

@@ -1,0 +1,97 @@
+"""A TPUStrategy over a TPU that is only described: what a pod would trace, on a machine that has none.
+
+The strategy, its variables and the graphs traced under it are TensorFlow's own; only the answers that a TPU
+would give about itself are made here. Variables live on logical CPU devices, one a core, so models can be
+built and restored; nothing can be executed.
+"""
+
+import math
+import re
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.client.session import _DeviceAttributes
+from tensorflow.python.eager import context
+from tensorflow.python.tpu.tpu_system_metadata import TPUSystemMetadata
+
+from tpu_retinamask.errors import UserError
+
+PREFIX = "fake:"  # of the flag's value, --tpu=fake:2x2
+
+
+def describe_strategy(topology: str = "2x2") -> tf.distribute.TPUStrategy:
+    """Return a TPUStrategy over cores that do not exist.
+
+    Args:
+      topology: cores along x and y, "2x2".
+
+    Raises:
+      UserError: the topology cannot be read, or TensorFlow has already fixed its devices.
+    """
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", topology):
+        raise UserError(
+            f"--tpu={PREFIX}{topology}: got {topology!r}, expected cores along x and y, such as {PREFIX}2x2"
+        )
+    mesh = [int(side) for side in topology.split("x")]
+    make_logical_cpus(math.prod(mesh))
+    resolver = _DescribedResolver(mesh)
+    assignment = tf.tpu.experimental.DeviceAssignment.build(resolver.topology, num_replicas=resolver.cores)
+    strategy = tf.distribute.TPUStrategy(resolver, experimental_device_assignment=assignment)
+    # Variables need devices that exist.
+    strategy.extended._tpu_devices = np.array([[name] for name in _device_names("CPU", resolver.cores)], dtype=object)
+    return strategy
+
+
+class _DescribedResolver(tf.distribute.cluster_resolver.TPUClusterResolver):
+    """Answers for one host whose cores form a mesh."""
+
+    def __init__(self, mesh):
+        self.cores = math.prod(mesh)
+        coordinates = [[[x, y, 0, 0] for y in range(mesh[1]) for x in range(mesh[0])]]  # one task, x y z core
+        self.topology = tf.tpu.experimental.Topology(
+            mesh_shape=[*mesh, 1, 1], device_coordinates=np.array(coordinates, np.int32)
+        )
+        self._tpu = ""
+        self._tpu_topology = self.topology.serialized()
+
+    def get_tpu_system_metadata(self):
+        devices = tuple(_DeviceAttributes(name, "TPU", 0, 0) for name in _device_names("TPU", self.cores))
+        return TPUSystemMetadata(
+            num_cores=self.cores, num_hosts=1, num_of_cores_per_host=self.cores, topology=self.topology, devices=devices
+        )
+
+    def master(self, *args, **kwargs):
+        del args, kwargs
+        return ""
+
+    get_master = master
+    environment = ""
+
+    def cluster_spec(self):
+        return None
+
+    def get_job_name(self):
+        return None
+
+
+def _device_names(kind: str, count: int) -> list[str]:
+    return [f"/job:localhost/replica:0/task:0/device:{kind}:{i}" for i in range(count)]
+
+
+def make_logical_cpus(count: int):
+    """Divide the CPU into as many devices.
+
+    Raises:
+      UserError: TensorFlow has already fixed its devices.
+    """
+    if context.context()._initialized and len(tf.config.list_logical_devices("CPU")) >= count:
+        return
+    try:
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * count
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"{count} replicas need as many logical CPU devices, and TensorFlow has already started with "
+            "fewer: make the strategy first in a process of its own"
+        ) from error

@@ -1,0 +1,38 @@
+"""What the replicas of a strategy do together: sum what each of them has, update what all of them share."""
+
+import tensorflow as tf
+
+
+def sum_over_replicas(value):
+    """Return the sum over all replicas of a tensor, or of each in a list or dict; itself where there is one."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def meets_by_merge_call() -> bool:
+    """Return whether replicas meet on the host, as MirroredStrategy's do, which no function or loop body may."""
+    strategy = tf.distribute.get_strategy()
+    return strategy.num_replicas_in_sync > 1 and not isinstance(strategy, tf.distribute.TPUStrategy)
+
+
+def update_copies(update, variables, *values):
+    """Run `update(variable, *its values)` for each variable, on each replica's copy of it.
+
+    The values must be equal on all replicas. Assigning to a variable inside a replica would sum or send them over all
+    replicas instead, which is a second exchange of every weight.
+
+    Args:
+      update: changes one variable.
+      variables: list of tf.Variable.
+      *values: lists, one value a variable; tensors or variables.
+    """
+
+    def on_each(strategy, variables, *values):
+        for variable, *arguments in zip(variables, *values):
+            strategy.extended.update(variable, update, args=tuple(arguments), group=False)
+
+    tf.__internal__.distribute.interim.maybe_merge_call(
+        on_each, tf.distribute.get_strategy(), list(variables), *(list(value) for value in values)
+    )

@@ -1,0 +1,1 @@
+"""The loops of a training and what they show: steps, lines, history."""

@@ -1,0 +1,83 @@
+"""Several training steps in one call, without a return to Python between them."""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+
+class LoopResult(NamedTuple):
+    """What n steps gave."""
+
+    metrics: dict  # name to [n] float32 array
+    waited: float  # seconds that the steps waited for their batches
+
+
+class StepLoop:
+    """Calls a step n times on the next batches, in a loop of the graph where the batches come from tf.data.
+
+    The loop is traced once; n is a tensor. It is itself not compiled: what is, is the step within, so that its
+    program is the same whatever n, and so are its numbers.
+    """
+
+    def __init__(self, step, batches):
+        """Start to read the batches.
+
+        Args:
+          step: `batch -> metrics`, from `devices.distribute_step`.
+          batches: endless dataset, distributed or not, or any iterable of batches.
+        """
+        self.step = step
+        self.iterator = iter(batches)
+        self.in_graph = isinstance(batches, tf.data.Dataset | tf.distribute.DistributedDataset)
+        self._names = None
+        self._run = tf.function(self._steps, autograph=False)
+
+    def __call__(self, count: int) -> LoopResult:
+        """Make `count` steps."""
+        if self.in_graph:
+            values, waited = self._run(self.iterator, tf.constant(count))
+            return LoopResult(dict(zip(self._names, values.numpy().T)), float(waited))
+        waited, rows = 0.0, []
+        for _ in range(count):
+            started = time.monotonic()
+            batch = next(self.iterator)
+            waited += time.monotonic() - started
+            rows.append({name: np.float32(value) for name, value in self.step(batch).items()})
+        return LoopResult({name: np.array([row[name] for row in rows]) for name in rows[0]}, waited)
+
+    def trace(self):
+        """Return the concrete function of the loop, of which nothing is run.
+
+        Raises:
+          TypeError: the loop is not in the graph.
+        """
+        if not self.in_graph:
+            raise TypeError("the batches come from Python: only the step itself can be traced")
+        return self._run.get_concrete_function(self.iterator, tf.TensorSpec([], tf.int32))
+
+    def traces(self) -> int:
+        """Return how often the loop was traced."""
+        return self._run.experimental_get_tracing_count()
+
+    def _steps(self, iterator, count):
+        def one(index, waited, rows):
+            started = tf.timestamp()
+            with tf.control_dependencies([started]):
+                batch = next(iterator)
+            with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+                arrived = tf.timestamp()
+            with tf.control_dependencies([arrived]):  # else one core may run the step first, and call it waiting
+                metrics = self.step(batch)
+            waited += arrived - started
+            self._names = sorted(metrics)  # Python's part of the trace: the row says what, the list says which
+            row = tf.stack([tf.cast(metrics[name], tf.float32) for name in self._names])
+            return index + 1, waited, rows.write(index, row)
+
+        rows = tf.TensorArray(tf.float32, count, element_shape=[None])
+        # One at a time: a batch fetched during the step before would count as waiting. The pipeline prefetches.
+        _, waited, rows = tf.while_loop(
+            lambda index, *_: index < count, one, (0, tf.zeros([], tf.float64), rows), parallel_iterations=1
+        )
+        return rows.stack(), waited

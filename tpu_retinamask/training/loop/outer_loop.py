@@ -1,0 +1,184 @@
+"""The outer loop of a training: updates in, checkpoints, lines and evaluations out."""
+
+import contextlib
+import logging
+import os
+import re
+import signal
+
+import tensorflow as tf
+
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.training.checkpoints.files import SaveError
+from tpu_retinamask.training.checkpoints.state import TrainState
+from tpu_retinamask.training.loop.history import History
+from tpu_retinamask.training.loop.progress import Progress
+
+log = logging.getLogger("tpu_retinamask")
+
+
+class TrainingInterrupted(Exception):
+    """The training was asked to stop before its end, and has saved what it had."""
+
+
+class StopRequest:
+    """Whether the machine wants the training to stop; a cloud announces a preemption by SIGTERM.
+
+    Python sees the signal between two loops, so a loop of `steps_per_loop` steps must be shorter than the notice,
+    30 s for a preemptible virtual machine at Google.
+    """
+
+    def __init__(self):
+        """Begin without a request."""
+        self.received = False
+
+    @contextlib.contextmanager
+    def listening(self):
+        """Note the first SIGTERM within the block; a second one kills."""
+        before = signal.signal(signal.SIGTERM, self._note)
+        try:
+            yield self
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _note(self, number, frame):
+        del number, frame
+        self.received = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Not by the log, which may be in the middle of a line of its own.
+        os.write(2, b"SIGTERM: stopping after this loop\n")
+
+
+def loop_length(step: int, *, total_steps: int, steps_per_loop: int, boundaries) -> int:
+    """Return how many steps the next loop makes.
+
+    Args:
+      step: steps already made.
+      total_steps: of the whole training.
+      steps_per_loop: longest loop.
+      boundaries: intervals whose multiples no loop crosses; None and 0 are passed over.
+    """
+    left = [interval - step % interval for interval in (steps_per_loop, *boundaries) if interval]
+    return min(total_steps - step, *left)
+
+
+def run_training(
+    loop,
+    state: TrainState,
+    progress: Progress,
+    *,
+    total_steps: int,
+    checkpoint_every: int,
+    steps_per_loop: int = 1,
+    evaluate=None,
+    evaluate_every: int | None = None,
+    stop: StopRequest | None = None,
+    history: History | None = None,
+):
+    """Update the model until it has made `total_steps` updates.
+
+    One process drives all replicas, those on other hosts too, so whatever is saved is saved once. A save that fails
+    is told, and the next one tries again; the last must succeed.
+
+    Args:
+      loop: `count -> LoopResult`, a `StepLoop` whose first batch is that of step `progress.step`.
+      state: what is saved.
+      progress: what is shown, and the steps already made.
+      total_steps: updates over the whole life of the run, those before a restart included.
+      checkpoint_every: steps between checkpoints; the last step is always saved.
+      steps_per_loop: steps without a look at anything else; the very first step is one alone, since it compiles.
+      evaluate: called without arguments; returns a dict of scalars to show.
+      evaluate_every: steps between evaluations; the last step is always evaluated.
+      stop: asked after each loop.
+      history: is told losses and scores, saves the best weights, and may end the training early.
+
+    Raises:
+      NonFiniteLossError: a loss is not finite; the checkpoints before it are kept.
+      TrainingInterrupted: `stop` was received, and the state is saved.
+      SaveError: the last state could not be saved.
+      UserError: the devices went away.
+    """
+
+    def is_due(interval):
+        return progress.step >= total_steps or (bool(interval) and progress.step > 0 and progress.step % interval == 0)
+
+    def evaluate_now():
+        scores = evaluate()
+        progress.write_scalars(scores)
+        if history is not None:
+            history.evaluated(progress.step, scores, state)
+
+    if evaluate is None:
+        evaluate_every = None
+    elif history is not None and is_due(evaluate_every) and not history.scored(progress.step):
+        evaluate_now()  # the life before saved this step and ended before it was scored
+    longest, saved_step = 1, progress.step
+    while progress.step < total_steps:
+        if history is not None and history.stop_reason:
+            log.warning("stopped at step %d of %d: %s", progress.step, total_steps, history.stop_reason)
+            break
+        count = loop_length(
+            progress.step,
+            total_steps=total_steps,
+            steps_per_loop=longest,
+            boundaries=(checkpoint_every, evaluate_every),
+        )
+        longest = steps_per_loop
+        metrics, waited = _run(loop, count, progress.step)
+        progress.update(metrics, waited)
+        if history is not None:
+            history.count(metrics["loss"])
+            if is_due(evaluate_every or checkpoint_every):
+                history.end_interval(progress.step)
+        stopped = stop is not None and stop.received and progress.step < total_steps
+        if stopped or is_due(checkpoint_every):
+            saved_step = _save(state, progress.step, saved_step, must=stopped)
+        if stopped:
+            raise TrainingInterrupted(
+                f"stopped at step {progress.step} of {total_steps}, saved; run the same command to go on"
+            )
+        if evaluate is not None and is_due(evaluate_every):
+            evaluate_now()
+    if saved_step != progress.step:  # ended early, or the last save failed
+        _save(state, progress.step, saved_step, must=True)
+
+
+def _save(state, step, saved_step, *, must):
+    """Save a step and return it; where that fails, and need not succeed, the step saved before."""
+    try:
+        log.info("saved %s", state.save())
+    except SaveError as error:
+        if must:
+            raise
+        log.error(
+            "%s. THE TRAINING GOES ON, SAVED UP TO STEP %d ONLY, and tries again at the next checkpoint. Make "
+            "room meanwhile",
+            error,
+            saved_step,
+        )
+        return saved_step
+    return step
+
+
+def _run(loop, count, step):
+    try:
+        return loop(count)
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:  # a TPU reached over the network
+        raise UserError(
+            f"after step {step} the devices, or the data service, no longer answered ({error.message}). The "
+            "last checkpoint is kept: run the same command once they are back"
+        ) from error
+    except tf.errors.OpError as error:
+        if "IteratorGetNext" not in str(error):  # not of the input
+            raise
+        raise UserError(
+            f"after step {step} a batch could not be made: {_input_reason(error)}. The last checkpoint is kept. If "
+            "files have changed or gone since the start, put them back and run the same command; "
+            "`prepare --verify` names the damaged files of a --data_dir"
+        ) from error
+
+
+def _input_reason(error) -> str:
+    """Return what went wrong, without the iterators and graphs through which TensorFlow tells it."""
+    lines = [line for line in error.message.splitlines() if line and not line.startswith("\t")]
+    return re.sub(r"^.*Iterator::\S*: ", "", lines[-1] if lines else str(error))
