@@ -17,7 +17,7 @@ Thing = TypeVar("Thing")
 class Seat(Generic[Thing]):
     """Things of one kind by name."""
 
-    def __init__(self, kind: str, group: str):
+    def __init__(self, kind: str, group: str) -> None:
         """Create an empty seat.
 
         Args:

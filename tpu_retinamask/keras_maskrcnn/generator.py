@@ -66,7 +66,7 @@ class CSVGenerator(keras.utils.PyDataset):
         seed: int | None = None,
         tuple_targets: bool = False,
         **workers,
-    ):
+    ) -> None:
         """Read the annotations; images and masks are opened batch by batch.
 
         Args:

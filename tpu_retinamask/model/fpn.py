@@ -9,7 +9,7 @@ from tpu_retinamask.ops.resize import upsample_nearest
 class FeaturePyramid(keras.Layer):
     """Top-down pyramid with lateral 1x1 and smoothing 3x3 convolutions."""
 
-    def __init__(self, channels: int = 256, *, p6_from: str = "p5", num_levels: int = 5, **kwargs):
+    def __init__(self, channels: int = 256, *, p6_from: str = "p5", num_levels: int = 5, **kwargs) -> None:
         """Create the layers.
 
         Args:

@@ -23,7 +23,7 @@ class AnchorHead(keras.Layer):
         initializer="normal",
         prior: bool = False,
         name: str,
-    ):
+    ) -> None:
         """Create the layers.
 
         Args:
@@ -71,7 +71,7 @@ class MaskHead(keras.Layer):
         upsample: str = "nearest",
         initializer="he_normal",
         name: str = "roi_mask",
-    ):
+    ) -> None:
         """Create the layers.
 
         Args:

@@ -50,7 +50,7 @@ class RetinaMask(keras.Model):
         roi_implementation: str = "auto",
         stop_mask_gradient: bool = False,
         dtype="float32",
-    ):
+    ) -> None:
         """Create the network.
 
         Args:
@@ -169,7 +169,7 @@ class RetinaMask(keras.Model):
 class _default_policy:
     """Set the Keras dtype policy for the layers created inside a with block."""
 
-    def __init__(self, policy):
+    def __init__(self, policy) -> None:
         self.policy = policy
 
     def __enter__(self):

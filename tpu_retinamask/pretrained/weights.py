@@ -49,7 +49,7 @@ class WeightsReport:
     unused: tuple
     missing: tuple
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [
             f"weights from {self.source}: {len(self.loaded)} of "
             f"{len(self.loaded) + len(self.mismatched) + len(self.missing)} layers loaded"

@@ -108,7 +108,7 @@ def train_setting(name: str):
 class Programs:
     """The training step of the configuration, lowered for any batch."""
 
-    def __init__(self, replicas: int, num_classes: int):
+    def __init__(self, replicas: int, num_classes: int) -> None:
         """Build the model and its step under a TPUStrategy over cores that are only described."""
         sides = (2, replicas // 2) if replicas % 2 == 0 else (1, replicas)
         self.strategy = placement.make_strategy(f"fake:{sides[0]}x{sides[1]}")

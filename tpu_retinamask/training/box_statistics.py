@@ -12,7 +12,7 @@ class BoxStatistics:
     They are part of a run's state: a checkpoint must hold them, or a resumed run starts from another loss.
     """
 
-    def __init__(self, largest_beta: float = 0.11, *, smallest_beta: float = 1e-3, momentum: float = 0.1):
+    def __init__(self, largest_beta: float = 0.11, *, smallest_beta: float = 1e-3, momentum: float = 0.1) -> None:
         """Create the variables, in the scope of the strategy that trains.
 
         Args:

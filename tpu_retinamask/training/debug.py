@@ -9,7 +9,7 @@ import tensorflow as tf
 class TensorStatistics:
     """Prints a line for every tensor it is shown and remembers the first that is not finite."""
 
-    def __init__(self, write=print):
+    def __init__(self, write=print) -> None:
         """Write lines with `write`."""
         self.write = write
         self.first_bad = None

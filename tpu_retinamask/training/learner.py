@@ -28,7 +28,7 @@ class Learner:
         clip_norm: float | None = None,
         accumulate_steps: int = 1,
         average_decay: float | None = None,
-    ):
+    ) -> None:
         """Create every variable that a training has.
 
         Args:

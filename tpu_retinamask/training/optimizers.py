@@ -11,7 +11,7 @@ _NOT_DECAYED = ["bias", "gamma", "beta"]  # normalisation and bias, as the paper
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     """Scales a schedule linearly from `start_factor` to 1 over its first steps (arXiv 1706.02677)."""
 
-    def __init__(self, schedule, steps: int, start_factor: float = 1 / 3):
+    def __init__(self, schedule, steps: int, start_factor: float = 1 / 3) -> None:
         """Wrap a schedule; `steps` 0 changes nothing."""
         super().__init__()
         self.schedule, self.steps, self.start_factor = schedule, steps, start_factor
@@ -31,7 +31,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
     """Divides the rate by ten at each of the given shares of the training."""
 
-    def __init__(self, rate: float, boundaries, factor: float = 0.1):
+    def __init__(self, rate: float, boundaries, factor: float = 0.1) -> None:
         """Create the schedule; `boundaries` are steps, rising."""
         super().__init__()
         self.rate, self.boundaries, self.factor = rate, tuple(boundaries), factor
@@ -52,7 +52,7 @@ def _with_coupled_decay(base):
     class Coupled(base):
         """The base class, its gradients increased by `coupled_decay` times each kernel."""
 
-        def __init__(self, *args, coupled_decay: float, **kwargs):
+        def __init__(self, *args, coupled_decay: float, **kwargs) -> None:
             super().__init__(*args, **kwargs)
             self.coupled_decay = coupled_decay
 

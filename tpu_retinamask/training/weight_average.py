@@ -16,7 +16,7 @@ class WeightAverage:
     loaded from.
     """
 
-    def __init__(self, model, decay: float = 0.9998):
+    def __init__(self, model, decay: float = 0.9998) -> None:
         """Create the variables, in the scope of the strategy that trains.
 
         Args:

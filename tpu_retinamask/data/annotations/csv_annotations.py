@@ -115,7 +115,7 @@ def _is_header(fields: list[str]) -> bool:
 class _RowReader:
     """Check rows one by one and collect what they say."""
 
-    def __init__(self, file: str, folder: str, classes: ClassNames):
+    def __init__(self, file: str, folder: str, classes: ClassNames) -> None:
         self.file, self.folder, self.ids = file, folder, classes.ids
         self.problems: list[str] = []
         self.repeats: list[int] = []

@@ -17,7 +17,7 @@ class AnnotationError(ValueError):
         `MAX_REPORTED` and then "and N more".
     """
 
-    def __init__(self, summary: str, problems: list[str]):
+    def __init__(self, summary: str, problems: list[str]) -> None:
         self.problems = tuple(problems)
         lines = [summary] + [f"  {problem}" for problem in problems[:MAX_REPORTED]]
         if len(problems) > MAX_REPORTED:

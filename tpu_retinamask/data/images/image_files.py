@@ -17,7 +17,7 @@ EXIF_ORIENTATION = 0x0112
 class BadFile(Exception):
     """Say why a file cannot be used; the message is the reason, without the path."""
 
-    def __init__(self, kind: str, reason: str):
+    def __init__(self, kind: str, reason: str) -> None:
         self.kind = kind
         super().__init__(reason)
 

@@ -15,7 +15,7 @@ from tpu_retinamask.data.prepared.record_format import StoredImage, StoredMask, 
 class MaskReader:
     """Read instance masks, keeping the file read last: a label map serves many instances in a row."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._path: str | None = None
         self._values: np.ndarray | None = None
         self._label_step = 1

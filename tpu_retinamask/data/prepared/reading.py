@@ -66,12 +66,12 @@ class SplitIndex(NamedTuple):
 class RecordSplit(Sequence):
     """The images of one split, as `scan.scan_records` would have given them; each is made when asked for."""
 
-    def __init__(self, data_dir: str, split: str, index: SplitIndex):
+    def __init__(self, data_dir: str, split: str, index: SplitIndex) -> None:
         self._index = index
         count = len(index.shard_bytes)
         self._shards = [posixpath.join(data_dir, shard_name(split, shard, count)) for shard in range(count)]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._index.image_id)
 
     def __getitem__(self, position):

@@ -57,7 +57,7 @@ class RecordsBuilder:
         sources: Mapping,
         images_per_shard: int = 256,
         threads: int = 8,
-    ):
+    ) -> None:
         """Lay out the shards; nothing is written yet.
 
         Args:

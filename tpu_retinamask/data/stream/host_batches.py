@@ -45,7 +45,7 @@ class HostBatches:
         start_step: int = 0,
         workers: int = 1,
         prefetch: int = 4,
-    ):
+    ) -> None:
         """Prepare; nothing is read before the first batch is asked for.
 
         Args:

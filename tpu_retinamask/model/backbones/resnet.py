@@ -58,7 +58,7 @@ class ResNet(keras.Layer):
         pool_padding: str = "same",
         epsilon: float = 1e-5,
         **kwargs,
-    ):
+    ) -> None:
         """Create the layers.
 
         Args:
@@ -140,7 +140,7 @@ class BottleneckBlock(keras.Layer):
 
     def __init__(
         self, filters: int, stride: int, suffix: str, *, project: bool, normalization: str, epsilon: float = 1e-5
-    ):
+    ) -> None:
         """Create the layers; `suffix` is the stage and block letter of their names, as in "2a"."""
         super().__init__(name=f"res{suffix}")
 
@@ -175,7 +175,9 @@ class BottleneckBlock(keras.Layer):
 class SmallResNet(keras.Layer):
     """Basic blocks on few channels: trains from nothing on two CPU cores."""
 
-    def __init__(self, widths=(16, 32, 64, 128, 192), blocks=(1, 1, 2, 1), *, normalization: str = "batch", **kwargs):
+    def __init__(
+        self, widths=(16, 32, 64, 128, 192), blocks=(1, 1, 2, 1), *, normalization: str = "batch", **kwargs
+    ) -> None:
         """Create the layers; `widths` are the channels of C1..C5, `blocks` the residual blocks of C2..C5."""
         super().__init__(**kwargs)
         self.stem = keras.layers.Conv2D(
@@ -210,7 +212,7 @@ class SmallResNet(keras.Layer):
 class BasicBlock(keras.Layer):
     """Two 3x3 convolutions beside a shortcut; the shortcut projects where the stride is 2."""
 
-    def __init__(self, filters: int, stride: int, suffix: str, *, normalization: str):
+    def __init__(self, filters: int, stride: int, suffix: str, *, normalization: str) -> None:
         """Create the layers; `suffix` is the stage and block letter of their names."""
         super().__init__(name=f"res{suffix}")
 

@@ -44,7 +44,7 @@ class SavedCheckpoint(NamedTuple):
 class CheckpointFiles:
     """The checkpoints of one directory."""
 
-    def __init__(self, directory: str, keep: int = 3):
+    def __init__(self, directory: str, keep: int = 3) -> None:
         """Attach to a directory, which `write` creates.
 
         Args:

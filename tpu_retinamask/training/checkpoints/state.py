@@ -24,7 +24,7 @@ class TrainState:
       files, best: CheckpointFiles of the newest and of the best checkpoints.
     """
 
-    def __init__(self, model_dir: str, model, optimizer=None, keep: int = 3, extra: dict | None = None):
+    def __init__(self, model_dir: str, model, optimizer=None, keep: int = 3, extra: dict | None = None) -> None:
         """Attach to a model directory.
 
         Args:

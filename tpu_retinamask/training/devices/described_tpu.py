@@ -45,7 +45,7 @@ def describe_strategy(topology: str = "2x2") -> tf.distribute.TPUStrategy:
 class _DescribedResolver(tf.distribute.cluster_resolver.TPUClusterResolver):
     """Answers for one host whose cores form a mesh."""
 
-    def __init__(self, mesh):
+    def __init__(self, mesh) -> None:
         self.cores = math.prod(mesh)
         coordinates = [[[x, y, 0, 0] for y in range(mesh[1]) for x in range(mesh[0])]]  # one task, x y z core
         self.topology = tf.tpu.experimental.Topology(

@@ -21,7 +21,7 @@ class StepLoop:
     program is the same whatever n, and so are its numbers.
     """
 
-    def __init__(self, step, batches):
+    def __init__(self, step, batches) -> None:
         """Start to read the batches.
 
         Args:

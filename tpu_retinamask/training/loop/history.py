@@ -37,7 +37,7 @@ class History:
         stop_after: int | None = None,
         collapse_after: int | None = 5,
         stop_collapsed: bool = False,
-    ):
+    ) -> None:
         """Read what an earlier life of the run wrote, up to the step it goes on from.
 
         Args:

@@ -28,7 +28,7 @@ class StopRequest:
     30 s for a preemptible virtual machine at Google.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         """Begin without a request."""
         self.received = False
 

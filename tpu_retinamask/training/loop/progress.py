@@ -29,7 +29,7 @@ class Progress:
         batch_size: int,
         log_every: int,
         start_step: int,
-    ):
+    ) -> None:
         """Open the event file in `model_dir`/events."""
         self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
         self.batch_size, self.log_every = batch_size, log_every
