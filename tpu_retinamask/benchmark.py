@@ -1,6 +1,8 @@
-"""`python -m tpu_retinamask.benchmark`: see `programs.benchmark`."""
+"""`python -m tpu_retinamask.benchmark`: the program in `programs.benchmark`."""
 
-import runpy
+import sys
+
+from tpu_retinamask.cli import main
 
 if __name__ == "__main__":
-    runpy.run_module("tpu_retinamask.programs.benchmark", run_name="__main__")
+    sys.exit(main(["benchmark", *sys.argv[1:]]))

@@ -1,6 +1,8 @@
-"""`python -m tpu_retinamask.benchmark_input`: see `programs.benchmark_input`."""
+"""`python -m tpu_retinamask.benchmark_input`: the program in `programs.benchmark_input`."""
 
-import runpy
+import sys
+
+from tpu_retinamask.cli import main
 
 if __name__ == "__main__":
-    runpy.run_module("tpu_retinamask.programs.benchmark_input", run_name="__main__")
+    sys.exit(main(["benchmark_input", *sys.argv[1:]]))

@@ -1,74 +1,101 @@
-"""What the programs share: gin configuration, flags, logging, and the way user errors are shown.
+"""gin: the names by which it knows our settings, the files it is read from, and what a run writes down.
 
-Flags say where, gin says what. The classes below are configurable by their own names, so that a gin
-file reads like their constructors: `RetinaMask.backbone = 'resnet101'`.
+Flags say where, gin says what. A setting is a field of one of the dataclasses below, by the name that stands beside it:
+`RetinaMask.backbone = 'resnet101'`, `train.epochs = 12`.
 """
 
+import dataclasses
 import functools
-import logging
 import os
-import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-from tpu_retinamask.startup import expect_no_tpu, import_tensorflow_quietly
-
-if any(argument.split("=")[-1].startswith("fake:") for argument in sys.argv[1:]):  # --tpu=fake:2x2
-    expect_no_tpu()
-import_tensorflow_quietly()  # before any import of ours brings it in
-
-# pylint: disable=wrong-import-position
-from absl import app, flags
-from absl import logging as absl_logging
+from typing import Any
 
 import gin
-from tpu_retinamask.data.annotations.csv_annotations import AnnotationError
-from tpu_retinamask.data.augment import augmentation as augment
-from tpu_retinamask.data.stream import pipeline
-from tpu_retinamask.errors import NonFiniteLossError, UserError
-from tpu_retinamask.files import write_atomically
-from tpu_retinamask.model import losses, postprocess, retinamask
-from tpu_retinamask.training import optimizers
+import tensorflow as tf
+from absl import logging as absl_logging
+
+from tpu_retinamask.data.augment.augmentation import Augmentation as _Augmentation
+from tpu_retinamask.data.stream.pipeline import InputPipeline as _InputPipeline
+from tpu_retinamask.errors import SettingError, UserError
+from tpu_retinamask.model import retinamask
+from tpu_retinamask.model.losses import Criterion as _Criterion
+from tpu_retinamask.model.postprocess import DetectionFilter as _DetectionFilter
+from tpu_retinamask.model.settings import NetworkSettings as _NetworkSettings
+from tpu_retinamask.private import gin_names
+from tpu_retinamask.recipe import Recipe
+from tpu_retinamask.training.optimizers import OptimizerSettings as _OptimizerSettings
+from tpu_retinamask.training.settings import TrainSettings as _TrainSettings
+
+# gin's name of each settings class.
+SETTINGS: dict[str, type] = {
+    "RetinaMask": _NetworkSettings,
+    "Criterion": _Criterion,
+    "DetectionFilter": _DetectionFilter,
+    "InputPipeline": _InputPipeline,
+    "Augmentation": _Augmentation,
+    "make_optimizer": _OptimizerSettings,
+    "train": _TrainSettings,
+}
+# Programs with settings of their own; each knows its own and passes over those of the others.
+PROGRAMS = ("evaluate", "predict", "benchmark", "prepare", "convert", "benchmark_input", "tpu_check")
+CONFIG_FILE, OPERATIVE_FILE = "config.gin", "operative_config.gin"
 
 
-def _configurable(target):
-    configured = gin.external_configurable(target, target.__name__, module="tpu_retinamask")
+def _configurable(name: str) -> Callable[..., Any]:
+    target = SETTINGS[name]
+    configured = gin.external_configurable(target, name, module="tpu_retinamask")
 
     @functools.wraps(target, updated=())
-    def build(*args, **kwargs):
+    def build(*args: object, **kwargs: object) -> object:
         try:
             return configured(*args, **kwargs)
-        except (TypeError, ValueError) as error:  # a value that the configuration gave, or should have given
-            raise UserError(f"{target.__name__}: {error}") from error
+        except SettingError as error:  # a value that the configuration gave
+            raise SettingError(f"{name}: {_without_gins_words(error)}") from error
 
     return build
 
 
-RetinaMask = _configurable(retinamask.RetinaMask)
-Criterion = _configurable(losses.Criterion)
-DetectionFilter = _configurable(postprocess.DetectionFilter)
-InputPipeline = _configurable(pipeline.InputPipeline)
-Augmentation = _configurable(augment.Augmentation)
-make_optimizer = _configurable(optimizers.make_optimizer)
-
-flags.disclaim_key_flags()  # the flags defined here belong to the program that asks for them, so --help shows them
-
-log = logging.getLogger("tpu_retinamask")  # the project's own; libraries stay at warnings
-
-CONFIG_FILE, OPERATIVE_FILE = "config.gin", "operative_config.gin"
-# Each knows its own settings and passes over those of the others.
-PROGRAMS = ("train", "evaluate", "predict", "benchmark", "prepare", "convert", "benchmark_input", "tpu_check")
+NetworkSettings = _configurable("RetinaMask")
+Criterion = _configurable("Criterion")
+DetectionFilter = _configurable("DetectionFilter")
+InputPipeline = _configurable("InputPipeline")
+Augmentation = _configurable("Augmentation")
+OptimizerSettings = _configurable("make_optimizer")
+TrainSettings = _configurable("train")
 
 
-def define_gin_flags():
-    """Define --gin_file and --gin_param."""
-    flags.DEFINE_multi_string(
-        "gin_file",
-        [],
-        "Configuration file, by path or by its name in the project's gin folder "
-        "(run/nuclei_demo.gin). May be repeated; later files win.",
-    )
-    flags.DEFINE_multi_string(
-        "gin_param", [], "One setting, such as \"RetinaMask.backbone = 'resnet101'\". May be repeated; wins over files."
+def RetinaMask(num_classes: int) -> retinamask.RetinaMask:  # the name that gin has
+    """Build the network that the configuration describes.
+
+    Raises:
+      SettingError: a part refuses a setting.
+    """
+    settings = NetworkSettings()
+    try:
+        return retinamask.RetinaMask(num_classes, settings)
+    except SettingError as error:
+        raise SettingError(f"RetinaMask: {error}") from error
+
+
+def make_optimizer(total_steps: int, *, batch_size: int | None = None) -> Any:
+    """Build the optimizer that the configuration describes; see `OptimizerSettings.build`."""
+    return OptimizerSettings().build(total_steps, batch_size)
+
+
+def recipe() -> Recipe:
+    """Return all that the configuration says of a training.
+
+    Raises:
+      SettingError: a value that a setting cannot have; names it.
+    """
+    return Recipe(
+        network=NetworkSettings(),
+        criterion=Criterion(),
+        detection_filter=DetectionFilter(),
+        pipeline=InputPipeline(),
+        optimizer=OptimizerSettings(),
+        train=TrainSettings(),
     )
 
 
@@ -92,19 +119,17 @@ def find_gin_file(name: str) -> str:
     raise UserError(f"--gin_file {name}: no such file, here or in the project's gin folder, which holds {known}")
 
 
-def parse_gin(files, params, *, model_dir: str | None = None):
+def parse_gin(files: Sequence[str], params: Sequence[str], *, model_dir: str | None = None) -> None:
     """Parse gin files and settings, optionally upon those that a run has written down.
 
     Raises:
       UserError: a file is missing or a setting names something unknown.
     """
-    import tensorflow as tf  # gfile reads gs:// as well
-
     gin.clear_config()
     gin.add_config_file_search_path(str(gin_folder()))
-    # Instead of gin's own: it takes `model/small.gin` for a file of a package `model` and fails where a folder lies
+    # Instead of gin's own: it takes `recipe/small.gin` for a file of a package `recipe` and fails where a folder lies
     # about that has this name.
-    gin.config._FILE_READERS[:] = [(open, os.path.isfile), (tf.io.gfile.GFile, tf.io.gfile.exists)]
+    gin_names.read_files_by([(open, os.path.isfile), (tf.io.gfile.GFile, tf.io.gfile.exists)])
     paths = [find_gin_file(name) for name in files]
     if model_dir is not None:
         recorded = [os.path.join(model_dir, name) for name in (CONFIG_FILE, OPERATIVE_FILE)]
@@ -117,34 +142,58 @@ def parse_gin(files, params, *, model_dir: str | None = None):
     absl_logging.set_verbosity(absl_logging.FATAL)  # gin reports every folder it looks into, some as errors
     try:
         gin.parse_config_files_and_bindings(paths, list(params), skip_unknown=PROGRAMS)
-    except (ValueError, SyntaxError, OSError, AttributeError) as error:
+    except (ValueError, SyntaxError, OSError, AttributeError, ImportError) as error:
         raise UserError(f"gin configuration: {error}") from error
     finally:
         absl_logging.set_verbosity(absl_logging.WARNING)
 
 
-def write_config(model_dir: str):
-    """Write what was configured, and what was in force with all defaults, into the model directory."""
-    for name, text in ((CONFIG_FILE, gin.config_str()), (OPERATIVE_FILE, gin.operative_config_str())):
-        write_atomically(os.path.join(model_dir, name), text)
+def config_files() -> dict[str, str]:
+    """Return what a run writes down, name to text: what was configured, and what is in force with all defaults."""
+    return {CONFIG_FILE: gin.config_str(), OPERATIVE_FILE: gin.operative_config_str()}
 
 
-def run_program(main):
-    """Run a program: parse flags, log plainly, show a user's mistake without a traceback."""
+def recipe_files(written: Recipe) -> dict[str, str]:
+    """Return the same for a recipe made in Python; functions, which gin would have to import, are left out."""
+    parts = {
+        "RetinaMask": written.network,
+        "Criterion": written.criterion,
+        "DetectionFilter": written.detection_filter,
+        "InputPipeline": written.pipeline,
+        "make_optimizer": written.optimizer,
+        "train": written.train,
+    }
+    return {
+        file: "".join(f"{line}\n" for name, part in parts.items() for line in _lines(name, part, every=every))
+        for file, every in ((CONFIG_FILE, False), (OPERATIVE_FILE, True))
+    }
 
-    def guarded(argv):
-        if len(argv) > 1:
-            raise app.UsageError(f"unknown arguments: {argv[1:]}; every option is a flag, --name=value")
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)
-        log.propagate = False
-        try:
-            main()
-        except (UserError, AnnotationError, NonFiniteLossError, FileNotFoundError) as error:
-            message = str(error).split("\n  In call to configurable", maxsplit=1)[0]  # gin's own traceback
-            print(f"error: {message}", file=sys.stderr)
-            sys.exit(2)
 
-    app.run(guarded)
+def _lines(name: str, settings: Any, *, every: bool, scope: str = "") -> list[str]:
+    """Return `NAME.field = value` for each field that differs from its default, or for every one."""
+    names = {settings_class: name for name, settings_class in SETTINGS.items()}
+    lines = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if not every and value == field.default:
+            continue
+        if type(value) in names:  # an object of its own, whose scope tells it from others of its class
+            inner, own = names[type(value)], f"{field.name}/"
+            lines.append(f"{scope}{name}.{field.name} = @{own}{inner}()")
+            lines += _lines(inner, value, every=every, scope=own)
+        elif _is_plain(value):
+            lines.append(f"{scope}{name}.{field.name} = {value!r}")
+    return lines
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_plain(item) for pair in value.items() for item in pair)
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _without_gins_words(error: Exception) -> str:
+    """Return a message without what gin adds to it about the call."""
+    return str(error).split("\n  In call to configurable", maxsplit=1)[0]

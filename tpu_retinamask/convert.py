@@ -1,6 +1,8 @@
-"""`python -m tpu_retinamask.convert`: see `programs.convert`."""
+"""`python -m tpu_retinamask.convert`: the program in `programs.convert`."""
 
-import runpy
+import sys
+
+from tpu_retinamask.cli import main
 
 if __name__ == "__main__":
-    runpy.run_module("tpu_retinamask.programs.convert", run_name="__main__")
+    sys.exit(main(["convert", *sys.argv[1:]]))

@@ -1,6 +1,8 @@
-"""`python -m tpu_retinamask.data_service`: see `programs.data_service`."""
+"""`python -m tpu_retinamask.data_service`: the program in `programs.data_service`."""
 
-import runpy
+import sys
+
+from tpu_retinamask.cli import main
 
 if __name__ == "__main__":
-    runpy.run_module("tpu_retinamask.programs.data_service", run_name="__main__")
+    sys.exit(main(["data_service", *sys.argv[1:]]))

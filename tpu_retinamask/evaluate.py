@@ -1,6 +1,8 @@
-"""`python -m tpu_retinamask.evaluate`: see `programs.evaluate`."""
+"""`python -m tpu_retinamask.evaluate`: the program in `programs.evaluate`."""
 
-import runpy
+import sys
+
+from tpu_retinamask.cli import main
 
 if __name__ == "__main__":
-    runpy.run_module("tpu_retinamask.programs.evaluate", run_name="__main__")
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

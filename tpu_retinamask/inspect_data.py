@@ -1,6 +1,8 @@
-"""`python -m tpu_retinamask.inspect_data`: see `programs.inspect_data`."""
+"""`python -m tpu_retinamask.inspect_data`: the program in `programs.inspect_data`."""
 
-import runpy
+import sys
+
+from tpu_retinamask.cli import main
 
 if __name__ == "__main__":
-    runpy.run_module("tpu_retinamask.programs.inspect_data", run_name="__main__")
+    sys.exit(main(["inspect_data", *sys.argv[1:]]))

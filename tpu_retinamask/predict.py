@@ -1,6 +1,8 @@
-"""`python -m tpu_retinamask.predict`: see `programs.predict`."""
+"""`python -m tpu_retinamask.predict`: the program in `programs.predict`."""
 
-import runpy
+import sys
+
+from tpu_retinamask.cli import main
 
 if __name__ == "__main__":
-    runpy.run_module("tpu_retinamask.programs.predict", run_name="__main__")
+    sys.exit(main(["predict", *sys.argv[1:]]))

@@ -1,6 +1,8 @@
-"""`python -m tpu_retinamask.prepare`: see `programs.prepare`."""
+"""`python -m tpu_retinamask.prepare`: the program in `programs.prepare`."""
 
-import runpy
+import sys
+
+from tpu_retinamask.cli import main
 
 if __name__ == "__main__":
-    runpy.run_module("tpu_retinamask.programs.prepare", run_name="__main__")
+    sys.exit(main(["prepare", *sys.argv[1:]]))

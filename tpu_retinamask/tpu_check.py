@@ -1,6 +1,8 @@
-"""`python -m tpu_retinamask.tpu_check`: see `programs.tpu_check`."""
+"""`python -m tpu_retinamask.tpu_check`: the program in `programs.tpu_check`."""
 
-import runpy
+import sys
+
+from tpu_retinamask.cli import main
 
 if __name__ == "__main__":
-    runpy.run_module("tpu_retinamask.programs.tpu_check", run_name="__main__")
+    sys.exit(main(["tpu_check", *sys.argv[1:]]))

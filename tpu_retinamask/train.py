@@ -1,6 +1,8 @@
-"""`python -m tpu_retinamask.train`: see `programs.train`."""
+"""`python -m tpu_retinamask.train`: the program in `programs.train`."""
 
-import runpy
+import sys
+
+from tpu_retinamask.cli import main
 
 if __name__ == "__main__":
-    runpy.run_module("tpu_retinamask.programs.train", run_name="__main__")
+    sys.exit(main(["train", *sys.argv[1:]]))

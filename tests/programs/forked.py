@@ -11,7 +11,7 @@ import sys
 import tempfile
 
 import tpu_retinamask.config
-import tpu_retinamask.inference
+import tpu_retinamask.tasks.training
 import tpu_retinamask.training.debug
 import tpu_retinamask.training.loop.outer_loop
 import tpu_retinamask.xla.audit  # noqa: F401  # all imported for the children

@@ -6,26 +6,30 @@ Runs the very step that train runs, on one fixed batch that lies in memory, so t
 in the figures. Each mode runs in a process of its own, because peak memory belongs to a process.
 """
 
+import dataclasses
 import json
+import logging
 import os
 import platform
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
+import gin
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import flags
 
-import gin
-from tpu_retinamask import config  # first: it quiets TensorFlow's start-up
+from tpu_retinamask import config
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.structures import Batch
 from tpu_retinamask.training.devices.placement import compile_step
-from tpu_retinamask.training.learner import Learner
 
-FLAGS = flags.FLAGS
+log = logging.getLogger(__name__)
+
 MODES = {"jit": True, "no_jit": False}
 
 
@@ -34,11 +38,11 @@ def benchmark(
     mode: str,
     *,
     batch_size: int = 2,
-    image_size=(512, 512),
+    image_size: tuple[int, int] = (512, 512),
     num_classes: int = 80,
     max_instances: int = 100,
     steps: int = 10,
-    clip_norm: float | None = 10.0,
+    clip_norm: float | str | None = "train",
 ) -> dict:
     """Run the training step `steps` times and return its figures.
 
@@ -49,19 +53,17 @@ def benchmark(
       num_classes: C.
       max_instances: M; half of the rows hold a box.
       steps: counted, after the first, which compiles, and a second that warms up.
-      clip_norm: as in train.
+      clip_norm: largest global norm of the gradients; "train": that of the training.
 
     Returns:
       dict of compile_seconds, step_seconds (median), images_per_second, peak_memory_gb, parameters and losses.
     """
     keras.utils.set_random_seed(0)
-    # Trainable from random weights, where frozen statistics would let activations explode.
-    learner = Learner(
-        tf.distribute.get_strategy(),
-        lambda: config.RetinaMask(num_classes),
-        lambda: config.make_optimizer(1000),
-        config.Criterion,
-        clip_norm=clip_norm,
+    recipe = config.recipe()
+    if clip_norm != "train":
+        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, clip_norm=clip_norm))
+    learner = recipe.make_learner(
+        tf.distribute.get_strategy(), num_classes, total_steps=1000, batch_size=batch_size, image_size=image_size
     )
     step = compile_step(learner.make_step(), jit_compile=MODES[mode])
     batch = fixed_batch(batch_size, image_size, max_instances, num_classes)
@@ -85,7 +87,9 @@ def benchmark(
     }
 
 
-def fixed_batch(batch_size: int, image_size, max_instances: int, num_classes: int, mask_size: int = 112) -> Batch:
+def fixed_batch(
+    batch_size: int, image_size: tuple[int, int], max_instances: int, num_classes: int, mask_size: int = 112
+) -> Batch:
     """Return a random Batch that is the same in every run; half of its rows hold a box, the rest is padding."""
     random = np.random.default_rng(0)
     height, width = image_size
@@ -110,7 +114,7 @@ def fixed_batch(batch_size: int, image_size, max_instances: int, num_classes: in
     )
 
 
-def format_rows(rows) -> str:
+def format_rows(rows: Sequence[dict]) -> str:
     """Return the figures as a Markdown table."""
     lines = [
         "| step | batch | classes | parameters | compile s | step s | images/s | peak GB |",
@@ -125,26 +129,24 @@ def format_rows(rows) -> str:
     return "\n".join(lines)
 
 
-def main():
+def run(flags: Flags) -> None:
     """Run the program: as itself for one mode, as its own children for all."""
-    config.parse_gin(FLAGS.gin_file, FLAGS.gin_param)
-    if FLAGS.mode:
-        print(json.dumps(benchmark(FLAGS.mode)))
+    config.parse_gin(flags.gin_file, flags.gin_param)
+    if flags.mode:
+        print(json.dumps(benchmark(flags.mode)))
         return
     rows = []
     for mode in MODES:
         command = [
             sys.executable,
-            "-m",
-            "tpu_retinamask.benchmark",
-            f"--mode={mode}",
-            *(f"--gin_file={name}" for name in FLAGS.gin_file),
-            *(f"--gin_param={text}" for text in FLAGS.gin_param),
+            *("-m", "tpu_retinamask.benchmark", f"--mode={mode}"),
+            *(f"--gin_file={name}" for name in flags.gin_file),
+            *(f"--gin_param={text}" for text in flags.gin_param),
         ]
-        config.log.info("measuring %s", mode)
+        log.info("measuring %s", mode)
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:
-            raise config.UserError(f"{' '.join(command)} ended with {done.returncode}: see the lines above")
+            raise UserError(f"{' '.join(command)} ended with {done.returncode}: see the lines above")
         rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
     gpus = len(tf.config.list_physical_devices("GPU"))
     print(
@@ -152,9 +154,3 @@ def main():
         f"{gpus or 'no'} GPU"
     )
     print(format_rows(rows))
-
-
-if __name__ == "__main__":
-    flags.DEFINE_enum("mode", None, list(MODES), "Measure one mode only and print a line of JSON.")
-    config.define_gin_flags()
-    config.run_program(main)

@@ -13,16 +13,14 @@ import os
 import time
 from typing import NamedTuple
 
+import gin
 import numpy as np
 import tensorflow as tf
-from absl import flags
 
-import gin
-from tpu_retinamask import config  # first: it quiets TensorFlow's start-up
-from tpu_retinamask.data.annotations.sources import open_inputs
+from tpu_retinamask import config
+from tpu_retinamask.data.sources.opening import open_images
 from tpu_retinamask.data.stream.stored_tensors import record_tensors
 
-FLAGS = flags.FLAGS
 STAGES = ("read", "decode", "resize", "augment", "masks", "batch")
 
 
@@ -172,21 +170,13 @@ ADVICE = {
 }
 
 
-def main():
+def run(flags: Flags) -> None:
     """Run the program."""
-    config.parse_gin(FLAGS.gin_file, FLAGS.gin_param)
-    records = open_inputs(FLAGS.annotations, FLAGS.classes, None, FLAGS.data_dir).train
-    report = benchmark_input(config.InputPipeline(), records)
+    config.parse_gin(flags.gin_file, flags.gin_param)
+    _, images = open_images(flags.annotations, flags.classes, flags.data_dir, "train", source_format=flags.format)
+    report = benchmark_input(config.InputPipeline(), images)
     print(
-        f"{len(records)} images, batches of {report.batch_size}, {os.cpu_count()} cores, TensorFlow {tf.__version__}; "
+        f"{len(images)} images, batches of {report.batch_size}, {os.cpu_count()} cores, TensorFlow {tf.__version__}; "
         f"first batch after {report.first_batch:.1f} s"
     )
     print(format_report(report))
-
-
-if __name__ == "__main__":
-    flags.DEFINE_string("annotations", None, "CSV of the images: image,x1,y1,x2,y2,class,mask.")
-    flags.DEFINE_string("classes", None, "CSV of class names: name,id.")
-    flags.DEFINE_string("data_dir", None, "Folder written by prepare, in place of --annotations and --classes.")
-    config.define_gin_flags()
-    config.run_program(main)

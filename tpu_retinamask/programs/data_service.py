@@ -10,22 +10,22 @@ lost ends the run, which goes on from its last checkpoint when the same command 
 reachable by nobody else: the service asks for no password.
 """
 
+import logging
 import socket
-import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
-from absl import flags
 
-from tpu_retinamask import config  # first: it quiets TensorFlow's start-up
 from tpu_retinamask.data.stream.service import PROTOCOL
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.programs.command_line import Flags
 
-FLAGS = flags.FLAGS
-ROLES = ("dispatcher", "worker")
-ROLE = None
+log = logging.getLogger(__name__)
 
 
-def start_dispatcher(port: int, workers: list[str]):
+def start_dispatcher(port: int, workers: list[str]) -> Any:
     """Start the server that shares the work out.
 
     Args:
@@ -39,16 +39,17 @@ def start_dispatcher(port: int, workers: list[str]):
       UserError: no workers, an address that is none or stands twice, a port that is taken.
     """
     if not workers:
-        raise config.UserError(
+        raise UserError(
             "--workers is empty: name the host:port of every worker, so that each can be given a fixed "
             "share and the order of the batches never changes"
         )
     for address in workers:
         _check_address("--workers", address)
     if len(set(workers)) < len(workers):
-        raise config.UserError(f"--workers {','.join(workers)}: an address stands twice")
+        raise UserError(f"--workers {','.join(workers)}: an address stands twice")
     service = tf.data.experimental.service
     return _start(
+        "dispatcher",
         port,
         lambda: service.DispatchServer(
             service.DispatcherConfig(
@@ -62,7 +63,7 @@ def start_dispatcher(port: int, workers: list[str]):
     )
 
 
-def start_worker(port: int, dispatcher: str, address: str, seconds: float = 120.0):
+def start_worker(port: int, dispatcher: str, address: str, seconds: float = 120.0) -> Any:
     """Start a server that prepares batches.
 
     Args:
@@ -87,12 +88,13 @@ def start_worker(port: int, dispatcher: str, address: str, seconds: float = 120.
             break
         except OSError as error:
             if time.monotonic() >= end:
-                raise config.UserError(
+                raise UserError(
                     f"--dispatcher={dispatcher}: nothing answers there ({error}). Start the dispatcher first"
                 ) from error
             time.sleep(1.0)
     service = tf.data.experimental.service
     return _start(
+        "worker",
         port,
         lambda: service.WorkerServer(
             service.WorkerConfig(
@@ -107,51 +109,40 @@ def start_worker(port: int, dispatcher: str, address: str, seconds: float = 120.
     )
 
 
-def _start(port, start):
+def _start(what: str, port: int, start: Callable) -> Any:
     if port:  # the server itself ends the process where a port is taken
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("", port))
             except OSError as error:
-                raise config.UserError(f"--port={port}: {error}") from error
+                raise UserError(f"--port={port}: {error}") from error
     try:
         return start()
     except tf.errors.OpError as error:
-        raise config.UserError(f"the {ROLE or 'server'} did not start: {error.message}") from error
+        raise UserError(f"the {what} did not start: {error.message}") from error
 
 
-def _check_address(flag, address):
+def _check_address(flag: str, address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in host:
-        raise config.UserError(f"{flag}={address!r} is not host:port, such as 10.0.0.3:5051")
+        raise UserError(f"{flag}={address!r} is not host:port, such as 10.0.0.3:5051")
     return host, int(port)
 
 
-def main():
+def run(flags: Flags, role: str | None = None) -> None:
     """Run the program."""
-    if ROLE is None:
-        raise config.UserError("say which: `data_service dispatcher` or `data_service worker`")
-    if FLAGS.port is None:
-        raise config.UserError(f"data_service {ROLE} needs --port")
-    if ROLE == "dispatcher":
-        server = start_dispatcher(FLAGS.port, FLAGS.workers)
-        config.log.info("dispatcher for %d workers on port %d", len(FLAGS.workers), FLAGS.port)
+    if role is None:
+        raise UserError("say which: `data_service dispatcher` or `data_service worker`")
+    if flags.port is None:
+        raise UserError(f"data_service {role} needs --port")
+    if role == "dispatcher":
+        server = start_dispatcher(flags.port, flags.workers)
+        log.info("dispatcher for %d workers on port %d", len(flags.workers), flags.port)
     else:
-        if not FLAGS.dispatcher:
-            raise config.UserError("data_service worker needs --dispatcher=host:port")
-        address = FLAGS.address or f"{socket.gethostname()}:{FLAGS.port}"
-        server = start_worker(FLAGS.port, FLAGS.dispatcher, address)
-        config.log.info("worker %s of dispatcher %s", address, FLAGS.dispatcher)
+        if not flags.dispatcher:
+            raise UserError("data_service worker needs --dispatcher=host:port")
+        address = flags.address or f"{socket.gethostname()}:{flags.port}"
+        server = start_worker(flags.port, flags.dispatcher, address)
+        log.info("worker %s of dispatcher %s", address, flags.dispatcher)
     server.join()
-
-
-if __name__ == "__main__":
-    ROLE = sys.argv.pop(1) if sys.argv[1:2] and sys.argv[1] in ROLES else None
-    flags.DEFINE_integer("port", None, "Port to listen on.", lower_bound=1, upper_bound=65535)
-    flags.DEFINE_list("workers", [], "Dispatcher: host:port of every worker, as the workers give it by --address.")
-    flags.DEFINE_string("dispatcher", None, "Worker: host:port of the dispatcher.")
-    flags.DEFINE_string(
-        "address", None, "Worker: host:port at which trainings reach it; this machine's name by default."
-    )
-    config.run_program(main)

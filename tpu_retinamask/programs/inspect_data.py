@@ -17,18 +17,18 @@ import re
 from typing import NamedTuple
 
 import tensorflow as tf
-from absl import flags
 
-from tpu_retinamask import config  # first: it quiets TensorFlow's start-up
-from tpu_retinamask.data.annotations.sources import open_inputs
-from tpu_retinamask.data.prepared.reading import open_records
+from tpu_retinamask import config
+from tpu_retinamask.data.annotations.class_names import ClassNames
+from tpu_retinamask.data.sources.opening import open_images
 from tpu_retinamask.data.summary import batch_digest, summarize
+from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
 from tpu_retinamask.evaluation.results import paste_masks
 from tpu_retinamask.keras_maskrcnn.outputs import keras_maskrcnn_outputs
 from tpu_retinamask.ops.images import normalize_images
-
-FLAGS = flags.FLAGS
+from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.structures import Batch
 
 _SIZE = re.compile(r"([1-9][0-9]*)x([1-9][0-9]*)")
 
@@ -102,29 +102,27 @@ def parse_image_size(text: str) -> tuple:
     """
     match = _SIZE.fullmatch(text)
     if not match:
-        raise config.UserError(f"--image_size {text!r} is not HEIGHTxWIDTH in pixels, such as 876x1876")
+        raise UserError(f"--image_size {text!r} is not HEIGHTxWIDTH in pixels, such as 876x1876")
     return int(match[1]), int(match[2])
 
 
-def show_images():
+def show_images(flags: Flags) -> None:
     """Print what the annotated images hold and show their first training batches."""
-    if FLAGS.data_dir and not (FLAGS.annotations or FLAGS.classes):
-        data = open_records(FLAGS.data_dir)
-        names, records = data.classes, data.split(FLAGS.split)
-    else:
-        names, records, _ = open_inputs(FLAGS.annotations, FLAGS.classes, None, FLAGS.data_dir)
-    config.parse_gin(FLAGS.gin_file, FLAGS.gin_param)
+    names, images = open_images(
+        flags.annotations, flags.classes, flags.data_dir, flags.split, source_format=flags.format
+    )
+    config.parse_gin(flags.gin_file, flags.gin_param)
     pipeline = config.InputPipeline()
-    print(summarize(records, names, pipeline))
-    batches = FLAGS.batches or (1 if FLAGS.output_dir else 0)
-    for step, batch in enumerate(pipeline.train_dataset(records, FLAGS.batch_size).take(batches)):
+    print(summarize(images, names, pipeline))
+    batches = flags.batches or (1 if flags.output_dir else 0)
+    for step, batch in enumerate(pipeline.train_dataset(images, flags.batch_size).take(batches)):
         batch = type(batch)(*(field.numpy() for field in batch))
         print(f"batch {step}: images {batch.image_id.tolist()}, digest {batch_digest(batch)}")
-        if FLAGS.output_dir:
-            draw_batch(batch, names, os.path.join(FLAGS.output_dir, f"batch{step}"))
+        if flags.output_dir:
+            draw_batch(batch, names, os.path.join(flags.output_dir, f"batch{step}"))
 
 
-def draw_batch(batch, names, path: str):
+def draw_batch(batch: Batch, names: ClassNames, path: str) -> None:
     """Draw each image of a batch with its boxes and masks to PATH_NUMBER.png."""
     for number in range(len(batch.image_id)):
         height, width = batch.content_size[number]
@@ -141,41 +139,26 @@ def draw_batch(batch, names, path: str):
         save_picture(f"{path}_{number}.png", picture)
 
 
-def main():
+def run(flags: Flags) -> None:
     """Run the program."""
-    if not FLAGS.shapes and not (FLAGS.annotations or FLAGS.data_dir):
-        raise config.UserError(
-            "nothing to show: give --shapes with --image_size and --num_classes, --annotations with "
-            "--classes, or --data_dir"
+    if not flags.shapes and not (flags.annotations or flags.data_dir):
+        raise UserError(
+            "nothing to show: give --shapes with --image_size and --num_classes, --annotations with --classes, or "
+            "--data_dir"
         )
-    if not FLAGS.shapes:
-        show_images()
+    if not flags.shapes:
+        show_images(flags)
         return
-    if FLAGS.image_size is None or FLAGS.num_classes is None:
-        missing = [name for name in ("image_size", "num_classes") if FLAGS[name].value is None]
-        raise config.UserError(
+    missing = [name for name in ("image_size", "num_classes") if flags[name].value is None]
+    if missing:
+        raise UserError(
             f"--shapes needs {' and '.join(f'--{name}' for name in missing)}, such as "
             "--image_size=876x1876 --num_classes=300"
         )
-    image_size = parse_image_size(FLAGS.image_size)
-    config.parse_gin(FLAGS.gin_file, FLAGS.gin_param)
-    model = config.RetinaMask(FLAGS.num_classes).create_weights()
-    print(format_table(shape_table(model, config.DetectionFilter(), image_size, FLAGS.batch_size)))
+    image_size = parse_image_size(flags.image_size)
+    config.parse_gin(flags.gin_file, flags.gin_param)
+    model = config.RetinaMask(flags.num_classes).create_weights(image_size)
+    print(format_table(shape_table(model, config.DetectionFilter(), image_size, flags.batch_size)))
     cells = sum(height * width for height, width in model.anchor_grid.level_shapes(image_size))
     print(f"anchors: {cells * model.anchor_grid.per_cell} an image, {model.anchor_grid.per_cell} a cell")
     print(f"parameters: {model.count_params():,}")
-
-
-if __name__ == "__main__":
-    flags.DEFINE_string("annotations", None, "CSV of images: image,x1,y1,x2,y2,class,mask.")
-    flags.DEFINE_string("classes", None, "CSV of class names: name,id.")
-    flags.DEFINE_string("data_dir", None, "Folder written by prepare, in place of --annotations and --classes.")
-    flags.DEFINE_string("split", "train", "Which split of --data_dir to show.")
-    flags.DEFINE_integer("batches", 0, "Training batches to print the digests of.", lower_bound=0)
-    flags.DEFINE_string("output_dir", None, "Folder for pictures of these batches (of one without --batches).")
-    flags.DEFINE_bool("shapes", False, "Print the shape and the bytes of every tensor of a forward pass.")
-    flags.DEFINE_string("image_size", None, "HEIGHTxWIDTH of the network's input in pixels.")
-    flags.DEFINE_integer("num_classes", None, "Number of classes, without background.", lower_bound=1)
-    flags.DEFINE_integer("batch_size", 2, "Images a batch.", lower_bound=1)
-    config.define_gin_flags()
-    config.run_program(main)

@@ -6,27 +6,28 @@ Writes one picture an image with masks, boxes, names and scores drawn over it, `
 results, masks as run lengths in the original image's pixels) and `images.json` (the file of each image id).
 """
 
+import logging
 import os
+from collections.abc import Sequence
 
+import gin
 import numpy as np
 import tensorflow as tf
-from absl import flags
 from pycocotools import mask as rle
 from tqdm import tqdm
 
-import gin
-from tpu_retinamask import (
-    config,  # first: it quiets TensorFlow's start-up
-    inference,
-)
-from tpu_retinamask.data.annotations.csv_annotations import ImageRecord
-from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask import config
+from tpu_retinamask.data.annotations.scan import scan_images
+from tpu_retinamask.data.annotations.types import ListedImage
 from tpu_retinamask.data.images.decode import apply_orientation, decode_image
+from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
 from tpu_retinamask.evaluation.results import write_results
 from tpu_retinamask.files import write_json_atomically
+from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.tasks import inference
 
-FLAGS = flags.FLAGS
+log = logging.getLogger(__name__)
 
 
 @gin.configurable
@@ -40,7 +41,7 @@ def predict(
     jit_compile: bool = True,
     draw_above: float = 0.5,
     on_bad_record: str = "stop",
-):
+) -> None:
     """Write the pictures and the results of a checkpoint on all images that match a pattern.
 
     Args:
@@ -55,39 +56,46 @@ def predict(
     """
     paths = sorted(tf.io.gfile.glob(images))
     if not paths:
-        raise config.UserError(f"--images {images}: no file matches. Quote the pattern, lest the shell expand it")
-    model, names = inference.load_model(model_dir, config.RetinaMask, checkpoint=checkpoint)
-    found = [ImageRecord(image=path, name=path, line=line, instances=()) for line, path in enumerate(paths, 1)]
-    records = scan_records(found, on_bad_record=on_bad_record).records
+        raise UserError(f"--images {images}: no file matches. Quote the pattern, lest the shell expand it")
+    recipe = config.recipe()
+    model, names = inference.load_model(model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint)
+    listed = [ListedImage(image=path, name=path, line=line, instances=()) for line, path in enumerate(paths, 1)]
+    found = scan_images(listed, on_bad_record=on_bad_record).images
     tf.io.gfile.makedirs(output_dir)
-    detector = inference.make_detector(model, config.DetectionFilter(), jit_compile=jit_compile)
-    dataset = config.InputPipeline().eval_dataset(records, batch_size)
-    everything, listed, taken = [], [], set()
-    for record, (image_id, results) in zip(
-        tqdm(records, unit="image"), inference.detect_all(detector, dataset, list(range(names.num_classes)))
+    detector = inference.make_detector(model, recipe.detection_filter, jit_compile=jit_compile)
+    dataset = recipe.pipeline.eval_dataset(found, batch_size)
+    everything, written, taken = [], [], set()
+    for image, (image_id, results) in zip(
+        tqdm(found, unit="image"), inference.detect_all(detector, dataset, list(range(names.num_classes)))
     ):
-        image = apply_orientation(decode_image(tf.io.read_file(record.image)), tf.constant(record.orientation)).numpy()
-        name = picture_name(record.image, taken)
-        save_picture(os.path.join(output_dir, name), overlay(image, results, names.names, draw_above))
+        picture = apply_orientation(decode_image(tf.io.read_file(image.image)), tf.constant(image.orientation)).numpy()
+        name = picture_name(image.image, taken)
+        save_picture(os.path.join(output_dir, name), overlay(picture, results, names.names, draw_above))
         everything.extend(results)
-        listed.append(
-            {"id": image_id, "file_name": record.image, "height": record.height, "width": record.width, "picture": name}
+        written.append(
+            {
+                "id": image_id,
+                "file_name": image.image,
+                "height": image.height,
+                "width": image.width,
+                "picture": name,
+            }
         )
     write_results(os.path.join(output_dir, "predictions.json"), everything)
-    write_json_atomically(os.path.join(output_dir, "images.json"), listed)
+    write_json_atomically(os.path.join(output_dir, "images.json"), written)
     drawn = sum(result["score"] >= draw_above for result in everything)
-    config.log.info(
+    log.info(
         "%d objects in %d images, %d of them drawn (score %g or more, predict.draw_above); pictures and "
         "predictions.json are in %s",
         len(everything),
-        len(listed),
+        len(written),
         drawn,
         draw_above,
         output_dir,
     )
 
 
-def overlay(image, results, names, draw_above: float):
+def overlay(image: np.ndarray, results: list[dict], names: Sequence[str | None], draw_above: float) -> np.ndarray:
     """Return the picture of one image's results."""
     drawn = [result for result in results if result["score"] >= draw_above]
     corners = np.array([result["bbox"] for result in drawn], np.float64).reshape(-1, 4)
@@ -115,16 +123,7 @@ def picture_name(path: str, taken: set) -> str:
     return name
 
 
-def main():
+def run(flags: Flags) -> None:
     """Run the program."""
-    config.parse_gin(FLAGS.gin_file, FLAGS.gin_param, model_dir=FLAGS.model_dir)
-    predict(FLAGS.images, FLAGS.model_dir, FLAGS.output_dir, checkpoint=FLAGS.checkpoint)
-
-
-if __name__ == "__main__":
-    flags.DEFINE_string("images", None, "Glob pattern of image files, quoted.", required=True)
-    flags.DEFINE_string("model_dir", None, "Folder written by train.", required=True)
-    flags.DEFINE_string("output_dir", None, "Folder for the pictures and predictions.json.", required=True)
-    flags.DEFINE_string("checkpoint", "last", "Which weights: last, best (by mask AP, as train scored them) or a step.")
-    config.define_gin_flags()
-    config.run_program(main)
+    config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir)
+    predict(flags.images, flags.model_dir, flags.output_dir, checkpoint=flags.checkpoint)

@@ -7,46 +7,40 @@ lowered with the TPU's kernels and compiled by libtpu for each chip. Needs an en
 `make tpu-check` builds; a compile takes minutes, and is kept for the next time.
 """
 
-from tpu_retinamask.startup import expect_no_tpu
-
-expect_no_tpu()  # before TensorFlow is imported, which loads libtpu
-# pylint: disable=wrong-import-position
-import importlib
-import inspect
 import json
+import logging
 import math
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import gin
 import keras
 import tensorflow as tf
-from absl import flags
 
-import gin
 from tpu_retinamask import config
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.training.devices import placement
-from tpu_retinamask.training.learner import Learner
 from tpu_retinamask.xla import aot, audit, cost, lower, purify, report
 
-# Imported before a configuration is parsed, for gin to know its settings; asked what it takes, never called.
-_TRAIN = importlib.import_module("tpu_retinamask.programs.train").train
+log = logging.getLogger(__name__)
 
-FLAGS = flags.FLAGS
 GENERATIONS = ("v2", "v3", "v4", "v5e", "v5p", "v6e")
 USABLE = 0.97  # share of a chip's memory that a program may take; the runtime keeps the rest
 
 
 @gin.configurable
 def tpu_check(
-    topologies,
+    topologies: Sequence[str],
     cache_dir: str,
     *,
     replicas: int = 4,
     batch_per_core: int | None = None,
     num_classes: int = 80,
     find_largest_batch: bool = False,
-    on_row=lambda rows: None,
+    on_row: Callable[[list[dict]], object] = lambda rows: None,
 ) -> list[dict]:
     """Lower the training step, compile it for each topology and return what was learnt.
 
@@ -71,14 +65,14 @@ def tpu_check(
         aot.chip_of(topology)
     programs = Programs(replicas, num_classes)
     if not lower.has_tpu_kernels():
-        raise config.UserError(
+        raise UserError(
             "this TensorFlow holds no TPU kernels: install the [tpu-check] extra into an "
             "environment of its own, as `make tpu-check` does"
         )
     if batch_per_core is None:
-        batch_per_core = placement.replica_batch_size(programs.strategy, train_setting("batch_size"))
+        batch_per_core = placement.replica_batch_size(programs.strategy, programs.recipe.train.batch_on(replicas))
     try:
-        config.log.info("traced, audited and lowered: %s", programs.describe(batch_per_core))
+        log.info("traced, audited and lowered: %s", programs.describe(batch_per_core))
     except (audit.ForbiddenOpError, lower.LoweringError) as error:
         return [
             {
@@ -100,11 +94,6 @@ def tpu_check(
     return rows
 
 
-def train_setting(name: str):
-    """Return what train would be given for an argument: by the configuration, or by its default."""
-    return gin.get_bindings("train").get(name, inspect.signature(_TRAIN).parameters[name].default)
-
-
 class Programs:
     """The training step of the configuration, lowered for any batch."""
 
@@ -112,17 +101,12 @@ class Programs:
         """Build the model and its step under a TPUStrategy over cores that are only described."""
         sides = (2, replicas // 2) if replicas % 2 == 0 else (1, replicas)
         self.strategy = placement.make_strategy(f"fake:{sides[0]}x{sides[1]}")
-        self.pipeline = config.InputPipeline()
+        self.recipe = config.recipe()
+        self.pipeline = self.recipe.pipeline
         self.replicas, self.num_classes = replicas, num_classes
         keras.utils.set_random_seed(0)
-        self.learner = Learner(
-            self.strategy,
-            lambda: config.RetinaMask(num_classes),
-            lambda: config.make_optimizer(1000, batch_size=train_setting("batch_size")),
-            config.Criterion,
-            clip_norm=train_setting("clip_norm"),
-            accumulate_steps=train_setting("accumulate_steps"),
-            average_decay=train_setting("average_decay"),
+        self.learner = self.recipe.make_learner(
+            self.strategy, num_classes, total_steps=1000, batch_size=self.recipe.train.batch_on(replicas)
         )
         self.model = self.learner.model
         self.step = tf.function(
@@ -167,17 +151,17 @@ def check_topology(programs: Programs, topology: str, batch_per_core: int, cache
     try:
         figures = aot.compile_cached(program, row["topology"], programs.replicas, cache_dir, _progress(label), aliases)
     except aot.CompileError as error:
-        config.log.info("%s: refused", label)
+        log.info("%s: refused", label)
         reason = "out of memory" if isinstance(error, aot.OutOfMemoryError) else "refused"
         return row | {"compiled": reason, "reason": str(error)}
-    config.log.info("%s: compiled in %.0f s", label, figures["seconds"])
+    log.info("%s: compiled in %.0f s", label, figures["seconds"])
     fits = figures["peak_bytes"] <= USABLE * chip.memory  # the compiler itself counts temporaries only
     return row | {"compiled": "yes", "fits": fits} | figures | cost.estimate(aot.read_hlo(figures))
 
 
 def largest_batch(programs: Programs, topology: str, row: dict, cache_dir: Path) -> dict:
     """Return the largest batch a core that fits: a line through two compiles, and a third that confirms."""
-    parts = train_setting("accumulate_steps")  # a batch must divide into them
+    parts = programs.recipe.train.accumulate_steps  # a batch must divide into them
 
     def divisible(images):
         return max(parts, images // parts * parts)
@@ -202,7 +186,7 @@ def largest_batch(programs: Programs, topology: str, row: dict, cache_dir: Path)
     }
 
 
-def _progress(label: str):
+def _progress(label: str) -> Callable[[float], None]:
     """Return a function that shows the seconds waited: in place on a terminal, else a line a minute."""
     said = [-1]
 
@@ -211,33 +195,22 @@ def _progress(label: str):
             print(f"\r{label}: compiling, {seconds:.0f} s ", end="", file=sys.stderr, flush=True)
         elif int(seconds // 60) > said[0]:
             said[0] = int(seconds // 60)
-            config.log.info("%s: compiling, %.0f s", label, seconds)
+            log.info("%s: compiling, %.0f s", label, seconds)
 
     return show
 
 
-def main():
-    """Run the program."""
-    config.parse_gin(FLAGS.gin_file, FLAGS.gin_param)
-    output = Path(FLAGS.output_dir)
+def run(flags: Flags) -> int:
+    """Run the program; its code is 1 where a topology refuses the step or lacks the memory."""
+    config.parse_gin(flags.gin_file, flags.gin_param)
+    output = Path(flags.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     rows = tpu_check(
-        FLAGS.topology or GENERATIONS,
-        FLAGS.cache_dir,
+        flags.topology or GENERATIONS,
+        os.path.expanduser(flags.cache_dir),
         on_row=lambda rows: (output / "report.json").write_text(json.dumps(rows, indent=1)),
     )
     (output / "report.json").write_text(json.dumps(rows, indent=1))  # of a refusal, too
     print(report.format_report(rows))
-    config.log.info("wrote %s", output / "report.json")
-    if not all(row.get("fits") for row in rows):
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    flags.DEFINE_multi_string(
-        "topology", [], "Chip to compile for, such as v5e or v5e:2x2; may be repeated. All generations otherwise."
-    )
-    flags.DEFINE_string("output_dir", "runs/tpu_check", "Folder of report.json.")
-    flags.DEFINE_string("cache_dir", os.path.expanduser("~/.cache/tpu_retinamask"), "Folder of earlier compiles.")
-    config.define_gin_flags()
-    config.run_program(main)
+    log.info("wrote %s", output / "report.json")
+    return 0 if all(row.get("fits") for row in rows) else 1

@@ -2,27 +2,33 @@
 
 import logging
 import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tensorflow as tf
 
 from tpu_retinamask.coco.scores import evaluate_coco
 from tpu_retinamask.coco.writing import coco_from_records
 from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
+from tpu_retinamask.data.annotations.types import AnnotatedImage
+from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.evaluation.report import Metrics
 from tpu_retinamask.evaluation.results import detections_to_results
 from tpu_retinamask.files import write_atomically
-from tpu_retinamask.model.postprocess import detect
-from tpu_retinamask.structures import Batch
+from tpu_retinamask.model.postprocess import DetectionFilter, detect
+from tpu_retinamask.model.retinamask import RetinaMask
+from tpu_retinamask.structures import Batch, Detections
 from tpu_retinamask.training.checkpoints.state import BEST, LAST, TrainState
-from tpu_retinamask.training.devices.placement import distribute_detector
+from tpu_retinamask.training.runtimes.registry import Runtime
+from tpu_retinamask.training.runtimes.tensorflow_runtime import TensorFlowRuntime
 from tpu_retinamask.training.weight_average import load_average
 
-log = logging.getLogger("tpu_retinamask")
+log = logging.getLogger(__name__)
 
 CLASSES_FILE = "classes.csv"
 
 
-def write_classes(model_dir: str, classes: ClassNames):
+def write_classes(model_dir: str, classes: ClassNames) -> None:
     """Write the class names into the model directory.
 
     Raises:
@@ -38,12 +44,20 @@ def write_classes(model_dir: str, classes: ClassNames):
         )
 
 
-def load_model(model_dir: str, build_model, *, averaged: bool = True, checkpoint: str = LAST):
+def load_model(
+    model_dir: str,
+    build_model: Callable[[int], RetinaMask],
+    image_size: tuple[int, int],
+    *,
+    averaged: bool = True,
+    checkpoint: str = LAST,
+) -> tuple[RetinaMask, ClassNames]:
     """Return the trained model of a directory and its class names.
 
     Args:
       model_dir: written by train.
       build_model: `num_classes -> RetinaMask`.
+      image_size: (H, W) of the canvas.
       averaged: take the average of the weights, where the run kept one, instead of the last weights.
       checkpoint: "last", "best" by mask AP, or a step.
 
@@ -53,7 +67,7 @@ def load_model(model_dir: str, build_model, *, averaged: bool = True, checkpoint
     if checkpoint not in (LAST, BEST) and not checkpoint.isdecimal():
         raise UserError(f"--checkpoint={checkpoint}: expected {LAST}, {BEST} or the number of a step")
     classes = read_classes(os.path.join(model_dir, CLASSES_FILE))
-    model = build_model(classes.num_classes).create_weights()
+    model = build_model(classes.num_classes).create_weights(image_size)
     state = TrainState(model_dir, model)
     if state.restore(checkpoint) is None:
         raise UserError(
@@ -67,16 +81,27 @@ def load_model(model_dir: str, build_model, *, averaged: bool = True, checkpoint
     return model, classes
 
 
-def make_detector(model, detection_filter, *, jit_compile: bool = True, strategy=None):
-    """Return `Batch -> Detections`, compiled as one program; under a strategy each replica takes its share."""
+def make_detector(
+    model: RetinaMask, detection_filter: DetectionFilter, *, jit_compile: bool = True, runtime: Runtime | None = None
+) -> Callable[[Batch], Detections]:
+    """Return `Batch -> Detections`, compiled as one program.
 
-    def run(images, content_size):
+    Args:
+      model: with its weights.
+      detection_filter: how detections are chosen.
+      jit_compile: compile detection as one XLA program, where the runtime can.
+      runtime: executes it, each replica its share of the batch; None: TensorFlow on one device.
+    """
+
+    def run(images: tf.Tensor, content_size: tf.Tensor) -> Detections:
         return detect(model, detection_filter, images, content_size)
 
-    return distribute_detector(strategy or tf.distribute.get_strategy(), run, jit_compile=jit_compile)
+    return (runtime or TensorFlowRuntime()).detector(run, jit_compile=jit_compile)
 
 
-def detect_all(detector, dataset, category_ids):
+def detect_all(
+    detector: Callable[[Batch], Detections], dataset: Iterable[Batch], category_ids: Sequence[int]
+) -> Iterator[tuple[int, list[dict]]]:
     """Yield each image's id, its Batch row, and its detections in COCO results form.
 
     Args:
@@ -114,22 +139,30 @@ def detect_all(detector, dataset, category_ids):
         )
 
 
-def evaluate_records(detector, pipeline, records, classes: ClassNames, *, batch_size: int, max_detections: int):
+def evaluate_images(
+    detector: Callable[[Batch], Detections],
+    pipeline: InputPipeline,
+    images: Sequence[AnnotatedImage],
+    classes: ClassNames,
+    *,
+    batch_size: int,
+    max_detections: int,
+) -> tuple[Metrics, list[dict]]:
     """Score a detector on annotated images.
 
     Args:
-      detector: `Batch -> Detections`.
-      pipeline: InputPipeline.
-      records: scanned records; all their instances count, beyond `pipeline.max_instances` too.
-      classes: ClassNames.
+      detector: from `make_detector`.
+      pipeline: fits each image to the canvas.
+      images: as a source was opened; all their instances count, beyond `pipeline.max_instances` too.
+      classes: their names.
       batch_size: images run at once.
       max_detections: the K of average precision and recall.
 
     Returns:
-      (Metrics, results): see `evaluation.coco`; category ids are class ids.
+      (Metrics, results): see `coco.scores`; category ids are class ids.
     """
     category_ids = list(range(classes.num_classes))
     results = []
-    for _, of_image in detect_all(detector, pipeline.eval_dataset(records, batch_size), category_ids):
+    for _, of_image in detect_all(detector, pipeline.eval_dataset(images, batch_size), category_ids):
         results.extend(of_image)
-    return evaluate_coco(coco_from_records(records, classes), results, max_detections=max_detections), results
+    return evaluate_coco(coco_from_records(images, classes), results, max_detections=max_detections), results

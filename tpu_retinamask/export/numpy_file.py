@@ -1,0 +1,46 @@
+"""The weights as a NumPy file, for whoever builds the network elsewhere."""
+
+import dataclasses
+import io
+import json
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.export.registry import EXPORTERS, TrainedModel
+from tpu_retinamask.version import __version__
+
+
+@EXPORTERS.register("numpy")
+def write_numpy(trained: TrainedModel, output: str) -> None:
+    """Write every variable by its path, and `about`, JSON text of the classes, the canvas and the thresholds.
+
+    Args:
+      trained: what `inference.load_model` restored.
+      output: a new file, PATH.npz.
+
+    Raises:
+      UserError: another suffix, or a file that is there already.
+    """
+    if not output.endswith(".npz"):
+        raise UserError(f"--output={output}: format numpy writes one file whose name ends in .npz")
+    if tf.io.gfile.exists(output):
+        raise UserError(f"--output={output} exists: give another name, or remove it")
+    about = {
+        "tpu_retinamask": __version__,
+        "classes": list(trained.classes.names),
+        "image_size": list(trained.pipeline.image_size),
+        "detection_filter": dataclasses.asdict(trained.detection_filter),
+    }
+    arrays = {variable.path: np.asarray(variable.value) for variable in trained.model.variables}
+    content = io.BytesIO()
+    np.savez(content, about=np.array(json.dumps(about)), **arrays)
+    folder = os.path.dirname(output)
+    if folder:
+        tf.io.gfile.makedirs(folder)
+    partial = f"{output}.{os.getpid()}.tmp"
+    with tf.io.gfile.GFile(partial, "wb") as file:
+        file.write(content.getvalue())
+    tf.io.gfile.rename(partial, output)

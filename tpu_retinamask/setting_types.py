@@ -1,0 +1,84 @@
+"""Whether the values of a settings dataclass are of the types that its fields say."""
+
+import collections.abc
+import dataclasses
+import functools
+import types
+import typing
+
+from tpu_retinamask.errors import SettingError
+
+
+def check_types(settings: object) -> None:
+    """Refuse a value of another type, by the name of its field; call it first in `__post_init__`.
+
+    A whole number stands for a float and a list for a tuple, as people write them in a configuration. What a callable
+    takes, and what a type that is no builtin and no dataclass holds, is not looked at.
+
+    Args:
+      settings: a dataclass.
+
+    Raises:
+      SettingError: names the field, the value and the type expected.
+    """
+    for name, hint in _hints(type(settings)).items():
+        value = getattr(settings, name)
+        if not _fits(value, hint):
+            raise SettingError(f"{name} is {value!r}, expected {_described(hint)}")
+
+
+@functools.cache
+def _hints(settings_type: type) -> dict:
+    hints = typing.get_type_hints(settings_type)
+    return {field.name: hints[field.name] for field in dataclasses.fields(settings_type)}
+
+
+def _fits(value: object, hint: object) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, one) for one in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            return False
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return all(_fits(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(_fits, value, arguments))
+    if origin is typing.Literal:
+        return value in arguments
+    kind = origin or hint
+    if kind is type(None):
+        return value is None
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is tuple:
+        return isinstance(value, tuple | list)
+    if kind is collections.abc.Callable:
+        return callable(value)
+    return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+def _described(hint: object) -> str:
+    """Return a type in words: "a whole number or None"."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_described(one) for one in arguments)
+    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+        return f"{len(arguments)} values, each {_described(arguments[0])}"
+    if origin is tuple and arguments:
+        return f"several values, each {_described(arguments[0])}"
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    words = {
+        int: "a whole number",
+        float: "a number",
+        bool: "True or False",
+        str: "text in quotes",
+        tuple: "several values",
+    }
+    words |= {type(None): "None", dict: "a dictionary", collections.abc.Callable: "a function"}
+    kind = origin or hint
+    return words.get(kind, getattr(kind, "__name__", str(kind)))

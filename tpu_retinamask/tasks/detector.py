@@ -1,0 +1,123 @@
+"""A trained model as a function of pictures: paths or arrays in, objects in the picture's own pixels out."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tpu_retinamask.data.annotations.class_names import ClassNames
+from tpu_retinamask.data.images.decode import apply_orientation, decode_image
+from tpu_retinamask.data.images.image_files import BadFile, check_image, read_file
+from tpu_retinamask.data.stream.pipeline import InputPipeline
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.evaluation.results import paste_masks
+from tpu_retinamask.structures import Batch, Detections
+
+Picture = str | os.PathLike | np.ndarray
+
+
+class ImageDetections(NamedTuple):
+    """The objects found in one picture, best first; n of them, no padding."""
+
+    boxes: np.ndarray  # [n, 4] float32; x1, y1, x2, y2 in pixels of the picture, inside it
+    scores: np.ndarray  # [n] float32
+    classes: np.ndarray  # [n] int32
+    names: tuple[str, ...]  # of each object's class
+    mask_probabilities: np.ndarray  # [n, S, S] float32, inside `mask_boxes`
+    mask_boxes: np.ndarray  # [n, 4] float32; the boxes before they were cut at the picture's border
+    size: tuple[int, int]  # height, width of the picture
+
+    @property
+    def masks(self) -> np.ndarray:
+        """Return the masks at full size, bool [n, height, width]; made anew each time."""
+        return paste_masks(self.mask_probabilities, self.mask_boxes, *self.size)
+
+
+class Detector:
+    """Finds objects in pictures; `detector(pictures)` gives one ImageDetections a picture.
+
+    Attributes:
+      model: RetinaMask with its trained weights.
+      classes: names of the classes.
+      pipeline: whose canvas each picture is fitted into.
+    """
+
+    def __init__(
+        self, model: tf.Module, classes: ClassNames, pipeline: InputPipeline, detect: Callable[[Batch], Detections]
+    ) -> None:
+        """Take what `inference.load_model` and `inference.make_detector` gave."""
+        self.model, self.classes, self.pipeline = model, classes, pipeline
+        self._detect = detect
+        self._fit = tf.function(
+            self._compose, autograph=False, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)]
+        )
+
+    def __call__(
+        self, pictures: Picture | Sequence[Picture], *, exif_orientation: str = "apply"
+    ) -> list[ImageDetections]:
+        """Find the objects of each picture.
+
+        Args:
+          pictures: one or several: paths or URLs of image files, or uint8 arrays [h, w, 3], RGB.
+          exif_orientation: of rotated JPEG files: "apply" (boxes are in the upright picture), "ignore" (in the stored
+            pixels) or "refuse".
+
+        Returns:
+          One ImageDetections a picture, in order.
+
+        Raises:
+          UserError: a file that cannot be read, or an array of another kind; names it.
+        """
+        if isinstance(pictures, str | os.PathLike) or (isinstance(pictures, np.ndarray) and pictures.ndim == 3):
+            pictures = [pictures]
+        return [self._one(_pixels(picture, exif_orientation)) for picture in pictures]
+
+    def _one(self, pixels: np.ndarray) -> ImageDetections:
+        sample = self._fit(pixels)
+        found = self._detect(Batch(*(field[tf.newaxis] for field in sample)))
+        boxes, scores, classes, masks = (np.asarray(part)[0] for part in found[:4])
+        rows = np.flatnonzero(classes >= 0)
+        height, width = pixels.shape[:2]
+        whole = boxes[rows] / np.float32(sample.image_scale)
+        return ImageDetections(
+            boxes=np.clip(whole, 0, np.array([width, height, width, height], np.float32)),
+            scores=scores[rows],
+            classes=classes[rows],
+            names=tuple(self.classes.name_of(class_id) for class_id in classes[rows]),
+            mask_probabilities=masks[rows],
+            mask_boxes=whole,
+            size=(height, width),
+        )
+
+    def _compose(self, pixels: tf.Tensor) -> Batch:
+        size = tf.shape(pixels)[:2]
+        return self.pipeline.compose(
+            lambda: pixels,
+            lambda boxes, rows, side: tf.zeros([tf.size(rows), side, side], tf.uint8),
+            size=size,
+            original_size=size,
+            boxes=tf.zeros([0, 4]),
+            classes=tf.zeros([0], tf.int32),
+            has_mask=tf.zeros([0], tf.bool),
+            image_id=tf.constant(0, tf.int64),
+            seed=None,
+        )
+
+
+def _pixels(picture: Picture, exif_orientation: str) -> np.ndarray:
+    """Return a picture as uint8 [h, w, 3]."""
+    if isinstance(picture, str | os.PathLike):
+        path = os.fspath(picture)
+        try:
+            orientation = check_image(path, exif_orientation).orientation
+        except BadFile as error:
+            raise UserError(f"{path}: {error}") from error
+        return apply_orientation(decode_image(read_file(path)), tf.constant(orientation)).numpy()
+    pixels = np.asarray(picture)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise UserError(
+            f"a picture is an array {pixels.dtype} {pixels.shape}, expected uint8 [height, width, 3], RGB from 0 to 255"
+        )
+    return pixels

@@ -1,0 +1,255 @@
+"""A training from its sources to its end: prepared, then run, traced dry, or taken one step in slow motion."""
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+
+import keras
+
+from tpu_retinamask.data.sources.opening import Sources
+from tpu_retinamask.data.stream.host_batches import HostBatches
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.evaluation.report import format_table
+from tpu_retinamask.files import write_atomically
+from tpu_retinamask.recipe import Recipe
+from tpu_retinamask.structures import Batch
+from tpu_retinamask.tasks import inference, preflight
+from tpu_retinamask.tasks.start import Start, start_state
+from tpu_retinamask.training.checkpoints.disk_room import require_room
+from tpu_retinamask.training.checkpoints.state import TrainState
+from tpu_retinamask.training.debug import debug_step
+from tpu_retinamask.training.devices import placement
+from tpu_retinamask.training.learner import Learner
+from tpu_retinamask.training.loop.history import History
+from tpu_retinamask.training.loop.outer_loop import StopRequest, run_training
+from tpu_retinamask.training.loop.progress import Progress
+from tpu_retinamask.training.runtimes.registry import Runtime
+from tpu_retinamask.training.settings import STEPS_PER_LOOP_ON_TPU
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """A training that is ready: its state stands at `start_step`, and nothing has been written yet.
+
+    Attributes:
+      model_dir: where checkpoints, events, configuration and class names go.
+      recipe: what is trained, and how.
+      sources: annotated images to train on and to score, and their classes.
+      runtime: executes the step.
+      learner: what a step updates.
+      state: what a checkpoint holds of it.
+      batch_size: images a step, of all replicas.
+      total_steps: updates over the whole life of the run.
+      start: where it starts, if it has no checkpoint yet.
+      config_files: name and text of what is written down of the configuration.
+      data_service: grpc://host:port of workers that prepare the batches, or None.
+    """
+
+    model_dir: str
+    recipe: Recipe
+    sources: Sources
+    runtime: Runtime
+    learner: Learner
+    state: TrainState
+    batch_size: int
+    total_steps: int
+    start: Start
+    config_files: Mapping[str, str]
+    data_service: str | None
+
+
+def prepare(
+    recipe: Recipe,
+    sources: Sources,
+    model_dir: str,
+    runtime: Runtime,
+    *,
+    start: Start = Start(),  # noqa: B008  # frozen
+    config_files: Mapping[str, str] | None = None,
+    data_service: str | None = None,
+) -> Training:
+    """Create the network and all that belongs to its training; write nothing.
+
+    Args:
+      recipe: what is trained, and how.
+      sources: from `open_sources`.
+      model_dir: of the run.
+      runtime: from `RUNTIMES`.
+      start: where a new run starts.
+      config_files: written into the model directory once the training begins.
+      data_service: grpc://host:port of a dispatcher whose workers prepare the batches.
+
+    Raises:
+      UserError: files that a TPU's hosts cannot open, a batch that the replicas cannot share, a transform that cannot
+        run where the batches are made.
+    """
+    settings = recipe.train
+    batch_size = settings.batch_on(runtime.replicas)
+    placement.replica_batch_size(runtime.strategy, batch_size)
+    placement.refuse_local_paths([("--model_dir", model_dir)])
+    placement.refuse_local_paths(preflight.files_of([*sources.train, *(sources.validation or ())]))
+    if settings.transform is not None and data_service:
+        raise UserError(
+            "train.transform is a Python function, which the workers of --data_service cannot run: use the settings of "
+            "Augmentation, which are graph operations"
+        )
+    if settings.transform is not None and not _is_single(runtime):
+        raise UserError(
+            "train.transform is a Python function, which cannot feed a TPU or several replicas: use the settings of "
+            "Augmentation, which are graph operations"
+        )
+    total_steps = settings.total_steps(len(sources.train), batch_size)
+    keras.utils.set_random_seed(settings.seed)
+    learner = recipe.make_learner(
+        runtime.strategy, sources.classes.num_classes, total_steps=total_steps, batch_size=batch_size
+    )
+    model = learner.model
+    log.info("model with %s parameters for %d classes", f"{model.count_params():,}", sources.classes.num_classes)
+    preflight.report_coverage(model.anchor_grid, sources.train, recipe.pipeline, recipe.criterion.positive_iou)
+    state = TrainState(model_dir, model, learner.optimizer, settings.keep_checkpoints, learner.extra_variables)
+    return Training(
+        model_dir=model_dir,
+        recipe=recipe,
+        sources=sources,
+        runtime=runtime,
+        learner=learner,
+        state=state,
+        batch_size=batch_size,
+        total_steps=total_steps,
+        start=start,
+        config_files=config_files or {},
+        data_service=data_service,
+    )
+
+
+def run(training: Training) -> Progress:
+    """Train until all steps are done, resuming from the model directory's last checkpoint.
+
+    Raises:
+      UserError: the directory cannot be written, belongs to other classes, or holds a checkpoint that does not fit.
+      NonFiniteLossError, TrainingInterrupted, SaveError: see `run_training`.
+    """
+    settings, sources, model_dir = training.recipe.train, training.sources, training.model_dir
+    checkpoints = settings.keep_checkpoints + 1 + 2 * bool(sources.validation)
+    require_room(model_dir, training.state.nbytes, checkpoints)
+    inference.write_classes(model_dir, sources.classes)
+    first = _start(training)
+    # Now that it fits the checkpoint: a slip must not replace the configuration of a run.
+    for name, text in training.config_files.items():
+        write_atomically(os.path.join(model_dir, name), text)
+    loop = training.runtime.loop(_step(training), _batches(training, first))
+    progress = Progress(
+        model_dir,
+        total_steps=training.total_steps,
+        steps_per_epoch=len(sources.train) / training.batch_size,
+        batch_size=training.batch_size,
+        log_every=settings.log_every,
+        start_step=first,
+    )
+    history = History(
+        model_dir,
+        first,
+        stop_after=settings.stop_after,
+        collapse_after=settings.collapse_after,
+        stop_collapsed=settings.stop_collapsed,
+    )
+    with StopRequest().listening() as stop:
+        run_training(
+            loop,
+            training.state,
+            progress,
+            total_steps=training.total_steps,
+            steps_per_loop=settings.steps_per_loop or (STEPS_PER_LOOP_ON_TPU if training.runtime.on_tpu else 1),
+            checkpoint_every=settings.checkpoint_every,
+            evaluate=_evaluation(training) if sources.validation else None,
+            evaluate_every=settings.evaluate_every,
+            stop=stop,
+            history=history,
+        )
+    left_out = f"; left out {progress.boxes_dropped} boxes beyond InputPipeline.max_instances"
+    log.info("done: %d steps in %s%s", progress.step, model_dir, left_out if progress.boxes_dropped else "")
+    return progress
+
+
+def dry_run(training: Training) -> str:
+    """Trace the whole training, audit its step, and say what was traced; nothing is trained or written.
+
+    Raises:
+      ForbiddenOpError: an operation that XLA or a TPU cannot compile; names it and its line.
+    """
+    first = _start(training)
+    audited = preflight.audit_training(training.runtime, _step(training), _batches(training, first))
+    said = f"{training.total_steps} steps of {training.batch_size} images; {audited}; nothing was trained"
+    log.info("dry run: %s", said)
+    return said
+
+
+def debug(training: Training) -> str | None:
+    """Run one step eagerly, print statistics of every tensor, and return the first that is not finite, if one is.
+
+    Raises:
+      UserError: there are several replicas.
+    """
+    refuse_debug_on_many(training.runtime)
+    first = _start(training)
+    bad = debug_step(training.learner.make_step, training.learner.model, next(iter(_batches(training, first))))
+    log.info("debug: %s", f"first tensor that is not finite: {bad}" if bad else "every tensor is finite")
+    return bad
+
+
+def refuse_debug_on_many(runtime: Runtime) -> None:
+    """Raise UserError where a step cannot be run eagerly on one device."""
+    if not _is_single(runtime):
+        raise UserError("--debug runs one step on one device: leave --tpu and --replicas out")
+
+
+def _is_single(runtime: Runtime) -> bool:
+    return runtime.replicas == 1 and not runtime.on_tpu
+
+
+def _start(training: Training) -> int:
+    return start_state(training.state, training.total_steps, training.start, training.learner.average)
+
+
+def _step(training: Training) -> Callable[[Batch], dict]:
+    return training.runtime.step(training.learner.make_step(), jit_compile=training.recipe.train.jit_compile)
+
+
+def _batches(training: Training, first: int) -> Iterable[Batch]:
+    """Return the batches of a run from step `first` on."""
+    pipeline, images, transform = training.recipe.pipeline, training.sources.train, training.recipe.train.transform
+    if transform is None:
+        make_dataset = functools.partial(pipeline.train_dataset, images, data_service=training.data_service)
+        return training.runtime.batches(make_dataset, training.batch_size, first)
+    if first:
+        log.warning(
+            "the random numbers that train.transform draws start anew: images, order and Augmentation are those of an "
+            "unbroken run, its changes are not"
+        )
+    return HostBatches(pipeline, images, transform, training.batch_size, start_step=first)
+
+
+def _evaluation(training: Training) -> Callable[[], dict]:
+    """Return a function that scores the model, or the average of its weights, logs the table and returns scalars."""
+    recipe, sources, average = training.recipe, training.sources, training.learner.average
+    detector = inference.make_detector(training.learner.model, recipe.detection_filter, runtime=training.runtime)
+
+    def evaluate() -> dict:
+        with average.in_place() if average else contextlib.nullcontext():
+            metrics, _ = inference.evaluate_images(
+                detector,
+                recipe.pipeline,
+                sources.validation,
+                sources.classes,
+                batch_size=training.batch_size,
+                max_detections=max(100, recipe.detection_filter.max_detections),
+            )
+        log.info("evaluation\n%s", format_table(metrics, sources.classes.names))
+        return {f"val/{key}": value for key, value in metrics.flat().items()}
+
+    return evaluate

@@ -1,0 +1,45 @@
+"""The runtime of TensorFlow itself: one device, mirrored replicas, or a TPU by a TPUStrategy."""
+
+from collections.abc import Callable, Iterable
+
+from tpu_retinamask.structures import Batch, Detections
+from tpu_retinamask.training.devices import placement
+from tpu_retinamask.training.loop.device_loop import StepLoop
+from tpu_retinamask.training.runtimes.registry import RUNTIMES
+
+
+@RUNTIMES.register("tensorflow")
+class TensorFlowRuntime:
+    """Runs a step by tf.function, under the strategy that the devices ask for; see `registry.Runtime`."""
+
+    def __init__(self, *, tpu: str | None = None, replicas: int = 1) -> None:
+        """Find the devices. Make it before anything else lets TensorFlow look for them.
+
+        Args:
+          tpu: Cloud TPU to train on, "local" on a TPU VM, "fake:2x2" for one that is only described; None: this
+            machine's CPU or GPU.
+          replicas: GPUs of this machine to share each batch, or shares of its CPU where it has none.
+
+        Raises:
+          UserError: see `placement.make_strategy`.
+        """
+        self.strategy = placement.make_strategy(tpu, replicas)
+        self.replicas = self.strategy.num_replicas_in_sync
+        self.on_tpu = placement.is_tpu(self.strategy)
+        self.described = placement.is_described(tpu)
+
+    def batches(self, make_dataset: Callable, batch_size: int, start_step: int) -> Iterable[Batch]:
+        """Return the batches of a run; see `placement.distribute_batches`."""
+        return placement.distribute_batches(self.strategy, make_dataset, batch_size, start_step)
+
+    def step(self, train_step: Callable, *, jit_compile: bool) -> Callable[[Batch], dict]:
+        """Return the step of a global batch; see `placement.distribute_step`."""
+        return placement.distribute_step(self.strategy, train_step, jit_compile=jit_compile)
+
+    def loop(self, step: Callable, batches: Iterable[Batch]) -> StepLoop:
+        """Return the loop over steps, one of the graph where the batches come from tf.data."""
+        return StepLoop(step, batches)
+
+    def detector(self, detect: Callable, *, jit_compile: bool = True) -> Callable[[Batch], Detections]:
+        """Return the detector of a batch; see `placement.distribute_detector`."""
+        return placement.distribute_detector(self.strategy, detect, jit_compile=jit_compile)

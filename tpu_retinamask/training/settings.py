@@ -1,0 +1,101 @@
+"""How a training goes: its length, its batches, its checkpoints and what it shows."""
+
+import dataclasses
+from collections.abc import Callable
+
+from tpu_retinamask.errors import SettingError
+from tpu_retinamask.setting_types import check_types
+
+STEPS_PER_LOOP_ON_TPU = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Settings of a training; gin knows them as `train`.
+
+    Attributes:
+      batch_size: images a step, of all replicas together.
+      images_per_replica: images a step of each replica, in place of `batch_size`, which is then this many times the
+        replicas; None: `batch_size` holds.
+      epochs: passes over the images.
+      steps: updates; overrides epochs.
+      reference_batch: images a step that `steps` is given for; a larger batch takes fewer. None: taken as given.
+      seed: of the initial weights, the order of the images and their augmentation.
+      clip_norm: largest global norm of the gradients; None: not clipped.
+      accumulate_steps: parts of the batch whose gradients are summed, to train on more images than fit the memory.
+      average_decay: of a moving average of the weights, 0.9998 for one, which is then what is scored, predicted with and
+        exported; None: no average.
+      jit_compile: compile the step as one XLA program.
+      steps_per_loop: steps without a return to Python; None: STEPS_PER_LOOP_ON_TPU on a TPU, 1 elsewhere. A SIGTERM is
+        answered by a checkpoint after the loop, so keep a loop shorter than the notice of a preemption (30 s).
+      log_every: steps between lines.
+      checkpoint_every: steps between checkpoints.
+      keep_checkpoints: newest checkpoints kept; the best by mask AP is kept besides.
+      evaluate_every: steps between evaluations; None: at the end only.
+      stop_after: evaluations without a better mask AP after which the training ends; None: never.
+      collapse_after: evaluations in a row with a mask AP of 0, or intervals over which the loss has not fallen, after
+        which to warn; None: never.
+      stop_collapsed: end the training then.
+      on_bad_record: "stop" at a file that cannot be used, or "skip" it, counted.
+      transform: Python function that changes each sample before the pipeline does, on the host, so not with a TPU or
+        several replicas. See `data.augment.transform` for what goes in and out.
+
+    Raises:
+      SettingError: a value of another type, or out of its range; names it.
+    """
+
+    batch_size: int = 8
+    images_per_replica: int | None = None
+    epochs: float = 24.0
+    steps: int | None = None
+    reference_batch: int | None = None
+    seed: int = 0
+    clip_norm: float | None = 10.0
+    accumulate_steps: int = 1
+    average_decay: float | None = None
+    jit_compile: bool = True
+    steps_per_loop: int | None = None
+    log_every: int = 20
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 3
+    evaluate_every: int | None = None
+    stop_after: int | None = None
+    collapse_after: int | None = 5
+    stop_collapsed: bool = False
+    on_bad_record: str = "stop"
+    transform: Callable | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in (
+            *("batch_size", "images_per_replica", "epochs", "reference_batch", "accumulate_steps", "steps_per_loop"),
+            "log_every",
+        ):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise SettingError(f"{name} is {value}, expected more than 0")
+        for name in ("steps", "checkpoint_every", "keep_checkpoints", "evaluate_every", "stop_after", "collapse_after"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise SettingError(f"{name} is {value}, expected 0 or more")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise SettingError(f"clip_norm is {self.clip_norm}, expected more than 0, or None for no clipping")
+        if self.average_decay is not None and not 0 <= self.average_decay < 1:
+            raise SettingError(f"average_decay is {self.average_decay}, expected a number between 0 and 1, or None")
+        if self.on_bad_record not in ("stop", "skip"):
+            raise SettingError(f"on_bad_record is {self.on_bad_record!r}, expected 'stop' or 'skip'")
+
+    def batch_on(self, replicas: int) -> int:
+        """Return the images of a step where so many replicas share it."""
+        return self.batch_size if self.images_per_replica is None else self.images_per_replica * replicas
+
+    def total_steps(self, images: int, batch_size: int) -> int:
+        """Return the updates of a training.
+
+        Args:
+          images: of one epoch.
+          batch_size: of all replicas, see `batch_on`.
+        """
+        if self.steps and self.reference_batch:
+            return max(1, round(self.steps * self.reference_batch / batch_size))
+        return self.steps or max(1, round(self.epochs * images / batch_size))
