@@ -6,7 +6,7 @@ mask, N anchors of all levels, A anchors per cell, C classes (no background), K 
 S side of a predicted mask, F feature channels. Padding is always explicit: class -1.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -35,6 +35,14 @@ class Targets(NamedTuple):
     labels: tf.Tensor  # [B, N] int32; class id, BACKGROUND or IGNORED
     deltas: tf.Tensor  # [B, N, 4] float32; encoded box, meaningful where labels >= 0
     matched: tf.Tensor  # [B, N] int32; row of the matched ground-truth box
+
+
+class AnchorFrame(NamedTuple):
+    """The anchors of one canvas."""
+
+    image_size: tuple[int, int]  # H, W of the canvas
+    levels: list  # of [n, 4] float32 arrays, one a pyramid level; canvas pixels, N in all
+    coder: Any  # ops.boxes.CenterBoxCoder or CornerBoxCoder: turns boxes into deltas and back
 
 
 class RawOutputs(NamedTuple):

@@ -69,7 +69,7 @@ def build_original(manifest, weights):
     @functools.cache
     def build(conv1_padding="explicit"):
         def make():
-            model = config.RetinaMask(manifest["num_classes"]).create_weights()
+            model = config.RetinaMask(manifest["num_classes"]).create_weights((64, 64))
             return Original(model, config.Criterion(), config.DetectionFilter())
 
         original = _configure(make, f"RetinaMask.backbone_options = {{'conv1_padding': '{conv1_padding}'}}")

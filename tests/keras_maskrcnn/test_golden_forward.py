@@ -132,12 +132,7 @@ def test_decoded_boxes(forward):
 
 def test_detections(forward):
     filtered = _filter_without_cut(forward)
-    found, anchor = filtered.with_anchors(
-        forward.outputs,
-        forward.model.anchor_grid.anchors(forward.image_size),
-        forward.model.box_coder,
-        forward.image_size,
-    )
+    found, anchor = filtered.with_anchors(forward.outputs, forward.model.frame(forward.image_size))
     np.testing.assert_array_equal(found.cut, np.zeros(len(found.cut)))
     forward.arrays.compare("labels", found.classes)  # and so the order of the detections
     forward.arrays.compare("scores", found.scores, atol=_RELATIVE)
@@ -160,8 +155,16 @@ def _filter_without_cut(forward):
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_features_of_regions(forward, implementation):
     boxes = tf.constant(forward.arrays["boxes"])
-    options = forward.model.roi_options | {"implementation": implementation}
-    rois = multilevel_roi_align(forward.outputs.features, boxes, forward.image_size, **options).numpy()
+    settings = forward.model.settings
+    rois = multilevel_roi_align(
+        forward.outputs.features,
+        boxes,
+        forward.image_size,
+        output_size=settings.roi_size,
+        semantics=settings.roi_semantics,
+        sampling_ratio=settings.roi_sampling_ratio,
+        implementation=implementation,
+    ).numpy()
     forward.arrays.compare("rois_shape", rois.shape)
     step = 16 if forward.name == "forward_even" else 32
     top = rois[:, :8, :, :, ::step]

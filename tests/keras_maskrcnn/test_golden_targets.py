@@ -10,7 +10,7 @@ from tpu_retinamask.keras_maskrcnn.targets import anchor_targets
 from tpu_retinamask.model.losses import Criterion
 from tpu_retinamask.ops.anchors import AnchorGrid
 from tpu_retinamask.ops.boxes import CornerBoxCoder
-from tpu_retinamask.structures import BACKGROUND, IGNORED, Batch
+from tpu_retinamask.structures import AnchorFrame, BACKGROUND, IGNORED, Batch
 
 _INFO = golden_set.values("csv_generator/info")
 _SETS = golden_set.present(
@@ -123,7 +123,7 @@ def test_targets_of_the_training_step(name):
         classes=tf.constant(classes)
     )
     anchors = [level.astype(np.float32) for level in case.levels]
-    targets = Criterion(best_match_iou=None).assign(anchors, CornerBoxCoder(), batch)
+    targets = Criterion(best_match_iou=None).assign(AnchorFrame((0, 0), anchors, CornerBoxCoder()), batch)
     expected = np.where(case.state == -1, IGNORED, case.labels)
     decided = ~case.undecided
     np.testing.assert_array_equal(targets.labels.numpy()[decided], expected[decided])

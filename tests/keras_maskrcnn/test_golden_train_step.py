@@ -80,7 +80,7 @@ def _losses(network, truth):
     outputs = model(truth.images, training=True)
     levels = model.anchor_grid.anchors((height, width))
     regression = tf.concat(outputs.box_deltas, axis=1)
-    found, anchor = network.detection_filter.with_anchors(outputs, levels, model.box_coder, (height, width))
+    found, anchor = network.detection_filter.with_anchors(outputs, model.frame((height, width)))
     kept = int(tf.reduce_max(tf.reduce_sum(tf.cast(anchor >= 0, tf.int32), axis=1)))  # the rest is padding
     anchor, boxes = anchor[:, : max(1, kept)], found.boxes[:, : max(1, kept)]
     row = tf.maximum(anchor, 0)
@@ -146,7 +146,7 @@ def test_targets(network, truth):
     batch = Batch(*[None] * len(Batch._fields))._replace(
         content_size=tf.constant(content), boxes=truth.boxes, classes=tf.constant(classes)
     )
-    labels = network.criterion.assign(grid.anchors(size), network.model.box_coder, batch).labels.numpy()
+    labels = network.criterion.assign(network.model.frame(size), batch).labels.numpy()
     state = truth.regression[..., 4].numpy()
     np.testing.assert_array_equal(labels >= 0, state == 1)
     np.testing.assert_array_equal(labels == IGNORED, state == -1)
@@ -300,7 +300,7 @@ def test_our_training_step_under_the_configuration(network, truth, first, traini
     criterion = dataclasses.replace(network.criterion, mask_rois=2 * max(_INFO["matched_detections"]))  # to save time
     step = make_train_step(network.model, criterion, optimizer, clip_norm=clip_norm)
     metrics = {key: float(value) for key, value in step(inputs).items()}
-    after, _ = compute_losses(network.model, criterion, inputs)
+    after, _, _ = compute_losses(network.model, criterion, inputs)
     for variable, old in zip(network.model.trainable_variables, before):
         variable.assign(old)
     golden = dict(zip(_INFO["loss_order"], _ARRAYS["losses"]))

@@ -7,7 +7,7 @@ import tensorflow as tf
 from golden import golden_set
 from reference import keras_snapshot
 
-from tpu_retinamask.pretrained.weights import load_weights, model_layers
+from tpu_retinamask.pretrained.load import load_weights, model_layers
 
 FORWARD = golden_set.present(("forward_even", "forward_odd"), "model/{}.npz")
 
@@ -62,7 +62,7 @@ def test_outputs_equal_the_originals(name, loaded, read_images):
     # Some fifty layers of float32 sums of up to 4608 terms, in another order; values up to a few units.
     golden.compare("regression", tf.concat(outputs.box_deltas, 1), atol=5e-5)
     golden.compare("classification", tf.sigmoid(tf.concat(outputs.class_logits, 1)), atol=5e-6)
-    found = detection_filter(outputs, model.anchor_grid.anchors(size), model.box_coder, size)
+    found = detection_filter(outputs, model.frame(size))
     assert not np.any(found.cut)
     golden.compare("labels", found.classes)
     golden.compare("boxes", found.boxes, atol=2e-3)  # pixels: 5e-5 of anchors up to 800 wide, times 0.2

@@ -6,13 +6,10 @@ import pytest
 import tensorflow as tf
 from reference import resnet_reference, scenes
 
-from tpu_retinamask.model.backbones.resnet import (
-    BottleneckBlock,
-    ResNet,
-    SmallResNet,
-    make_backbone,
-    make_normalization,
-)
+from tpu_retinamask.model.backbones.normalization import make_normalization
+from tpu_retinamask.model.backbones.registry import make_backbone
+from tpu_retinamask.model.backbones.resnet import BottleneckBlock, ResNet
+from tpu_retinamask.model.backbones.small import SmallResNet
 
 
 def _blocks(backbone):
@@ -27,7 +24,7 @@ def test_small_backbone_equals_numpy_and_rounds_sides_up(size):
     weights = scenes.fill_weights(backbone)
     levels = backbone(image)
     expected = resnet_reference.small_network(image[0].astype(np.float64), weights, _blocks(backbone))
-    for level, output, reference in zip((3, 4, 5), levels, expected):
+    for level, output, reference in zip((3, 4, 5), levels.values(), expected):
         assert output.shape[1:3] == tuple(-(-side // 2**level) for side in size)
         # About ten layers of float32 sums of up to 63 terms.
         np.testing.assert_allclose(output[0], reference, atol=1e-4, rtol=1e-4)
@@ -40,7 +37,7 @@ def test_bottleneck_backbone_equals_numpy(padding, size):
     backbone(image)
     weights = scenes.fill_weights(backbone, 1)
     expected = resnet_reference.bottleneck_network(image[0].astype(np.float64), weights, _blocks(backbone), padding)
-    for output, reference in zip(backbone(image), expected):
+    for output, reference in zip(backbone(image).values(), expected):
         # Fifteen layers of float32 sums of up to 4608 terms, compared with the largest value.
         np.testing.assert_allclose(output[0], reference, atol=2e-5 * np.abs(reference).max())
 
@@ -54,7 +51,7 @@ def test_conv1_paddings_agree_at_odd_sides_only():
         backbones[1].set_weights(backbones[0].get_weights())
         second = backbones[1](image)
         # The same products in another order where equal.
-        assert np.allclose(first[0], second[0], atol=1e-4) == equal
+        assert np.allclose(first["C3"], second["C3"], atol=1e-4) == equal
 
 
 def test_names_are_those_of_keras_resnet():

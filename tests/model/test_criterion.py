@@ -8,12 +8,21 @@ from reference import box_reference, loss_reference, mask_reference, matching_re
 from tpu_retinamask.model.losses import Criterion
 from tpu_retinamask.ops.anchors import AnchorGrid
 from tpu_retinamask.ops.boxes import CenterBoxCoder, CornerBoxCoder
-from tpu_retinamask.structures import RawOutputs
+from tpu_retinamask.structures import AnchorFrame, RawOutputs
 
 _SIZE = (64, 96)
 _GRID = AnchorGrid(levels=(3, 4, 5), sizes=(16, 24, 40), strides=(8, 16, 32), ratios=(0.5, 1.0), scales=(1.0,))
 _ANCHORS = _GRID.anchors(_SIZE)
 _CODER = CenterBoxCoder()
+_FRAME = AnchorFrame(_SIZE, _ANCHORS, _CODER)
+
+
+def _anchor_losses(criterion, outputs, targets, num_positive, batch_size):
+    """Class loss and box loss."""
+    return (
+        criterion.class_loss_of(outputs, targets, num_positive, batch_size),
+        criterion.box_loss_of(outputs, targets, num_positive),
+    )
 
 
 def _outputs(seed=0, batch=3, classes=2):
@@ -33,7 +42,7 @@ def _outputs(seed=0, batch=3, classes=2):
 @pytest.mark.parametrize("best_match", [None, 0.0])
 def test_assign_equals_loops(coder, encode, best_match):
     batch = scenes.random_batch(1)
-    targets = Criterion(best_match_iou=best_match).assign(_ANCHORS, coder, batch)
+    targets = Criterion(best_match_iou=best_match).assign(AnchorFrame(_SIZE, _ANCHORS, coder), batch)
     anchors = np.concatenate(_ANCHORS)
     for b in range(3):
         labels, matched = matching_reference.match_anchors(
@@ -55,10 +64,10 @@ def test_assign_equals_loops(coder, encode, best_match):
 def test_anchor_losses_equal_loops_over_all_anchors_at_once(adds_batch, box_loss):
     batch, outputs = scenes.random_batch(2), _outputs()
     criterion = Criterion(focal_adds_batch=adds_batch, box_loss=box_loss, smooth_l1_beta=1 / 9)
-    targets = criterion.assign(_ANCHORS, _CODER, batch)
+    targets = criterion.assign(_FRAME, batch)
     labels = targets.labels.numpy()
     count = (labels >= 0).sum()
-    class_loss, box = criterion.anchor_losses(outputs, targets, tf.constant(float(count)), 3)
+    class_loss, box = _anchor_losses(criterion, outputs, targets, tf.constant(float(count)), 3)
     logits, deltas = np.concatenate(outputs.class_logits, 1), np.concatenate(outputs.box_deltas, 1)
     focal = sum(loss_reference.focal(logits[b], labels[b]) for b in range(3))
     smooth = sum(loss_reference.smooth_l1(deltas[b], targets.deltas[b].numpy(), labels[b] >= 0) for b in range(3))
@@ -72,9 +81,9 @@ def test_losses_of_halves_of_the_batch_add_up_with_the_global_count():
     # What two replicas compute, each with its half and the count of both.
     batch, outputs = scenes.random_batch(3, counts=(3, 1)), _outputs(1, batch=2)
     criterion = Criterion()
-    targets = criterion.assign(_ANCHORS, _CODER, batch)
+    targets = criterion.assign(_FRAME, batch)
     count = tf.reduce_sum(tf.cast(targets.labels >= 0, tf.float32))
-    whole = criterion.anchor_losses(outputs, targets, count, 2)
+    whole = _anchor_losses(criterion, outputs, targets, count, 2)
     halves = []
     for b in range(2):
         half = RawOutputs(
@@ -82,7 +91,7 @@ def test_losses_of_halves_of_the_batch_add_up_with_the_global_count():
             tuple(x[b : b + 1] for x in outputs.class_logits),
             tuple(x[b : b + 1] for x in outputs.box_deltas),
         )
-        halves.append(criterion.anchor_losses(half, type(targets)(*(t[b : b + 1] for t in targets)), count, 2))
+        halves.append(_anchor_losses(criterion, half, type(targets)(*(t[b : b + 1] for t in targets)), count, 2))
     np.testing.assert_allclose(np.sum(halves, axis=0), whole, rtol=1e-5)
 
 
@@ -93,9 +102,9 @@ def test_no_box_in_the_whole_batch(jit_compile):
     def run(logits, deltas):
         with tf.GradientTape() as tape:
             tape.watch([logits, deltas])
-            targets = criterion.assign(_ANCHORS, _CODER, batch)
-            losses = criterion.anchor_losses(RawOutputs((), logits, deltas), targets, tf.constant(0.0), 3)
-            rois = criterion.choose_rois(RawOutputs((), logits, deltas), _ANCHORS, _CODER, batch)
+            targets = criterion.assign(_FRAME, batch)
+            losses = _anchor_losses(criterion, RawOutputs((), logits, deltas), targets, tf.constant(0.0), 3)
+            rois = criterion.choose_rois(RawOutputs((), logits, deltas), _FRAME, batch)
             mask = criterion.mask_loss(tf.zeros([3, 100, 8, 8]), rois, batch, 3)
             total = tf.add_n([*losses, mask])
         return losses, mask, tape.gradient(total, [logits, deltas])
@@ -116,7 +125,7 @@ def test_no_box_in_the_whole_batch(jit_compile):
 
 def test_mask_loss_equals_loops():
     batch, criterion = scenes.random_batch(5), Criterion(mask_rois=5, mask_rois_from_detections=0)
-    rois = criterion.choose_rois(None, _ANCHORS, _CODER, batch)
+    rois = criterion.choose_rois(None, _FRAME, batch)
     np.testing.assert_array_equal(tf.reduce_sum(tf.cast(rois.valid, tf.int32), 1), [3, 1, 0])
     logits = np.random.default_rng(6).normal(size=(3, 5, 14, 14)).astype(np.float32)
     loss = criterion.mask_loss(tf.constant(logits), rois, batch, 3)
@@ -152,7 +161,7 @@ def test_detections_join_the_regions():
     logits[0] = tf.tensor_scatter_nd_update(logits[0], [[0, row, 1]], [5.0])
     levels = [tf.zeros([3, len(a), 4]) for a in _ANCHORS]
     levels[0] = tf.tensor_scatter_nd_update(levels[0], [[0, row]], deltas)
-    rois = criterion.choose_rois(RawOutputs((), tuple(logits), tuple(levels)), _ANCHORS, _CODER, batch)
+    rois = criterion.choose_rois(RawOutputs((), tuple(logits), tuple(levels)), _FRAME, batch)
     np.testing.assert_array_equal(rois.valid, [[True, True, False, False], [False] * 4, [False] * 4])
     # Encoding and decoding in float32.
     np.testing.assert_allclose(rois.boxes[0, :2], [box, moved], atol=1e-4)

@@ -20,15 +20,19 @@ def _reference(levels, weights, p6_from):
     return conv(m3, "P3"), conv(m4, "P4"), p5, p6, conv(np.maximum(p6, 0), "P7", 2)
 
 
+def _named(levels):
+    return dict(zip(("C3", "C4", "C5"), levels))
+
+
 @pytest.mark.parametrize("p6_from", ["c5", "p5"])
 @pytest.mark.parametrize("size", [(67, 101), (64, 64), (130, 33)])
 def test_equals_numpy(p6_from, size):
     rng = np.random.default_rng(0)
     levels = [rng.normal(size=(2, -(-size[0] // 2**l), -(-size[1] // 2**l), l)).astype(np.float32) for l in (3, 4, 5)]
     fpn = FeaturePyramid(6, p6_from=p6_from)
-    fpn(levels)
+    fpn(_named(levels))
     weights = scenes.fill_weights(fpn)
-    outputs = fpn(levels)
+    outputs = fpn(_named(levels))
     for b in range(2):
         expected = _reference([level[b].astype(np.float64) for level in levels], weights, p6_from)
         for output, reference in zip(outputs, expected, strict=True):
@@ -39,6 +43,7 @@ def test_equals_numpy(p6_from, size):
 def test_fewer_levels_are_the_same_levels():
     levels = [np.random.default_rng(1).normal(size=(1, s, s, 3)).astype(np.float32) for s in (9, 5, 3)]
     whole, short = FeaturePyramid(4, num_levels=5), FeaturePyramid(4, num_levels=3)
+    levels = _named(levels)
     whole(levels), short(levels)
     short.set_weights(whole.get_weights()[: len(short.weights)])
     for a, b in zip(whole(levels)[:3], short(levels), strict=True):

@@ -18,7 +18,7 @@ SMALL = dict(
 
 def _paths(**options):
     """Trainable variables and all variables, by path without the model's name."""
-    model = RetinaMask(3, **(SMALL | options)).create_weights()
+    model = RetinaMask(3, **(SMALL | options)).create_weights((64, 64))
     return [{v.path.split("/", 1)[1] for v in variables} for variables in (model.trainable_variables, model.variables)]
 
 
@@ -76,7 +76,7 @@ def make_scene_images():
 @pytest.fixture
 def small_model():
     """Build a small network."""
-    return lambda **options: RetinaMask(3, **(SMALL | options)).create_weights()
+    return lambda **options: RetinaMask(3, **(SMALL | options)).create_weights((64, 64))
 
 
 @pytest.mark.parametrize(

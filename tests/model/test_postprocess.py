@@ -8,7 +8,7 @@ from reference import box_reference, detection_reference
 from tpu_retinamask.model.postprocess import DetectionFilter
 from tpu_retinamask.ops.anchors import AnchorGrid
 from tpu_retinamask.ops.boxes import CornerBoxCoder, clip_boxes
-from tpu_retinamask.structures import RawOutputs
+from tpu_retinamask.structures import AnchorFrame, RawOutputs
 
 _SIZE = (64, 80)
 _ANCHORS = AnchorGrid(
@@ -66,7 +66,7 @@ def test_equals_the_slow_loop(class_specific, threshold, nms_iou, keep, k):
         class_specific=class_specific,
     )
     outputs = _outputs(int(100 * threshold) + keep + k)
-    found = DetectionFilter(**options)(outputs, _ANCHORS, _CODER, _SIZE)
+    found = DetectionFilter(**options)(outputs, AnchorFrame(_SIZE, _ANCHORS, _CODER))
     for b in range(2):
         expected = _reference(outputs, b, **options)
         assert (expected[1] > 0).any()
@@ -76,7 +76,7 @@ def test_equals_the_slow_loop(class_specific, threshold, nms_iou, keep, k):
 def test_boxes_are_clipped_as_the_original_does():
     options = dict(score_threshold=0.05, nms_iou=0.5, max_detections=60, top_k_per_level=1000, class_specific=True)
     outputs = _outputs(3)
-    found = DetectionFilter(clip_margin=1.0, **options)(outputs, _ANCHORS, _CODER, _SIZE)
+    found = DetectionFilter(clip_margin=1.0, **options)(outputs, AnchorFrame(_SIZE, _ANCHORS, _CODER))
     for b in range(2):
         _assert_equal(found, b, _reference(outputs, b, margin=1.0, **options))
     assert found.boxes[..., 2].numpy().max() == 79 and found.boxes[..., 3].numpy().max() == 63
@@ -86,7 +86,7 @@ def test_boxes_are_clipped_as_the_original_does():
 def test_nothing_above_the_threshold(jit_compile):
     outputs = _outputs(4, offset=-20.0)
     function = tf.function(
-        lambda o: DetectionFilter(max_detections=7)(o, _ANCHORS, _CODER, _SIZE), jit_compile=jit_compile
+        lambda o: DetectionFilter(max_detections=7)(o, AnchorFrame(_SIZE, _ANCHORS, _CODER)), jit_compile=jit_compile
     )
     found = function(outputs)
     np.testing.assert_array_equal(found.boxes, np.full((2, 7, 4), -1))
@@ -98,8 +98,8 @@ def test_nothing_above_the_threshold(jit_compile):
 def test_threshold_is_exclusive():
     outputs = RawOutputs((), (tf.zeros([1, 1, 1]),), (tf.zeros([1, 1, 4]),))  # the score is exactly one half
     anchor = [np.array([[2, 3, 20, 30]], np.float32)]
-    assert DetectionFilter(score_threshold=0.5)(outputs, anchor, _CODER, _SIZE).scores[0, 0] == -1
-    found = DetectionFilter(score_threshold=0.4999)(outputs, anchor, _CODER, _SIZE)
+    assert DetectionFilter(score_threshold=0.5)(outputs, AnchorFrame(_SIZE, anchor, _CODER)).scores[0, 0] == -1
+    found = DetectionFilter(score_threshold=0.4999)(outputs, AnchorFrame(_SIZE, anchor, _CODER))
     np.testing.assert_array_equal(found.boxes[0, 0], [2, 3, 20, 30])
     assert found.scores[0, 0] == 0.5 and found.classes[0, 0] == 0
 
@@ -107,7 +107,7 @@ def test_threshold_is_exclusive():
 def test_fewer_anchors_than_detections():
     outputs = RawOutputs((), (tf.constant([[[3.0, -9.0], [2.0, -9.0]]]),), (tf.zeros([1, 2, 4]),))
     anchors = [np.array([[0, 0, 10, 10], [30, 30, 40, 40]], np.float32)]
-    found = DetectionFilter(max_detections=9)(outputs, anchors, _CODER, _SIZE)
+    found = DetectionFilter(max_detections=9)(outputs, AnchorFrame(_SIZE, anchors, _CODER))
     np.testing.assert_array_equal(found.classes[0], [0, 0] + [-1] * 7)
     np.testing.assert_array_equal(found.boxes[0, :3], [[0, 0, 10, 10], [30, 30, 40, 40], [-1] * 4])
 
@@ -115,22 +115,22 @@ def test_fewer_anchors_than_detections():
 def test_one_anchor_may_be_two_classes_unless_the_best_alone_counts():
     outputs = RawOutputs((), (tf.constant([[[3.0, 2.0, -9.0]]]),), (tf.zeros([1, 1, 4]),))
     anchors = [np.array([[0, 0, 10, 10]], np.float32)]
-    both = DetectionFilter(max_detections=3)(outputs, anchors, _CODER, _SIZE)
+    both = DetectionFilter(max_detections=3)(outputs, AnchorFrame(_SIZE, anchors, _CODER))
     np.testing.assert_array_equal(both.classes[0], [0, 1, -1])
-    best = DetectionFilter(max_detections=3, class_specific=False)(outputs, anchors, _CODER, _SIZE)
+    best = DetectionFilter(max_detections=3, class_specific=False)(outputs, AnchorFrame(_SIZE, anchors, _CODER))
     np.testing.assert_array_equal(best.classes[0], [0, -1, -1])
 
 
 def test_detections_outside_the_image_lose_their_area_but_stay_finite():
     outputs = RawOutputs((), (tf.constant([[[3.0], [2.0]]]),), (tf.zeros([1, 2, 4]),))
     anchors = [np.array([[-40, -40, -20, -10], [100, 100, 140, 150]], np.float32)]
-    found = DetectionFilter(max_detections=2)(outputs, anchors, _CODER, _SIZE)
+    found = DetectionFilter(max_detections=2)(outputs, AnchorFrame(_SIZE, anchors, _CODER))
     np.testing.assert_array_equal(found.boxes[0], [[0, 0, 0, 0], [80, 64, 80, 64]])
 
 
 def test_best_come_first_and_a_batch_equals_singles():
     outputs = _outputs(5, batch=3)
-    every = DetectionFilter(max_detections=40)(outputs, _ANCHORS, _CODER, _SIZE)
+    every = DetectionFilter(max_detections=40)(outputs, AnchorFrame(_SIZE, _ANCHORS, _CODER))
     assert (np.diff(every.scores.numpy(), axis=1) <= 0).all()
     for b in range(3):
         one = RawOutputs(
@@ -138,14 +138,14 @@ def test_best_come_first_and_a_batch_equals_singles():
             tuple(x[b : b + 1] for x in outputs.class_logits),
             tuple(x[b : b + 1] for x in outputs.box_deltas),
         )
-        for batched, single in zip(every, DetectionFilter(max_detections=40)(one, _ANCHORS, _CODER, _SIZE)):
+        for batched, single in zip(every, DetectionFilter(max_detections=40)(one, AnchorFrame(_SIZE, _ANCHORS, _CODER))):
             np.testing.assert_array_equal(batched[b], single[0])
 
 
 def test_without_suppression_the_best_scores_remain():
     options = dict(score_threshold=0.2, max_detections=30, top_k_per_level=1000, class_specific=True)
     outputs = _outputs(7)
-    found = DetectionFilter(nms_iou=None, **options)(outputs, _ANCHORS, _CODER, _SIZE)
+    found = DetectionFilter(nms_iou=None, **options)(outputs, AnchorFrame(_SIZE, _ANCHORS, _CODER))
     for b in range(2):
         _assert_equal(found, b, _reference(outputs, b, nms_iou=1.1, **options))  # an IoU never exceeds 1
 
@@ -154,7 +154,7 @@ def test_without_suppression_the_best_scores_remain():
 def test_detections_say_which_anchor_they_come_from(class_specific):
     outputs = _outputs(8)
     detection_filter = DetectionFilter(max_detections=300, class_specific=class_specific)
-    found, anchor = detection_filter.with_anchors(outputs, _ANCHORS, _CODER, _SIZE)
+    found, anchor = detection_filter.with_anchors(outputs, AnchorFrame(_SIZE, _ANCHORS, _CODER))
     scores = tf.sigmoid(tf.concat(outputs.class_logits, 1)).numpy()
     boxes = _CODER.decode(tf.concat(outputs.box_deltas, 1), np.concatenate(_ANCHORS))
     boxes = clip_boxes(boxes, tf.constant(_SIZE)).numpy()
@@ -175,7 +175,7 @@ def test_detections_say_which_anchor_they_come_from(class_specific):
 def test_no_gradient_flows_back():
     logits, deltas = tf.Variable(tf.ones([1, 12, 2])), tf.Variable(tf.zeros([1, 12, 4]))
     with tf.GradientTape() as tape:
-        found = DetectionFilter()(RawOutputs((), (logits * 1.0,), (deltas * 1.0,)), _ANCHORS[2:], _CODER, _SIZE)
+        found = DetectionFilter()(RawOutputs((), (logits * 1.0,), (deltas * 1.0,)), AnchorFrame(_SIZE, _ANCHORS[2:], _CODER))
         total = tf.reduce_sum(found.boxes) + tf.reduce_sum(found.scores)
     assert tape.gradient(total, [logits, deltas]) == [None, None]
 
@@ -183,8 +183,8 @@ def test_no_gradient_flows_back():
 def test_compiled_equals_eager():
     outputs = _outputs(6)
     detection_filter = DetectionFilter(max_detections=50)
-    compiled = tf.function(lambda o: detection_filter(o, _ANCHORS, _CODER, _SIZE), jit_compile=True)(outputs)
-    eager = detection_filter(outputs, _ANCHORS, _CODER, _SIZE)
+    compiled = tf.function(lambda o: detection_filter(o, AnchorFrame(_SIZE, _ANCHORS, _CODER)), jit_compile=True)(outputs)
+    eager = detection_filter(outputs, AnchorFrame(_SIZE, _ANCHORS, _CODER))
     np.testing.assert_array_equal(compiled.classes, eager.classes)
     np.testing.assert_array_equal(compiled.cut, eager.cut)
     # exp and the logistic function have their own approximations in XLA, a few units in the last place.

@@ -52,7 +52,7 @@ def fresh():
 
 
 def test_parameter_count_of_the_original():
-    model = RetinaMask(1, p6_from="c5", mask_upsample="nearest").create_weights()
+    model = RetinaMask(1, p6_from="c5", mask_upsample="nearest").create_weights((64, 64))
     assert model.count_params() == 39_312_612 + 21_002
     rest = model.count_params() - model.class_head.count_params() - model.mask_head.count_params()
     for num_classes in (3, 80):  # the other layers do not know the number of classes

@@ -100,7 +100,7 @@ def small_model(**options) -> RetinaMask:
             "mask_upsample": "nearest",
             **options,
         },
-    ).create_weights()
+    ).create_weights((64, 64))
 
 
 def set_class_bias(model, value: float):

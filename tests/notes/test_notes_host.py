@@ -33,11 +33,12 @@ from notes.support import (
 
 from tpu_retinamask.data.augment.augmentation import Augmentation
 from tpu_retinamask.data.stream.pipeline import InputPipeline
-from tpu_retinamask.model.backbones.resnet import NORMALIZATIONS, make_backbone
+from tpu_retinamask.model.backbones.normalization import NORMALIZATIONS
+from tpu_retinamask.model.backbones.registry import make_backbone
 from tpu_retinamask.ops.anchors import AnchorGrid
 from tpu_retinamask.ops.boxes import CornerBoxCoder
 from tpu_retinamask.ops.images import normalize_images
-from tpu_retinamask.pretrained.weights import load_weights, model_layers
+from tpu_retinamask.pretrained.load import load_weights, model_layers
 from tpu_retinamask.training.debug import debug_step
 from tpu_retinamask.training.step import make_train_step
 from tpu_retinamask.xla import audit
@@ -232,7 +233,7 @@ def test_training_passes_through_nested_layers(normalization):
         results = []
         for training in (True, False):
             with tf.GradientTape() as tape:
-                total = tf.add_n([tf.reduce_sum(level**2) for level in backbone(images, training=training)])
+                total = tf.add_n([tf.reduce_sum(level**2) for level in backbone(images, training=training).values()])
             results.append((total, tape.gradient(total, [v.value for v in backbone.trainable_variables])))
         return results
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.model.backbones.resnet import make_backbone
-from tpu_retinamask.pretrained import keras_applications, weights
-from tpu_retinamask.pretrained.weights import WeightsError
+from tpu_retinamask.model.backbones.registry import make_backbone
+from tpu_retinamask.model.backbones.resnet import APPLICATION_OPTIONS
+from tpu_retinamask.model.settings import NetworkSettings
+from tpu_retinamask.pretrained import h5_file, keras_applications, load
+from tpu_retinamask.pretrained.h5_file import WeightsError
 
 # Blocks are lettered in the first and counted in the other two.
 DEPTHS = ["resnet50", pytest.param("resnet101", marks=pytest.mark.slow), "resnet152"]
@@ -54,27 +56,27 @@ class _Detector(keras.Model):
 
 @functools.cache
 def _detector(depth):
-    model = _Detector(depth, **keras_applications.BACKBONE_OPTIONS)
+    model = _Detector(depth, **APPLICATION_OPTIONS)
     model(keras.KerasTensor((1, 64, 64, 3)))
     return model
 
 
 def _load_source(depth, path=None):
-    layers = keras_applications.layers_of(_source(depth)) if path is None else weights.read_h5(path)
-    return weights.assign(_detector(depth), keras_applications.to_keras_resnet(layers), "keras.applications")
+    layers = keras_applications.layers_of(_source(depth)) if path is None else h5_file.read_h5(path)
+    return load.assign(_detector(depth), keras_applications.to_keras_resnet(layers), "keras.applications")
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_features_equal_those_of_keras_applications(depth):
     report = _load_source(depth)
-    assert len(report.loaded) == len(weights.model_layers(_detector(depth)))
+    assert len(report.loaded) == len(load.model_layers(_detector(depth)))
     assert not (report.missing or report.unused or report.mismatched)
     names = [f"conv{stage}_block{block}_out" for stage, block in zip((3, 4, 5), ENDS[depth])]
     features = keras.Model(_source(depth).inputs, [_source(depth).get_layer(name).output for name in names])
     # An odd size; and an even one, where the places of the padding show.
     for size in ((65, 97), (64, 96)):
         images = np.random.default_rng(8).normal(0, 50, (1, *size, 3)).astype(np.float32)
-        for ours, theirs in zip(_detector(depth)(images), features([images])):
+        for ours, theirs in zip(_detector(depth)(images).values(), features([images])):
             assert ours.shape == theirs.shape
             theirs = np.asarray(theirs)
             assert np.abs(theirs).max() > 0.5  # a network that says nothing would agree with everything
@@ -87,9 +89,9 @@ def test_file_of_a_whole_network_loads_and_its_classifier_is_unused(tmp_path):
     pooled = keras.layers.GlobalAveragePooling2D()(model.output)
     classifier = keras.Model(model.input, keras.layers.Dense(10, name="predictions")(pooled))
     classifier.save(tmp_path / "resnet50.h5")
-    report = weights.load_weights(_detector("resnet50"), str(tmp_path / "resnet50.h5"))
+    report = load.load_weights(_detector("resnet50"), str(tmp_path / "resnet50.h5"))
     assert report.unused == ("predictions",) and not report.missing
-    loaded = weights.model_layers(_detector("resnet50"))
+    loaded = load.model_layers(_detector("resnet50"))
     norm, conv = model.get_layer("conv4_block6_2_bn"), model.get_layer("conv4_block6_2_conv")
     np.testing.assert_array_equal(loaded["res4f_branch2b"]["kernel"], conv.kernel)
     np.testing.assert_allclose(loaded["bn4f_branch2b"]["moving_mean"], norm.moving_mean - conv.bias, atol=1e-7)
@@ -104,27 +106,30 @@ def test_imagenet_takes_the_network_of_the_backbones_depth(monkeypatch):
         return _source("resnet50")
 
     monkeypatch.setattr(keras.applications, "ResNet50", network)
-    report = weights.load_weights(_detector("resnet50"), "imagenet")
+    report = load.load_weights(_detector("resnet50"), "imagenet")
     assert asked == [(False, "imagenet")] and not report.missing
 
 
 def test_backbone_of_another_construction_is_refused_with_the_setting_that_mends_it(monkeypatch):
     monkeypatch.setattr(keras.applications, "ResNet50", lambda **_: _source("resnet50"))
-    model = types.SimpleNamespace(backbone=make_backbone("resnet50"), pixel_mode="caffe")
+    model = types.SimpleNamespace(
+        backbone=make_backbone("resnet50"), pixel_mode="caffe", settings=NetworkSettings(backbone="resnet50")
+    )
     with pytest.raises(WeightsError, match="RetinaMask.backbone_options = .*'pool_padding': 'explicit'"):
-        weights.load_weights(model, "imagenet")
+        load.load_weights(model, "imagenet")
 
 
 def test_networks_that_keras_applications_lacks_are_refused(monkeypatch):
-    with pytest.raises(UserError, match="resnet50, resnet101 and resnet152 only"):
-        keras_applications.download(make_backbone("small"))
+    small = types.SimpleNamespace(backbone=make_backbone("small"), settings=NetworkSettings(backbone="small"))
+    with pytest.raises(UserError, match=r"this backbone \(small\).*exist for resnet50, resnet101 and resnet152"):
+        load.load_weights(small, "imagenet")
 
     def offline(**_):
         raise OSError("no route to host")
 
     monkeypatch.setattr(keras.applications, "ResNet50", offline)
     with pytest.raises(UserError, match="could not download.*no route to host"):
-        keras_applications.download(make_backbone("resnet50"))
+        keras_applications.download(make_backbone("resnet50").pretrained.application)
     second = {"conv1_conv": {"kernel": np.zeros(1)}, "conv2_block1_1_conv": {"kernel": np.zeros(1)}}
     with pytest.raises(UserError, match="of none of"):
         keras_applications.to_keras_resnet(second)

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from reference.small_runs import scramble, small_run
 
-from tpu_retinamask.pretrained import weights
-from tpu_retinamask.pretrained.weights import WeightsError
+from tpu_retinamask.pretrained import h5_file, load
+from tpu_retinamask.pretrained.h5_file import WeightsError
 from tpu_retinamask.training.checkpoints.state import TrainState
 
 
@@ -17,9 +17,9 @@ def test_another_number_of_classes_starts_only_the_last_layers_anew(tmp_path):
     model, fresh = small_run(num_classes=2, seed=2)
     before = {variable.path: variable.numpy() for variable in model.variables}
     with pytest.raises(WeightsError, match=r"pyramid_classification: the source has bias \[45\]"):
-        weights.load_weights(model, str(tmp_path))
+        load.load_weights(model, str(tmp_path))
 
-    report = weights.load_weights(model, str(tmp_path), skip_mismatched=True)
+    report = load.load_weights(model, str(tmp_path), skip_mismatched=True)
     assert sorted(report.mismatched) == ["pyramid_classification", "roi_mask"]
     assert not (report.missing or report.unused or report.ignored)
     assert report.source == str(tmp_path / "checkpoints" / "ckpt-40")
@@ -43,7 +43,7 @@ def test_one_checkpoint_of_several_can_be_named(tmp_path):
     state.save()
     for source, expected in ((path, first), (str(tmp_path), second), (str(tmp_path / "checkpoints"), second)):
         scramble(model, optimizer, seed=5)
-        weights.load_weights(model, source)
+        load.load_weights(model, source)
         for variable, value in zip(model.variables, expected):
             np.testing.assert_array_equal(variable.numpy(), value)
 
@@ -51,4 +51,4 @@ def test_one_checkpoint_of_several_can_be_named(tmp_path):
 def test_checkpoint_of_something_else_is_refused(tmp_path):
     path = tf.train.Checkpoint(a=tf.Variable(1.0)).save(str(tmp_path / "other"))
     with pytest.raises(WeightsError, match="was not written by train"):
-        weights.load_weights(small_run(num_classes=2, seed=0)[0], path)
+        load.load_weights(small_run(num_classes=2, seed=0)[0], path)

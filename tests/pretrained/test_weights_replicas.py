@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from reference.small_runs import SMALL, small_run
 
-from tpu_retinamask.pretrained import weights
+from tpu_retinamask.pretrained import h5_file, load
 from tpu_retinamask.training.checkpoints.state import TrainState
 
 REPLICAS = """
@@ -21,7 +21,7 @@ cpus = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 with strategy.scope():
-    model = RetinaMask(2, **options).create_weights()
+    model = RetinaMask(2, **options).create_weights((64, 64))
     optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
     optimizer.build(model.trainable_variables)
 assert strategy.num_replicas_in_sync == 2
@@ -59,6 +59,6 @@ def test_one_device_to_two_replicas_and_back(tmp_path):
         np.testing.assert_array_equal(variable.numpy(), value, err_msg=variable.path)
     # And as the start of another run.
     other, _ = small_run(num_classes=2, seed=8)
-    weights.load_weights(other, str(tmp_path / "two"))
+    load.load_weights(other, str(tmp_path / "two"))
     for variable, value in zip(other.variables, expected):
         np.testing.assert_array_equal(variable.numpy(), value, err_msg=variable.path)

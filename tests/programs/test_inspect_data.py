@@ -78,7 +78,7 @@ def test_nothing_of_the_table_is_allocated():
         mask_channels=8,
         mask_depth=1,
         anchor_sizes=(32, 64, 128),
-    ).create_weights()
+    ).create_weights((64, 64))
     table = dict(inspect_data.shape_table(model, DetectionFilter(max_detections=20), (200, 333), 1_000_000))
     assert [row.shape for row in table["feature pyramid"]] == [
         (1_000_000, 25, 42, 8),

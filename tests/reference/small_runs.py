@@ -19,7 +19,7 @@ SMALL = dict(
 
 def small_run(num_classes, seed):
     """Return a model and its optimizer, with numbers of the seed's in every variable."""
-    model = RetinaMask(num_classes, **SMALL).create_weights()
+    model = RetinaMask(num_classes, **SMALL).create_weights((64, 64))
     optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
     optimizer.build(model.trainable_variables)
     scramble(model, optimizer, seed)

@@ -35,7 +35,7 @@ def small_model():
                 "mask_depth": 1,
                 **options,
             },
-        ).create_weights()
+        ).create_weights((64, 64))
         if class_bias is not None:  # a network that has learnt nothing finds nothing: let it find something
             model.class_head.last.bias.assign(tf.fill(model.class_head.last.bias.shape, class_bias))
         return model

@@ -33,7 +33,7 @@ def _make_step(statistics, jit_compile):
         moments = criterion.box_distance_moments(outputs, targets)
         beta = statistics.beta_with(moments)
         count = tf.reduce_sum(tf.cast(labels >= 0, tf.float32))
-        _, loss = criterion.anchor_losses(outputs, targets, count, 2, beta)
+        loss = criterion.box_loss_of(outputs, targets, count, beta)
         statistics.update(moments)
         return loss, beta
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.pretrained.weights import load_weights
+from tpu_retinamask.pretrained.load import load_weights
 from tpu_retinamask.programs.train import start_state
 from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.checkpoints.state import TrainState

@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from tpu_retinamask.model.losses import Criterion
 from tpu_retinamask.training.devices.placement import compile_step
-from tpu_retinamask.training.step import METRICS, compute_losses, make_train_step
+from tpu_retinamask.training.step import compute_losses, make_train_step, metric_names
 
-EVERY_METRIC = {*METRICS, "gradient_norm", "learning_rate", "box_beta"}
+EVERY_METRIC = {*metric_names(Criterion()), "gradient_norm", "learning_rate", "box_beta"}
 
 
 def _run(model, optimizer, step, batches):
@@ -90,7 +90,7 @@ def test_frozen_statistics_stay_and_others_move(runs, request):
 
 
 def _losses(model, criterion, batch):
-    total, metrics = compute_losses(model, criterion, batch)
+    total, metrics, _ = compute_losses(model, criterion, batch)
     return float(total), {name: float(value) for name, value in metrics.items()}
 
 
@@ -127,7 +127,7 @@ def test_instances_that_found_no_row_are_counted(small_model, make_batch):
 
 def _gradients(model, criterion, batch):
     with tf.GradientTape() as tape:
-        total, _ = compute_losses(model, criterion, batch)
+        total, _, _ = compute_losses(model, criterion, batch)
     return [np.array(g) for g in tape.gradient(total, [v.value for v in model.trainable_variables])]
 
 

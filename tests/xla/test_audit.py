@@ -314,7 +314,7 @@ def test_the_training_step_is_clean(normalization, detections):
         head_depth=1,
         mask_channels=16,
         mask_depth=1,
-    ).create_weights()
+    ).create_weights((64, 64))
     optimizer = make_optimizer(10, name="adamw", weight_decay=1e-4)
     optimizer.build(model.trainable_variables)
     criterion = Criterion(mask_rois=16, mask_rois_from_detections=detections)
@@ -339,7 +339,7 @@ def test_a_forbidden_op_in_the_step_is_found(monkeypatch):
     monkeypatch.setattr(step_module, "compute_losses", with_print)
     model = RetinaMask(
         3, backbone="small", fpn_channels=16, head_channels=16, head_depth=1, mask_channels=16, mask_depth=1
-    ).create_weights()
+    ).create_weights((64, 64))
     optimizer = make_optimizer(10)
     optimizer.build(model.trainable_variables)
     criterion = Criterion(mask_rois=16, mask_rois_from_detections=0)

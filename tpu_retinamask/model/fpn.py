@@ -1,15 +1,20 @@
 """Feature pyramid network, P3 to P7 (arXiv 1612.03144, 1708.02002)."""
 
+from collections.abc import Mapping
+
 import keras
 import tensorflow as tf
 
+from tpu_retinamask.errors import SettingError
 from tpu_retinamask.ops.resize import upsample_nearest
 
 
 class FeaturePyramid(keras.Layer):
     """Top-down pyramid with lateral 1x1 and smoothing 3x3 convolutions."""
 
-    def __init__(self, channels: int = 256, *, p6_from: str = "p5", num_levels: int = 5, **kwargs) -> None:
+    def __init__(
+        self, channels: int = 256, *, p6_from: str = "p5", num_levels: int = 5, name: str | None = None
+    ) -> None:
         """Create the layers.
 
         Args:
@@ -18,27 +23,27 @@ class FeaturePyramid(keras.Layer):
           num_levels: 3, 4 or 5 levels from P3 upwards.
 
         Raises:
-          ValueError: p6_from or num_levels is none of these.
+          SettingError: p6_from or num_levels is none of these.
         """
-        super().__init__(**kwargs)
+        super().__init__(name=name)
         if p6_from not in ("c5", "p5"):
-            raise ValueError(f"FeaturePyramid: p6_from {p6_from!r} is neither 'c5' nor 'p5'")
+            raise SettingError(f"FeaturePyramid: p6_from {p6_from!r} is neither 'c5' nor 'p5'")
         if num_levels not in (3, 4, 5):
-            raise ValueError(f"FeaturePyramid: num_levels {num_levels} is not 3, 4 or 5")
+            raise SettingError(f"FeaturePyramid: num_levels {num_levels} is not 3, 4 or 5")
         self.p6_from = p6_from
         conv = keras.layers.Conv2D
         self.lateral = [conv(channels, 1, name=f"C{level}_reduced") for level in (3, 4, 5)]
         self.smooth = [conv(channels, 3, padding="same", name=f"P{level}") for level in (3, 4, 5)]
         self.coarse = [conv(channels, 3, 2, "same", name=f"P{level}") for level in range(6, 3 + num_levels)]
 
-    def call(self, backbone_features):
-        """Return (P3, ..., P7), each [B, ceil(H / 2**l), ceil(W / 2**l), F], of (C3, C4, C5)."""
-        merged = [self.lateral[2](backbone_features[2])]
-        for index in (1, 0):
-            lateral = self.lateral[index](backbone_features[index])
+    def call(self, backbone_features: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        """Return (P3, ..., P7), each [B, ceil(H / 2**l), ceil(W / 2**l), F], of the levels C3, C4 and C5."""
+        merged = [self.lateral[2](backbone_features["C5"])]
+        for index, level in ((1, "C4"), (0, "C3")):
+            lateral = self.lateral[index](backbone_features[level])
             merged.insert(0, upsample_nearest(merged[0], lateral.shape[1:3]) + lateral)
         levels = [smooth(x) for smooth, x in zip(self.smooth, merged)]  # P3, P4, P5
-        x = backbone_features[2] if self.p6_from == "c5" else levels[-1]
+        x = backbone_features["C5"] if self.p6_from == "c5" else levels[-1]
         for index, conv in enumerate(self.coarse):
             x = conv(x if index == 0 else tf.nn.relu(x))
             levels.append(x)

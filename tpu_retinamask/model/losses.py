@@ -5,14 +5,18 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from tpu_retinamask.errors import SettingError
+from tpu_retinamask.model.loss_terms import LOSS_TERMS, by_level
 from tpu_retinamask.model.mask_rois import select_mask_rois
 from tpu_retinamask.model.postprocess import DetectionFilter
 from tpu_retinamask.ops.losses import distance_moments, mask_loss, sigmoid_focal_loss, smooth_l1_loss
 from tpu_retinamask.ops.masks import crop_masks
 from tpu_retinamask.ops.matching import match_anchors
-from tpu_retinamask.structures import Batch, MaskRois, RawOutputs, Targets
+from tpu_retinamask.setting_types import check_types
+from tpu_retinamask.structures import AnchorFrame, Batch, MaskRois, RawOutputs, Targets
 
 BOX_LOSSES = ("self_adjusting", "smooth_l1")
+MASK_TARGETS = ("aligned", "crop_and_resize")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +44,11 @@ class Criterion:
       class_weight: weight of the class loss in the sum.
       box_weight: weight of the box loss.
       mask_weight: weight of the mask loss.
+      terms: what is summed, by the names of the seat `loss_terms.LOSS_TERMS`; each is shown as NAME_loss.
+      term_weights: weights of further terms by name, 1 where not given.
 
     Raises:
-      ValueError: unknown box loss.
+      SettingError: a value of another type, or none of those that there are.
     """
 
     positive_iou: float = 0.5
@@ -61,25 +67,41 @@ class Criterion:
     class_weight: float = 1.0
     box_weight: float = 1.0
     mask_weight: float = 1.0
+    terms: tuple[str, ...] = ("class", "box", "mask")
+    term_weights: dict | None = None
 
-    def __post_init__(self):
-        if self.box_loss not in BOX_LOSSES:
-            raise ValueError(f"box_loss {self.box_loss!r} is not one of {BOX_LOSSES}")
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name, known in (("box_loss", BOX_LOSSES), ("mask_targets", MASK_TARGETS)):
+            if getattr(self, name) not in known:
+                raise SettingError(f"{name} {getattr(self, name)!r} is not one of {known}")
+        for term in self.terms:
+            LOSS_TERMS.get(term)
+        if not self.terms or len(set(self.terms)) < len(self.terms):
+            raise SettingError(f"terms is {self.terms}, expected one name or more, each once")
+        strange = sorted(set(self.term_weights or ()) - set(self.terms))
+        if strange:
+            raise SettingError(f"term_weights names {strange}, which are not among terms {self.terms}")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Return the weight of each term in the sum, in the order of `terms`."""
+        known = {"class": self.class_weight, "box": self.box_weight, "mask": self.mask_weight}
+        return {term: float((self.term_weights or {}).get(term, known.get(term, 1.0))) for term in self.terms}
 
     @property
     def self_adjusting(self) -> bool:
         """Return whether the box loss needs the running statistics of the distances."""
         return self.box_loss == "self_adjusting"
 
-    def assign(self, anchors, box_coder, batch: Batch) -> Targets:
+    def assign(self, frame: AnchorFrame, batch: Batch) -> Targets:
         """Return the targets of every anchor; they depend on the boxes alone, not on the network.
 
         Args:
-          anchors: one [n, 4] array a level.
-          box_coder: of the model.
+          frame: anchors of the batch's canvas.
           batch: Batch.
         """
-        anchors = tf.constant(np.concatenate(anchors))  # [N, 4]
+        anchors = tf.constant(np.concatenate(frame.levels))  # [N, 4]
         labels, matched = match_anchors(
             anchors,
             batch.boxes,
@@ -90,16 +112,16 @@ class Criterion:
             best_match_iou=self.best_match_iou,
         )
         boxes = tf.gather(batch.boxes, matched, batch_dims=1)  # [B, N, 4]
-        return Targets(labels, box_coder.encode(boxes, anchors[None]), matched)
+        return Targets(labels, frame.coder.encode(boxes, anchors[None]), matched)
 
-    def choose_rois(self, outputs: RawOutputs, anchors, box_coder, batch: Batch) -> MaskRois:
+    def choose_rois(self, outputs: RawOutputs, frame: AnchorFrame, batch: Batch) -> MaskRois:
         """Return the regions whose masks are trained; no gradient flows back through the choice."""
         boxes = None
         if self.mask_rois_from_detections:
             proposals = dataclasses.replace(
                 self.proposal_filter or DetectionFilter(nms_iou=0.4), max_detections=self.mask_rois_from_detections
             )
-            boxes = proposals(outputs, anchors, box_coder, tuple(batch.image.shape[1:3])).boxes
+            boxes = proposals(outputs, frame).boxes
         return select_mask_rois(batch, boxes, num_rois=self.mask_rois, from_truth=self.mask_rois_from_truth)
 
     def box_distance_moments(self, outputs: RawOutputs, targets: Targets) -> tf.Tensor:
@@ -108,42 +130,58 @@ class Criterion:
             [
                 distance_moments(predicted, target, labels >= 0)
                 for predicted, target, labels in zip(
-                    outputs.box_deltas, _by_level(targets.deltas, outputs), _by_level(targets.labels, outputs)
+                    outputs.box_deltas, by_level(targets.deltas, outputs), by_level(targets.labels, outputs)
                 )
             ]
         )
 
-    def anchor_losses(self, outputs: RawOutputs, targets: Targets, num_positive, batch_size, beta=None):
-        """Return class loss and box loss, float32 scalars.
-
-        Levels are summed one by one, so [B, N, C] never exists.
+    def class_loss_of(
+        self, outputs: RawOutputs, targets: Targets, num_positive: tf.Tensor, batch_size: int
+    ) -> tf.Tensor:
+        """Return the focal loss of every anchor, float32 scalar; levels are summed one by one, so [B, N, C] never exists.
 
         Args:
           outputs: RawOutputs.
           targets: Targets.
           num_positive: float32 scalar, positives of the global batch, all replicas.
           batch_size: images of the global batch.
-          beta: [4] float32, of the self-adjusting loss; None: `smooth_l1_beta`, from which it starts.
         """
-        labels, deltas = _by_level(targets.labels, outputs), _by_level(targets.deltas, outputs)
-        beta = self.smooth_l1_beta if beta is None else beta
-        class_loss = tf.add_n(
+        total = tf.add_n(
             [
                 sigmoid_focal_loss(logits, level, alpha=self.focal_alpha, gamma=self.focal_gamma)
-                for logits, level in zip(outputs.class_logits, labels)
+                for logits, level in zip(outputs.class_logits, by_level(targets.labels, outputs))
             ]
         )
-        box_loss = tf.add_n(
+        return total / (num_positive + float(batch_size) if self.focal_adds_batch else tf.maximum(1.0, num_positive))
+
+    def box_loss_of(
+        self,
+        outputs: RawOutputs,
+        targets: Targets,
+        num_positive: tf.Tensor,
+        beta: tf.Tensor | float | None = None,
+    ) -> tf.Tensor:
+        """Return the smooth L1 loss of positive anchors, float32 scalar.
+
+        Args:
+          outputs: RawOutputs.
+          targets: Targets.
+          num_positive: as of `class_loss_of`.
+          beta: [4] float32, of the self-adjusting loss; None: `smooth_l1_beta`, from which it starts.
+        """
+        beta = self.smooth_l1_beta if beta is None else beta
+        total = tf.add_n(
             [
                 smooth_l1_loss(predicted, target, level >= 0, beta=beta)
-                for predicted, target, level in zip(outputs.box_deltas, deltas, labels)
+                for predicted, target, level in zip(
+                    outputs.box_deltas, by_level(targets.deltas, outputs), by_level(targets.labels, outputs)
+                )
             ]
         )
         count = tf.maximum(1.0, num_positive)
-        class_count = num_positive + float(batch_size) if self.focal_adds_batch else count
-        return class_loss / class_count, box_loss / (4.0 * count if self.self_adjusting else count)
+        return total / (4.0 * count if self.self_adjusting else count)
 
-    def mask_loss(self, logits, rois: MaskRois, batch: Batch, batch_size):
+    def mask_loss(self, logits: tf.Tensor, rois: MaskRois, batch: Batch, batch_size: int) -> tf.Tensor:
         """Return the mask loss, float32 scalar: mean over the global batch of each image's mean.
 
         Args:
@@ -162,8 +200,3 @@ class Criterion:
             semantics=self.mask_targets,
         )
         return tf.reduce_sum(mask_loss(logits, tf.stop_gradient(targets), rois.valid)) / float(batch_size)
-
-
-def _by_level(values, outputs: RawOutputs) -> list:
-    """Return [B, N, ...] cut into one tensor a pyramid level."""
-    return tf.split(values, [level.shape[1] for level in outputs.class_logits], axis=1)

@@ -4,11 +4,14 @@ import dataclasses
 
 import tensorflow as tf
 
+from tpu_retinamask.errors import SettingError
+from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.ops.boxes import clip_boxes, pad_invalid
 from tpu_retinamask.ops.nms import nms
 from tpu_retinamask.ops.select import select
 from tpu_retinamask.ops.topk import top_k_anchors
-from tpu_retinamask.structures import Detections, RawOutputs
+from tpu_retinamask.setting_types import check_types
+from tpu_retinamask.structures import AnchorFrame, Detections, RawOutputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +25,9 @@ class DetectionFilter:
       top_k_per_level: candidates taken from each pyramid level before suppression.
       class_specific: suppress within each class; False: one class an anchor, its best, and all meet.
       clip_margin: boxes are clipped to [0, side - clip_margin]; keras-maskrcnn has 1.
+
+    Raises:
+      SettingError: a value of another type or out of its range.
     """
 
     score_threshold: float = 0.05
@@ -31,45 +37,47 @@ class DetectionFilter:
     class_specific: bool = True
     clip_margin: float = 0.0
 
-    def __call__(self, outputs: RawOutputs, anchors, box_coder, image_size) -> Detections:
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("max_detections", "top_k_per_level"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} is {getattr(self, name)}, expected 1 or more")
+
+    def __call__(self, outputs: RawOutputs, frame: AnchorFrame) -> Detections:
         """Select detections, without masks.
 
         Args:
           outputs: RawOutputs; only logits and deltas are read, and nothing flows back into them.
-          anchors: one [n, 4] array a level.
-          box_coder: of the model; turns deltas into boxes.
-          image_size: (H, W) of the canvas.
+          frame: anchors of the canvas, and what turns deltas into boxes.
 
         Returns:
           Detections with masks of shape [B, K, 0, 0]. `cut` counts candidates above the threshold that
           `top_k_per_level` left out.
         """
-        return self.with_anchors(outputs, anchors, box_coder, image_size)[0]
+        return self.with_anchors(outputs, frame)[0]
 
-    def with_anchors(self, outputs: RawOutputs, anchors, box_coder, image_size):
+    def with_anchors(self, outputs: RawOutputs, frame: AnchorFrame) -> tuple[Detections, tf.Tensor]:
         """Select detections and say which anchor each comes from.
 
         Args:
-          outputs: as of `__call__`, like the other arguments.
-          anchors: one [n, 4] array a level.
-          box_coder: of the model.
-          image_size: (H, W) of the canvas.
+          outputs: as of `__call__`.
+          frame: as of `__call__`.
 
         Returns:
           (Detections, anchor): anchor [B, K] int32 counts over all levels, -1 where padded.
         """
-        limits = tf.constant([side - self.clip_margin for side in image_size], tf.float32)
+        limits = tf.constant([side - self.clip_margin for side in frame.image_size], tf.float32)
         candidates, start = [], 0
-        for logits, deltas, level in zip(outputs.class_logits, outputs.box_deltas, anchors):
+        for logits, deltas, level in zip(outputs.class_logits, outputs.box_deltas, frame.levels):
             scores, anchor, classes, cut = self._candidates(tf.sigmoid(tf.stop_gradient(logits)))
             deltas = tf.gather(tf.stop_gradient(deltas), anchor, batch_dims=1)  # [B, k, 4]
-            boxes = clip_boxes(box_coder.decode(deltas, tf.gather(tf.constant(level), anchor)), limits)
+            boxes = clip_boxes(frame.coder.decode(deltas, tf.gather(tf.constant(level), anchor)), limits)
             candidates.append((boxes, scores, classes, anchor + start, cut))
             start += level.shape[0]
         boxes, scores, classes, anchor, cut = (list(part) for part in zip(*candidates))
         return self._suppress(*(tf.concat(part, 1) for part in (boxes, scores, classes, anchor)), tf.add_n(cut))
 
-    def from_boxes(self, boxes, scores):
+    def from_boxes(self, boxes: tf.Tensor, scores: tf.Tensor) -> tuple[Detections, tf.Tensor]:
         """Select detections among boxes that are decoded and clipped already.
 
         Args:
@@ -113,7 +121,9 @@ class DetectionFilter:
         return Detections(boxes, select(valid, scores, -1.0), classes, empty, cut), anchor
 
 
-def detect(model, detection_filter: DetectionFilter, images, content_size) -> Detections:
+def detect(
+    model: RetinaMask, detection_filter: DetectionFilter, images: tf.Tensor, content_size: tf.Tensor
+) -> Detections:
     """Find the objects of a batch of images, masks and all.
 
     Args:
@@ -127,6 +137,6 @@ def detect(model, detection_filter: DetectionFilter, images, content_size) -> De
     """
     image_size = tuple(images.shape[1:3])
     outputs = model(images, content_size, training=False)
-    found = detection_filter(outputs, model.anchor_grid.anchors(image_size), model.box_coder, image_size)
+    found = detection_filter(outputs, model.frame(image_size))
     masks = tf.sigmoid(model.mask_logits(outputs.features, found.boxes, found.classes, image_size))
     return found._replace(masks=select(found.classes[:, :, None, None] >= 0, masks, 0.0))

@@ -9,10 +9,8 @@ import re
 import keras
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.model.backbones.resnet import ResNet, block_suffixes
+from tpu_retinamask.model.backbones.resnet import block_suffixes
 
-# What a backbone must be built with to compute keras.applications' own features.
-BACKBONE_OPTIONS = {"conv1_padding": "explicit", "pool_padding": "explicit", "epsilon": 1.001e-5}
 MODELS = {16: "ResNet50", 33: "ResNet101", 50: "ResNet152"}  # by their number of residual blocks
 _LAYER = re.compile(r"conv(\d)_block(\d+)_(\d)_(conv|bn)")
 _BRANCHES = ("branch1", "branch2a", "branch2b", "branch2c")  # of convolutions 0 (the shortcut) to 3 of a block
@@ -59,26 +57,26 @@ def to_keras_resnet(layers: dict) -> dict:
     return renamed
 
 
-def download(backbone) -> dict:
-    """Return the ImageNet weights `{layer: {weight: array}}` for a backbone, which keras downloads and keeps.
+def download(application: str) -> dict:
+    """Return the ImageNet weights `{layer: {weight: array}}` of a network, which keras downloads and keeps.
+
+    Args:
+      application: its name in keras.applications, such as "ResNet50".
 
     Raises:
-      UserError: keras.applications has no such network, or the download failed.
+      UserError: the download failed.
     """
-    blocks = sum(map(len, backbone.stages)) if isinstance(backbone, ResNet) else None
-    if blocks not in MODELS:
-        raise UserError("ImageNet weights exist for the backbones resnet50, resnet101 and resnet152 only")
     try:
-        model = getattr(keras.applications, MODELS[blocks])(include_top=False, weights="imagenet")
+        model = getattr(keras.applications, application)(include_top=False, weights="imagenet")
     except OSError as error:
         raise UserError(
-            f"keras could not download the ImageNet weights of {MODELS[blocks]}: {error}. Download them "
+            f"keras could not download the ImageNet weights of {application}: {error}. Download them "
             "elsewhere and give the .h5 file"
         ) from error
     return layers_of(model)
 
 
-def layers_of(model) -> dict:
+def layers_of(model: keras.Model) -> dict:
     """Return the weights `{layer: {weight: array}}` of a Keras model whose layers are not nested."""
     return {
         layer.name: {variable.name: variable.numpy() for variable in layer.weights}

@@ -4,7 +4,8 @@ import dataclasses
 import logging
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.pretrained.weights import find_checkpoint, load_weights
+from tpu_retinamask.pretrained.load import load_weights
+from tpu_retinamask.pretrained.own_checkpoint import find_checkpoint
 from tpu_retinamask.training.checkpoints.state import TrainState
 from tpu_retinamask.training.weight_average import WeightAverage
 

@@ -1,21 +1,27 @@
 """The training step run eagerly, tensor by tensor, until one is not finite."""
 
 import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from tpu_retinamask.model.retinamask import RetinaMask
+from tpu_retinamask.private.keras_names import all_layers, child_layers
+from tpu_retinamask.structures import Batch
 
 
 class TensorStatistics:
     """Prints a line for every tensor it is shown and remembers the first that is not finite."""
 
-    def __init__(self, write=print) -> None:
+    def __init__(self, write: Callable[[str], object] = print) -> None:
         """Write lines with `write`."""
         self.write = write
         self.first_bad = None
         self.write(f"{'tensor':64s} {'shape':>22s} {'min':>11s} {'mean':>11s} {'max':>11s}  not finite")
 
-    def __call__(self, name: str, value):
+    def __call__(self, name: str, value: Any) -> None:
         """Show a tensor, or every tensor of a nested structure."""
         for path, tensor in _named_leaves(name, value):
             array = np.asarray(tf.cast(tensor, tf.float32) if tensor.dtype == tf.bfloat16 else tensor)
@@ -35,9 +41,9 @@ class TensorStatistics:
 
 
 @contextlib.contextmanager
-def watch_layers(model, statistics):
+def watch_layers(model: RetinaMask, statistics: TensorStatistics) -> Iterator[None]:
     """Show the output of every Keras layer of the model while the block runs eagerly."""
-    watched = [layer for layer in model._flatten_layers(include_self=False) if not list(layer._layers)]
+    watched = [layer for layer in all_layers(model, include_self=False) if not child_layers(layer)]
     originals = {}
     for layer in watched:
         originals[layer] = layer.call
@@ -58,7 +64,12 @@ def _shown(layer, call, statistics):
     return shown_call
 
 
-def debug_step(make_step, model, batch, write=print) -> str | None:
+def debug_step(
+    make_step: Callable[[Callable], Callable[[Batch], dict]],
+    model: RetinaMask,
+    batch: Batch,
+    write: Callable[[str], object] = print,
+) -> str | None:
     """Run one training step eagerly and print statistics of its tensors.
 
     Args:

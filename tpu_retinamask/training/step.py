@@ -4,36 +4,57 @@
 (`devices.placement.compile_step`); under a strategy the loop passes it to `strategy.run`.
 """
 
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import keras
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.model.loss_terms import LOSS_TERMS, LossInputs
 from tpu_retinamask.model.losses import Criterion
+from tpu_retinamask.model.retinamask import RetinaMask
+from tpu_retinamask.private import keras_names
 from tpu_retinamask.structures import Batch
 from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.devices.replicas import sum_over_replicas
 from tpu_retinamask.training.micro_batches import micro_batch, repeat
 from tpu_retinamask.training.weight_average import WeightAverage
 
-# What `compute_losses` returns beside the total.
-METRICS = (
-    "loss",
-    "class_loss",
-    "box_loss",
-    "mask_loss",
-    "num_positive",
-    "mask_rois",
-    "mask_rois_overflow",
-    "boxes_dropped",
-)
+Probe = Callable[[str, Any], None]
+COUNTS = ("num_positive", "mask_rois", "mask_rois_overflow", "boxes_dropped")
 
 
-def no_probe(name, tensor):
+class StepLosses(NamedTuple):
+    """What one pass over a batch, or a part of one, gives; of this replica but for the moments."""
+
+    total: tf.Tensor  # the scalar to differentiate
+    metrics: dict[str, tf.Tensor]  # float32 scalars by `metric_names`; their sum over replicas is the batch's
+    moments: tf.Tensor  # [3, 4]; of the box distances of all replicas, those of earlier parts added
+
+
+def metric_names(criterion: Criterion) -> tuple[str, ...]:
+    """Name the metrics of a step's losses: the sum, each term of it, and what is counted."""
+    return ("loss", *(f"{term}_loss" for term in criterion.terms), *COUNTS)
+
+
+def no_probe(name: str, tensor: Any) -> None:
     """Look at no intermediate result."""
     del name, tensor
 
 
-def compute_losses(model, criterion: Criterion, batch: Batch, probe=no_probe, *, whole=None, beta_of=None):
+def compute_losses(
+    model: RetinaMask,
+    criterion: Criterion,
+    batch: Batch,
+    probe: Probe = no_probe,
+    *,
+    whole: tuple[tf.Tensor, int] | None = None,
+    statistics: BoxStatistics | None = None,
+    moments: tf.Tensor | None = None,
+) -> StepLosses:
     """Run the network on a batch and return its losses.
 
     Args:
@@ -43,17 +64,12 @@ def compute_losses(model, criterion: Criterion, batch: Batch, probe=no_probe, *,
       probe: called with the name and value of each intermediate result (`--debug`).
       whole: (#positives, images) of the batch that this one is a share of, all replicas together; None: this
         batch on all replicas is the whole.
-      beta_of: from the moments [3, 4] of the box distances of this replica to the beta [4] of the self-adjusting
-        loss; None: the beta from which it starts.
-
-    Returns:
-      (total, metrics): the scalar to differentiate, and a dict of float32 scalars. All are this replica's
-      share: their sum over replicas is the value of the whole batch.
+      statistics: of the self-adjusting box loss; None: it has the beta from which it starts.
+      moments: [3, 4] of the parts of the batch that came before; None: there were none.
     """
-    image_size = tuple(batch.image.shape[1:3])
-    anchors = model.anchor_grid.anchors(image_size)
+    frame = model.frame(tuple(batch.image.shape[1:3]))
     with tf.name_scope("targets"):
-        targets = criterion.assign(anchors, model.box_coder, batch)
+        targets = criterion.assign(frame, batch)
     probe("targets", targets)
     own_positive = tf.reduce_sum(tf.cast(targets.labels >= 0, tf.float32))
     if whole is None:
@@ -63,47 +79,43 @@ def compute_losses(model, criterion: Criterion, batch: Batch, probe=no_probe, *,
 
     outputs = model(batch.image, batch.content_size, training=True)
     probe("outputs", outputs)
-    beta = None
-    if criterion.self_adjusting and beta_of is not None:
+    beta: tf.Tensor | float = criterion.smooth_l1_beta
+    moments = tf.zeros([3, 4]) if moments is None else moments
+    if criterion.self_adjusting and statistics is not None:
         with tf.name_scope("losses"):
-            beta = beta_of(criterion.box_distance_moments(outputs, targets))
+            moments += sum_over_replicas(criterion.box_distance_moments(outputs, targets))
+            beta = statistics.beta_with(moments)
         probe("box_beta", beta)
-    with tf.name_scope("losses"):
-        class_loss, box_loss = criterion.anchor_losses(outputs, targets, num_positive, batch_size, beta)
 
     with tf.name_scope("selection"):
-        rois = criterion.choose_rois(outputs, anchors, model.box_coder, batch)
+        rois = criterion.choose_rois(outputs, frame, batch)
     probe("mask_rois", rois)
     roi_classes = tf.gather(batch.classes, rois.matched, batch_dims=1)  # [B, R]
-    mask_logits = model.mask_logits(outputs.features, rois.boxes, roi_classes, image_size)  # [B, R, S, S]
+    mask_logits = model.mask_logits(outputs.features, rois.boxes, roi_classes, frame.image_size)  # [B, R, S, S]
     probe("mask_logits", mask_logits)
-    with tf.name_scope("losses"):
-        mask_loss = criterion.mask_loss(mask_logits, rois, batch, batch_size)
 
-    total = criterion.class_weight * class_loss + criterion.box_weight * box_loss + criterion.mask_weight * mask_loss
-    return total, {
-        "loss": total,
-        "class_loss": class_loss,
-        "box_loss": box_loss,
-        "mask_loss": mask_loss,
-        "num_positive": own_positive,
-        "mask_rois": tf.reduce_sum(tf.cast(rois.valid, tf.float32)),
-        "mask_rois_overflow": tf.reduce_sum(tf.cast(rois.overflow, tf.float32)),
-        "boxes_dropped": tf.reduce_sum(tf.cast(batch.dropped, tf.float32)),
-    }
+    given = LossInputs(criterion, batch, frame, targets, outputs, rois, mask_logits, num_positive, batch_size, beta)
+    with tf.name_scope("losses"):
+        terms = {term: LOSS_TERMS.get(term)(given) for term in criterion.terms}
+    weighted = [weight * terms[term] for term, weight in criterion.weights.items()]
+    total = functools.reduce(operator.add, weighted)
+    counts = (own_positive, rois.valid, rois.overflow, batch.dropped)
+    metrics = {"loss": total} | {f"{term}_loss": value for term, value in terms.items()}
+    metrics |= {name: tf.reduce_sum(tf.cast(count, tf.float32)) for name, count in zip(COUNTS, counts)}
+    return StepLosses(total, metrics, moments)
 
 
 def make_train_step(
-    model,
+    model: RetinaMask,
     criterion: Criterion,
     optimizer: keras.Optimizer,
     *,
     clip_norm: float | None = None,
-    probe=no_probe,
+    probe: Probe = no_probe,
     accumulate_steps: int = 1,
     box_statistics: BoxStatistics | None = None,
     average: WeightAverage | None = None,
-):
+) -> Callable[[Batch], dict[str, tf.Tensor]]:
     """Return `train_step(batch) -> metrics`, which updates the model once.
 
     Args:
@@ -141,31 +153,23 @@ def make_train_step(
     if accumulate_steps < 1:
         raise UserError(f"train.accumulate_steps is {accumulate_steps}, expected 1 (the batch undivided) or more")
     if criterion.self_adjusting and box_statistics is None:
-        with optimizer._distribution_strategy.scope():
+        with keras_names.scope_of(optimizer):
             box_statistics = BoxStatistics(criterion.smooth_l1_beta)
-    # Keras sums gradients over replicas when it applies them: by then they are summed already, and clipped.
-    if not hasattr(optimizer, "_all_reduce_sum_gradients"):
-        raise RuntimeError(
-            f"Keras {keras.__version__} does not sum gradients where earlier versions did, and would sum "
-            "them twice: install a version that setup.cfg allows"
-        )
-    optimizer._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
+    keras_names.leave_sums_to_caller(optimizer)  # by then they are summed already, and clipped
 
-    def part_of_step(part: Batch, whole, moments):
+    def part_of_step(
+        part: Batch, whole: tuple[tf.Tensor, int] | None, moments: tf.Tensor
+    ) -> tuple[tf.Tensor, list, dict]:
         """Return the moments, those of this part on all replicas added, and this replica's gradients and metrics."""
-
-        def beta_of(own_moments):
-            nonlocal moments
-            moments += sum_over_replicas(own_moments)
-            return box_statistics.beta_with(moments)
-
         with tf.GradientTape() as tape:
-            total, metrics = compute_losses(model, criterion, part, probe, whole=whole, beta_of=beta_of)
+            total, metrics, moments = compute_losses(
+                model, criterion, part, probe, whole=whole, statistics=box_statistics, moments=moments
+            )
         return moments, tape.gradient(total, [v.value for v in variables]), metrics
 
-    def count_positives(part: Batch):
-        anchors = model.anchor_grid.anchors(tuple(part.image.shape[1:3]))
-        return tf.reduce_sum(tf.cast(criterion.assign(anchors, model.box_coder, part).labels >= 0, tf.float32))
+    def count_positives(part: Batch) -> tf.Tensor:
+        labels = criterion.assign(model.frame(tuple(part.image.shape[1:3])), part).labels
+        return tf.reduce_sum(tf.cast(labels >= 0, tf.float32))
 
     def accumulate(batch: Batch):
         """Return the sums of `part_of_step` over all parts, taken one after another."""
@@ -182,7 +186,7 @@ def make_train_step(
             moments, *of_part = part_of_step(part(index), whole, moments)
             return moments, *tf.nest.map_structure(tf.add, sums, of_part)
 
-        zeros = [tf.zeros(v.shape, v.dtype) for v in variables], dict.fromkeys(METRICS, tf.zeros([]))
+        zeros = [tf.zeros(v.shape, v.dtype) for v in variables], dict.fromkeys(metric_names(criterion), tf.zeros([]))
         return repeat(accumulate_steps, add, (tf.zeros([3, 4]), *zeros))
 
     def train_step(batch: Batch):

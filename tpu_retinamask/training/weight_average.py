@@ -1,10 +1,15 @@
 """An exponential moving average of the weights: what is evaluated and exported, while the weights train."""
 
 import contextlib
+from collections.abc import Iterator
 
+import keras
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.model.retinamask import RetinaMask
+from tpu_retinamask.private.keras_names import all_layers
+from tpu_retinamask.training.checkpoints.keys import variable_key
 from tpu_retinamask.training.devices.replicas import update_copies
 
 
@@ -16,7 +21,7 @@ class WeightAverage:
     loaded from.
     """
 
-    def __init__(self, model, decay: float = 0.9998) -> None:
+    def __init__(self, model: RetinaMask, decay: float = 0.9998) -> None:
         """Create the variables, in the scope of the strategy that trains.
 
         Args:
@@ -41,7 +46,7 @@ class WeightAverage:
             for number, (path, weight) in enumerate(self._weights.items())
         }
 
-    def update(self, updates_done):
+    def update(self, updates_done: tf.Tensor) -> None:
         """Take in the weights after an update; `updates_done` is an int scalar, this update included."""
         earlier = tf.cast(updates_done, tf.float32) - 1.0
         decay = tf.minimum(self.decay, (1.0 + earlier) / (10.0 + earlier)) * tf.cast(earlier > 0.0, tf.float32)
@@ -53,13 +58,13 @@ class WeightAverage:
             [1.0 - decay] * len(averages),
         )
 
-    def restart(self):
+    def restart(self) -> None:
         """Take the weights as they are for the average."""
         for path, weight in self._weights.items():
             self.variables[path].assign(weight.numpy())
 
     @contextlib.contextmanager
-    def in_place(self):
+    def in_place(self) -> Iterator[None]:
         """Put the averages into the model while the block runs, on the host, then the weights back to the bit."""
         kept = {path: weight.numpy() for path, weight in self._weights.items()}
         for path, weight in self._weights.items():
@@ -71,7 +76,7 @@ class WeightAverage:
                 weight.assign(kept[path])
 
 
-def load_average(model, checkpoint: str) -> bool:
+def load_average(model: RetinaMask, checkpoint: str) -> bool:
     """Put the average in a checkpoint, saved as its part `average`, into a model; return whether it holds one.
 
     Args:
@@ -81,14 +86,14 @@ def load_average(model, checkpoint: str) -> bool:
     reader = tf.train.load_checkpoint(checkpoint)
     found = 0
     for variable in model.variables:
-        key = f"average/{variable.path.replace('.', '..').replace('/', '.S')}/.ATTRIBUTES/VARIABLE_VALUE"
+        key = variable_key("average", variable.path)
         if reader.has_tensor(key):
             variable.assign(reader.get_tensor(key))
             found += 1
     return found > 0
 
 
-def moving_variables(model) -> list:
+def moving_variables(model: keras.Model) -> list[keras.Variable]:
     """Return the variables of a Keras model that training changes, in the model's order."""
-    fixed = {id(variable) for layer in model._flatten_layers() if not layer.trainable for variable in layer.variables}
+    fixed = {id(variable) for layer in all_layers(model) if not layer.trainable for variable in layer.variables}
     return [variable for variable in model.variables if id(variable) not in fixed]

@@ -1,82 +1,58 @@
-"""Residual backbones: ResNet-50/101/152 in the layout of keras-resnet, and a small one for CPU runs.
+"""ResNet-50, -101 and -152 in the layout of keras-resnet.
 
 Layer names are those of keras-resnet (res2a_branch2a, bn2a_branch2a, ...), so that its weights load by name.
 """
 
+import functools
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
-NORMALIZATIONS = ("frozen", "batch", "group")
-_BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
-BACKBONES = ("small", *_BLOCKS)
+from tpu_retinamask.errors import SettingError
+from tpu_retinamask.model.backbones.normalization import check_normalization, make_normalization
+from tpu_retinamask.model.backbones.registry import BACKBONES, Backbone, PretrainedWeights
+
+BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
+# What a ResNet must be built with to compute the features of keras.applications' ImageNet weights.
+APPLICATION_OPTIONS = {"conv1_padding": "explicit", "pool_padding": "explicit", "epsilon": 1.001e-5}
 
 
-def make_backbone(name: str, *, normalization: str = "frozen", **options) -> keras.Layer:
-    """Build a backbone by name.
-
-    Args:
-      name: one of BACKBONES.
-      normalization: "frozen" batch normalisation (statistics and scale never change; for pre-trained
-        weights), "batch" (synchronised over replicas) or "group".
-      **options: arguments of the backbone's class.
-
-    Returns:
-      A layer from [B, H, W, 3] to the tuple (C3, C4, C5), each [B, ceil(H / 2**l), ceil(W / 2**l), .].
-
-    Raises:
-      ValueError: unknown name or normalisation.
-    """
-    if normalization not in NORMALIZATIONS:
-        raise ValueError(f"normalization {normalization!r} is not one of {NORMALIZATIONS}")
-    if name == "small":
-        return SmallResNet(normalization=normalization, name="backbone", **options)
-    if name not in _BLOCKS:
-        raise ValueError(f"backbone {name!r} is not one of {BACKBONES}")
-    return ResNet(_BLOCKS[name], normalization=normalization, name="backbone", **options)
-
-
-def make_normalization(kind: str, name: str, epsilon: float = 1e-5) -> keras.Layer:
-    """Build the normalisation layer that a backbone puts after each convolution."""
-    if kind == "group":
-        return keras.layers.GroupNormalization(groups=16, epsilon=epsilon, name=name)
-    frozen = kind == "frozen"
-    # Statistics of one replica alone would differ between replicas and be lost by a checkpoint.
-    return keras.layers.BatchNormalization(
-        epsilon=epsilon, momentum=0.9, synchronized=not frozen, trainable=not frozen, name=name
-    )
-
-
-class ResNet(keras.Layer):
+class ResNet(Backbone):
     """ResNet with bottleneck blocks, stride 2 in the first 1x1 of a stage (arXiv 1512.03385)."""
 
     def __init__(
         self,
-        blocks,
+        blocks: Sequence[int],
         *,
         normalization: str = "frozen",
         conv1_padding: str = "explicit",
         pool_padding: str = "same",
         epsilon: float = 1e-5,
-        **kwargs,
+        name: str | None = None,
     ) -> None:
         """Create the layers.
 
         Args:
           blocks: residual blocks of the four stages.
-          normalization: see `make_backbone`.
+          normalization: see `make_normalization`.
           conv1_padding: "explicit", three zeros on each side (keras-resnet 0.1, keras.applications), or "same"
             (keras-resnet 0.2); the two differ for even sides only.
           pool_padding: "same" (keras-resnet), or "explicit", one zero on each side (keras.applications); the
             two differ for even sides only.
           epsilon: of the normalisation; keras.applications has 1.001e-5.
 
+          name: of the layer.
+
         Raises:
-          ValueError: a padding is neither of these.
+          SettingError: a padding, or a normalisation, is none of these.
         """
-        super().__init__(**kwargs)
+        super().__init__(name=name)
+        check_normalization(normalization)
+        self.blocks, self.normalization = tuple(blocks), normalization
         for option, padding in (("conv1_padding", conv1_padding), ("pool_padding", pool_padding)):
             if padding not in ("explicit", "same"):
-                raise ValueError(f"ResNet: {option} {padding!r} is neither 'explicit' nor 'same'")
+                raise SettingError(f"ResNet: {option} {padding!r} is neither 'explicit' nor 'same'")
         self.conv1_padding, self.pool_padding, self.epsilon = conv1_padding, pool_padding, epsilon
         self.conv1 = keras.layers.Conv2D(
             64, 7, 2, "valid" if conv1_padding == "explicit" else "same", use_bias=False, name="conv1"
@@ -100,15 +76,30 @@ class ResNet(keras.Layer):
                 ]
             )
 
-    def freezable_stages(self) -> list:
+    def freezable_stages(self) -> list[list[keras.Layer]]:
         """Return the layers of the stem and of each stage, C1 to C5."""
         return [[self.conv1, self.bn1], *self.stages]
 
-    def call(self, images, training=False):
-        """Return (C3, C4, C5) of normalised images [B, H, W, 3]."""
-        return self.stage_outputs(images, training)[2:]
+    @property
+    def frozen_statistics(self) -> bool:
+        """Return whether its batch normalisation is frozen."""
+        return self.normalization == "frozen"
 
-    def stage_outputs(self, images, training=False):
+    @property
+    def pretrained(self) -> PretrainedWeights | None:
+        """Return the network of keras.applications that has its blocks."""
+        depths = {blocks: name for name, blocks in BLOCKS.items()}
+        if self.blocks not in depths:
+            return None
+        application = depths[self.blocks].replace("resnet", "ResNet")
+        return PretrainedWeights(application=application, construction=APPLICATION_OPTIONS)
+
+    def call(self, images: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
+        """Return C3, C4 and C5 of normalised images [B, H, W, 3]."""
+        _, _, *levels = self.stage_outputs(images, training)
+        return dict(zip(("C3", "C4", "C5"), levels))
+
+    def stage_outputs(self, images: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, ...]:
         """Return (C1, ..., C5) of normalised images [B, H, W, 3]; C1 is the first convolution's, before pooling."""
         x = _pad(images, 3) if self.conv1_padding == "explicit" else images
         outputs = [tf.nn.relu(self.bn1(self.conv1(x), training=training))]  # [B, H/2, W/2, 64]
@@ -120,7 +111,7 @@ class ResNet(keras.Layer):
         return tuple(outputs)
 
 
-def block_suffixes(blocks, stage: int) -> list:
+def block_suffixes(blocks: Sequence[int], stage: int) -> list[str]:
     """Return what keras-resnet calls the blocks of a stage (2 to 5), given the numbers of blocks of all four.
 
     It letters the blocks of ResNet-50 (4a, 4b, 4c) and counts those of C3 and C4 in deeper networks (4a, 4b1, 4b2).
@@ -131,7 +122,7 @@ def block_suffixes(blocks, stage: int) -> list:
     ]
 
 
-def _pad(x, margin: int):
+def _pad(x: tf.Tensor, margin: int) -> tf.Tensor:
     return tf.pad(x, [[0, 0], [margin, margin], [margin, margin], [0, 0]])
 
 
@@ -161,7 +152,7 @@ class BottleneckBlock(keras.Layer):
         self.expand = conv_and_norm("branch2c", 4 * filters, 1, 1)
         self.shortcut = conv_and_norm("branch1", 4 * filters, 1, stride) if project else None
 
-    def call(self, x, training=False):
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Return the block's output, its side divided by the stride (rounded up)."""
         y = x
         for conv, norm in (self.reduce, self.spatial):
@@ -172,68 +163,5 @@ class BottleneckBlock(keras.Layer):
         return tf.nn.relu(y + x)
 
 
-class SmallResNet(keras.Layer):
-    """Basic blocks on few channels: trains from nothing on two CPU cores."""
-
-    def __init__(
-        self, widths=(16, 32, 64, 128, 192), blocks=(1, 1, 2, 1), *, normalization: str = "batch", **kwargs
-    ) -> None:
-        """Create the layers; `widths` are the channels of C1..C5, `blocks` the residual blocks of C2..C5."""
-        super().__init__(**kwargs)
-        self.stem = keras.layers.Conv2D(
-            widths[0], 3, 2, "same", use_bias=False, name="stem", kernel_initializer="he_normal"
-        )
-        self.stem_norm = make_normalization(normalization, "bn_stem")
-        self.stages = [
-            [
-                BasicBlock(
-                    width, 2 if index == 0 else 1, f"{stage}{chr(ord('a') + index)}", normalization=normalization
-                )
-                for index in range(count)
-            ]
-            for stage, (width, count) in enumerate(zip(widths[1:], blocks), start=2)
-        ]
-
-    def freezable_stages(self) -> list:
-        """Return the layers of the stem and of each stage, C1 to C5."""
-        return [[self.stem, self.stem_norm], *self.stages]
-
-    def call(self, images, training=False):
-        """Return (C3, C4, C5) of normalised images [B, H, W, 3]."""
-        x = tf.nn.relu(self.stem_norm(self.stem(images), training=training))  # [B, H/2, W/2, .]
-        outputs = []
-        for stage in self.stages:
-            for block in stage:
-                x = block(x, training=training)
-            outputs.append(x)  # C2 [B, H/4, W/4, .] ... C5 [B, H/32, W/32, .]
-        return tuple(outputs[1:])
-
-
-class BasicBlock(keras.Layer):
-    """Two 3x3 convolutions beside a shortcut; the shortcut projects where the stride is 2."""
-
-    def __init__(self, filters: int, stride: int, suffix: str, *, normalization: str) -> None:
-        """Create the layers; `suffix` is the stage and block letter of their names."""
-        super().__init__(name=f"res{suffix}")
-
-        def conv(branch, size, step):
-            return keras.layers.Conv2D(
-                filters,
-                size,
-                step,
-                "same",
-                use_bias=False,
-                name=f"res{suffix}_{branch}",
-                kernel_initializer="he_normal",
-            )
-
-        self.first, self.second = conv("branch2a", 3, stride), conv("branch2b", 3, 1)
-        self.first_norm = make_normalization(normalization, f"bn{suffix}_branch2a")
-        self.second_norm = make_normalization(normalization, f"bn{suffix}_branch2b")
-        self.shortcut = conv("branch1", 1, stride) if stride > 1 else None
-
-    def call(self, x, training=False):
-        """Return the block's output, its side divided by the stride (rounded up)."""
-        y = tf.nn.relu(self.first_norm(self.first(x), training=training))
-        y = self.second_norm(self.second(y), training=training)
-        return tf.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+for _name, _blocks in BLOCKS.items():
+    BACKBONES.register(_name)(functools.partial(ResNet, _blocks))

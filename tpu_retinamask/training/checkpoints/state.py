@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tpu_retinamask.errors import NonFiniteLossError, UserError
+from tpu_retinamask.errors import NonFiniteLossError, UserError, listed
 from tpu_retinamask.training.checkpoints.files import CheckpointFiles, DamagedCheckpointError, SavedCheckpoint
+from tpu_retinamask.training.checkpoints.keys import variable_key
 
 log = logging.getLogger("tpu_retinamask")
 
@@ -144,8 +145,8 @@ class TrainState:
         unfit = self._differences(shapes)
         if unfit:
             raise UserError(
-                f"checkpoint {saved.path} does not fit the model that the configuration describes:\n  "
-                + "\n  ".join(unfit)
+                f"checkpoint {saved.path} does not fit the model that the configuration describes:\n"
+                + listed(unfit)
                 + "\nUse the configuration the run was started with, or another --model_dir to "
                 "start anew, from these weights with --weights."
             )
@@ -158,17 +159,16 @@ class TrainState:
         log.info("restored step %d from %s", saved.step, saved.path)
         return saved.step
 
-    def _differences(self, shapes, most: int = 20) -> list:
+    def _differences(self, shapes: dict) -> list[str]:
         """Return a line for each variable that the checkpoint lacks or holds in another shape."""
         lines = []
         for part, variables in self.parts.items():
             if part in self.missing_parts:
                 continue
             for name, variable in variables.items():
-                escaped = name.replace(".", "..").replace("/", ".S")  # as TensorFlow writes a key of a dict
-                shape = shapes.get(f"{part}/{escaped}/.ATTRIBUTES/VARIABLE_VALUE")
+                shape = shapes.get(variable_key(part, name))
                 if shape is None:
                     lines.append(f"{name}: not in the checkpoint")
                 elif list(shape) != variable.shape.as_list():
                     lines.append(f"{name}: {shape} in the checkpoint, {variable.shape.as_list()} in the model")
-        return lines[:most] + ([f"and {len(lines) - most} more"] if len(lines) > most else [])
+        return lines

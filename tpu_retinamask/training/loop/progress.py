@@ -42,7 +42,7 @@ class Progress:
         self.boxes_dropped = 0  # since the start of this process
         self._first = True
 
-    def update(self, metrics: dict, waited: float = 0.0):
+    def update(self, metrics: dict, waited: float = 0.0) -> None:
         """Count one step or several; every `log_every` steps, show the metrics of that step.
 
         Args:
@@ -75,36 +75,33 @@ class Progress:
         if self.step % self.log_every == 0 or self.step == self.total_steps:
             self.show(metrics)
 
-    def show(self, metrics: dict):
+    def show(self, metrics: dict) -> None:
         """Log one line and write the scalars."""
         steps = self.step - self._logged_step
         seconds = max(self._seconds, 1e-9)
         rate = steps * self.batch_size / seconds
         left = (self.total_steps - self.step) * seconds / steps if steps else 0.0
+        terms = "  ".join(f"{name.removesuffix('_loss')} {metrics[name]:.4f}" for name in terms_of(metrics))
+        dropped = self._counted["boxes_dropped"]
         log.info(
-            "step %d/%d  epoch %.1f  loss %.4f (class %.4f  box %.4f  mask %.4f)  lr %.2g  "
-            "%.1f images/s  input wait %.0f%%  ETA %s%s",
+            "step %d/%d  epoch %.1f  loss %.4f (%s)  lr %.2g  %.1f images/s  input wait %.0f%%  ETA %s%s",
             self.step,
             self.total_steps,
             self.step / self.steps_per_epoch,
             metrics["loss"],
-            metrics["class_loss"],
-            metrics["box_loss"],
-            metrics["mask_loss"],
+            terms,
             metrics["learning_rate"],
             rate,
             100 * self._waited / seconds,
             format_seconds(left),
-            f"  {self._counted['boxes_dropped']:.0f} boxes beyond max_instances"
-            if self._counted["boxes_dropped"]
-            else "",
+            f"  {dropped:.0f} boxes beyond max_instances" if dropped else "",
         )
         scalars = {f"train/{name}": value for name, value in (metrics | self._counted).items()}
         self._write(scalars | ({"train/images_per_second": rate} if steps else {}))
         self._counted = dict.fromkeys(COUNTED, 0.0)
         self._restart_clock()
 
-    def write_scalars(self, values: dict):
+    def write_scalars(self, values: dict) -> None:
         """Write further scalars, such as those of an evaluation, at the present step."""
         self._write({name: value for name, value in values.items() if value is not None and math.isfinite(value)})
         self._restart_clock()  # the time of an evaluation is not the training's
@@ -131,13 +128,17 @@ class Progress:
         self._logged_step, self._seconds, self._waited = self.step, 0.0, 0.0
 
 
-def stop_if_not_finite(step: int, metrics: dict):
+def terms_of(metrics: dict) -> list[str]:
+    """Name the terms that the loss is the sum of: class, box and mask first, further ones in the order of their names."""
+    known = ("class_loss", "box_loss", "mask_loss")
+    further = sorted(name for name in metrics if name.endswith("_loss") and name not in known)
+    return [name for name in (*known, *further) if name in metrics]
+
+
+def stop_if_not_finite(step: int, metrics: dict) -> None:
     """Raise NonFiniteLossError naming the losses that are not finite."""
-    bad = [
-        name
-        for name in ("class_loss", "box_loss", "mask_loss", "loss", "gradient_norm")
-        if name in metrics and not math.isfinite(float(metrics[name]))
-    ]
+    checked = (*terms_of(metrics), "loss", "gradient_norm")
+    bad = [name for name in checked if name in metrics and not math.isfinite(float(metrics[name]))]
     if bad:
         values = ", ".join(f"{name} = {float(metrics[name])}" for name in bad)
         raise NonFiniteLossError(
@@ -149,6 +150,6 @@ def stop_if_not_finite(step: int, metrics: dict):
 
 def format_seconds(seconds: float) -> str:
     """Return a duration as m:ss or h:mm:ss."""
-    minutes, seconds = divmod(int(round(seconds)), 60)
+    minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

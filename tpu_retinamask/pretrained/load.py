@@ -4,29 +4,27 @@ A source is read into `{layer: {weight: array}}`, such as `{"conv1": {"kernel": 
 """
 
 import dataclasses
-import os
+import logging
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-import h5py
+import keras
 import numpy as np
-import tensorflow as tf
 
-from tpu_retinamask.errors import UserError
-from tpu_retinamask.model.backbones.resnet import ResNet
+from tpu_retinamask.model.backbones.resnet import APPLICATION_OPTIONS
+from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.pretrained import keras_applications
-from tpu_retinamask.training.checkpoints.files import CheckpointFiles, SavedCheckpoint
+from tpu_retinamask.pretrained.h5_file import IMAGENET, WeightsError, read_h5
+from tpu_retinamask.pretrained.own_checkpoint import find_checkpoint, read_checkpoint
 
-IMAGENET = "imagenet"
+log = logging.getLogger(__name__)
+
 # What a backbone must be built with to compute keras-resnet's features (its versions differ in conv1_padding).
 KERAS_RESNET_OPTIONS = {"pool_padding": "same", "epsilon": 1e-5}
 # Layers whose numbers are constants here: keras-retinanet forks keep the anchors as weights.
 IGNORED_LAYERS = re.compile(r"anchors(_\d+)?")
-CHECKPOINT_KEY = re.compile(r"(model|average)/([^/]+)/\.ATTRIBUTES/VARIABLE_VALUE")
 MASK_HEAD_LAYERS = re.compile(r"roi_mask.*")
-
-
-class WeightsError(UserError):
-    """A source of weights that does not fit the model, or is no source of weights."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +67,7 @@ class WeightsReport:
         return "\n".join(lines)
 
 
-def load_weights(model, source: str, *, skip_mismatched: bool = False) -> WeightsReport:
+def load_weights(model: RetinaMask, source: str, *, skip_mismatched: bool = False) -> WeightsReport:
     """Load the weights of a source into the layers of the same names.
 
     Args:
@@ -88,26 +86,25 @@ def load_weights(model, source: str, *, skip_mismatched: bool = False) -> Weight
         another kind, or the backbone is built otherwise than the one the weights were trained in.
     """
     if source == IMAGENET:
-        layers = keras_applications.download(model.backbone)
-    else:
-        checkpoint = find_checkpoint(source)
-        if checkpoint:
-            layers, averaged = read_checkpoint(checkpoint.path)
-            return assign(
-                model,
-                layers,
-                checkpoint.path + " (the average of its weights)" * averaged,
-                skip_mismatched=skip_mismatched,
-            )
-        layers = read_h5(source)
+        return _load_imagenet(model, skip_mismatched=skip_mismatched)
+    checkpoint = find_checkpoint(source)
+    if checkpoint:
+        layers, averaged = read_checkpoint(checkpoint.path)
+        return assign(
+            model,
+            layers,
+            checkpoint.path + " (the average of its weights)" * averaged,
+            skip_mismatched=skip_mismatched,
+        )
+    layers = read_h5(source)
     options = KERAS_RESNET_OPTIONS
     if keras_applications.recognise(layers):
-        layers, options = keras_applications.to_keras_resnet(layers), keras_applications.BACKBONE_OPTIONS
+        layers, options = keras_applications.to_keras_resnet(layers), APPLICATION_OPTIONS
     check_construction(model, source, options)
     return assign(model, layers, source, skip_mismatched=skip_mismatched)
 
 
-def model_layers(model) -> dict:
+def model_layers(model: keras.Model) -> dict:
     """Return the variables of a Keras model as `{layer: {weight: variable}}`."""
     layers = {}
     for variable in model.variables:
@@ -116,7 +113,7 @@ def model_layers(model) -> dict:
     return layers
 
 
-def assign(model, layers: dict, source: str, *, skip_mismatched: bool = False) -> WeightsReport:
+def assign(model: RetinaMask, layers: dict, source: str, *, skip_mismatched: bool = False) -> WeightsReport:
     """Lay `{layer: {weight: array}}` upon a model; see `load_weights`. Nothing changes if it raises."""
     ours = model_layers(model)
     ignored = tuple(name for name in layers if IGNORED_LAYERS.fullmatch(name))
@@ -151,104 +148,47 @@ def assign(model, layers: dict, source: str, *, skip_mismatched: bool = False) -
     )
 
 
-def read_h5(path: str) -> dict:
-    """Return the weights `{layer: {weight: array}}` of a file that Keras wrote in its HDF5 format.
-
-    Groups are layers. A group with several layers is a sub-model, whose datasets say their own layers' names
-    (`mask_submodel/roi_mask_0/kernel:0`). A whole model keeps its weights in the group `model_weights`.
-
-    Raises:
-      FileNotFoundError: no such file.
-      WeightsError: not such a file.
-    """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"{path}: no such weights; give a .h5 file, a directory written by train, or {IMAGENET!r}"
+def _load_imagenet(model: RetinaMask, *, skip_mismatched: bool) -> WeightsReport:
+    """Lay the ImageNet weights of the model's backbone upon it, from where the backbone says."""
+    pretrained = model.backbone.pretrained
+    if pretrained is None:
+        raise WeightsError(
+            f"--weights={IMAGENET}: there are no ImageNet weights for this backbone ({model.settings.backbone}): those "
+            "of keras.applications exist for resnet50, resnet101 and resnet152"
         )
-    if not h5py.is_hdf5(path):
-        raise WeightsError(f"{path} is not an HDF5 file, which weights of Keras are")
-    layers = {}
-
-    def take(group_name, group):
-        datasets = {}
-        group.visititems(lambda name, item: datasets.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-        owners = {name: (group_name, *name.split("/"))[-2] for name in datasets}
-        several = len(set(owners.values())) > 1
-        for name, dataset in datasets.items():
-            # Keras numbers the scope of a layer that is built twice in a session; the group keeps the layer's name.
-            layer = owners[name] if several else group_name
-            layers.setdefault(layer, {})[name.split("/")[-1].split(":")[0]] = dataset[()]
-
-    with h5py.File(path, "r") as file:
-        root = file["model_weights"] if "model_weights" in file else file
-        if "_layer_checkpoint_dependencies" in root or ("layers" in root and "layer_names" not in root.attrs):
-            raise WeightsError(
-                f"{path} is a `.weights.h5` of Keras 3, which numbers weights in place of naming them: "
-                "save the whole model with model.save('name.h5')"
-            )
-        for group_name, group in root.items():
-            if isinstance(group, h5py.Group):
-                take(group_name, group)
-    if not layers:
-        raise WeightsError(f"{path} holds no weights")
-    return layers
+    if pretrained.read is not None:
+        layers = pretrained.read()
+    else:
+        layers = keras_applications.to_keras_resnet(keras_applications.download(pretrained.application))
+    check_construction(model, IMAGENET, pretrained.construction, pretrained.pixel_mode)
+    return assign(model, layers, IMAGENET, skip_mismatched=skip_mismatched)
 
 
-def find_checkpoint(source: str) -> SavedCheckpoint | None:
-    """Return the newest intact checkpoint of a directory written by train, or the one named; None: `source` is a file.
+def check_construction(model: RetinaMask, source: str, options: Mapping[str, Any], pixel_mode: str = "caffe") -> None:
+    """Refuse a backbone that would compute other features from the same weights.
+
+    Args:
+      model: whose backbone says, by attributes of these names, how it is built.
+      source: of the weights.
+      options: attributes and values that the weights were trained with.
+      pixel_mode: that they were trained with.
 
     Raises:
-      FileNotFoundError: a directory without a checkpoint.
-      DamagedCheckpointError: the one named is damaged, or all of a directory.
+      WeightsError: names the options that differ.
     """
-    if tf.io.gfile.exists(f"{source}.index"):
-        directory, name = os.path.split(source)
-        step = int(name.rsplit("-", 1)[-1]) if re.fullmatch(r"ckpt-\d+", name) else None
-        files = CheckpointFiles(directory)
-        return SavedCheckpoint(source, 0, {}) if step is None or not files.holds(step) else files.at(step)
-    if not tf.io.gfile.isdir(source):
-        return None
-    newest = CheckpointFiles(os.path.join(source, "checkpoints")).newest() or CheckpointFiles(source).newest()
-    if newest is None:
-        raise FileNotFoundError(f"{source} holds no checkpoint, neither directly nor in its folder `checkpoints`")
-    return newest
-
-
-def read_checkpoint(path: str) -> tuple[dict, bool]:
-    """Return the model's weights `{layer: {weight: array}}` of a checkpoint of ours, and whether they are averages.
-
-    Raises:
-      WeightsError: it is a checkpoint of something else, or damaged.
-    """
-    layers, averaged = {}, False
-    try:
-        reader = tf.train.load_checkpoint(path)
-        for key in sorted(reader.get_variable_to_shape_map(), reverse=True):  # the averages, over the weights, last
-            match = CHECKPOINT_KEY.fullmatch(key)
-            if match:
-                # As TensorFlow writes the key of a dict: "/" is ".S", "." is "..". See `training.state`.
-                layer, weight = match[2].replace(".S", "/").replace("..", ".").split("/")[-2:]
-                layers.setdefault(layer, {})[weight] = reader.get_tensor(key)
-                averaged |= match[1] == "average"
-    except tf.errors.OpError as error:
-        raise WeightsError(f"{path} cannot be read: {error.message}") from error
-    if not layers:
-        raise WeightsError(f"{path} was not written by train: it holds no variables of a model by their paths")
-    return layers, averaged
-
-
-def check_construction(model, source: str, options: dict):
-    """Refuse a ResNet that would compute other features from the same weights: raises WeightsError, naming options."""
-    if not isinstance(model.backbone, ResNet):
+    silent = [name for name in options if not hasattr(model.backbone, name)]
+    if len(silent) == len(options):
+        log.info("%s: the backbone %s has no %s to compare", source, model.settings.backbone, ", ".join(options))
         return
-    wanted = {**{f"backbone.{name}": value for name, value in options.items()}, "pixel_mode": "caffe"}
-    actual = {**{f"backbone.{name}": getattr(model.backbone, name) for name in options}, "pixel_mode": model.pixel_mode}
+    wanted = {**{f"backbone.{name}": value for name, value in options.items()}, "pixel_mode": pixel_mode}
+    actual = {f"backbone.{name}": getattr(model.backbone, name, None) for name in options}
+    actual["pixel_mode"] = model.pixel_mode
     differing = [name for name in wanted if wanted[name] != actual[name]]
     if differing:
         listed = ", ".join(f"{name} = {wanted[name]!r} (the model: {actual[name]!r})" for name in differing)
         raise WeightsError(
             f"{source}: these weights were trained with {listed}; built otherwise, the backbone computes other "
-            f"features. Set RetinaMask.backbone_options = {options} and RetinaMask.pixel_mode = 'caffe'"
+            f"features. Set RetinaMask.backbone_options = {dict(options)} and RetinaMask.pixel_mode = {pixel_mode!r}"
         )
 
 
@@ -260,6 +200,6 @@ def _describe(shapes: dict) -> str:
     return ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
 
 
-def _some(names, count: int = 6) -> str:
+def _some(names: Iterable[str], count: int = 6) -> str:
     names = list(names)
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

@@ -1,0 +1,82 @@
+"""The seat of backbones, and what a network asks of one."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tpu_retinamask.errors import SettingError
+from tpu_retinamask.seats import Seat
+
+BACKBONES: Seat[Callable[..., "Backbone"]] = Seat("backbone", "tpu_retinamask.backbones")
+
+
+class PretrainedWeights(NamedTuple):
+    """Where the ImageNet weights of a backbone come from, and what it must be for them.
+
+    Either `application` or `read` is given.
+    """
+
+    application: str | None = None  # network of keras.applications, whose weights Keras downloads
+    read: Callable[[], dict] | None = None  # returns {layer: {weight: array}}, by the backbone's own names
+    construction: Mapping[str, Any] = {}  # attributes of the backbone with which it computes the same features
+    pixel_mode: str = "caffe"  # see `ops.images`
+
+
+class Backbone(keras.Layer):
+    """From a canvas to feature maps, by the name of their level; inherit from it, or have what it has.
+
+    Attributes:
+      strides: canvas pixels per cell of each level that `call` returns; the pyramid takes C3, C4 and C5.
+      pretrained: where its ImageNet weights come from, or None.
+    """
+
+    strides: Mapping[str, int] = {"C3": 8, "C4": 16, "C5": 32}
+    pretrained: PretrainedWeights | None = None
+
+    def call(self, images: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
+        """Return the features of each level, [B, ceil(H / stride), ceil(W / stride), .].
+
+        Args:
+          images: [B, H, W, 3] normalised.
+          training: whether "batch" normalisation uses the batch's statistics.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no call")
+
+    def freezable_stages(self) -> list[list[keras.Layer]]:
+        """Return the layers of each stage that `RetinaMask.frozen_stages` counts, the first first; none by default."""
+        return []
+
+    @property
+    def frozen_statistics(self) -> bool:
+        """Return whether it normalises by statistics that training never changes: useless without trained weights."""
+        return False
+
+
+def make_backbone(name: str, *, normalization: str = "frozen", **options: Any) -> Backbone:
+    """Build a backbone by name.
+
+    Args:
+      name: of one in BACKBONES.
+      normalization: see `normalization.make_normalization`; given to a backbone that asks for it.
+      **options: arguments of the backbone's class.
+
+    Raises:
+      SettingError: unknown name, normalisation or option, or levels that no pyramid can be built on.
+    """
+    build = BACKBONES.get(name)
+    accepted = inspect.signature(build).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    unknown = [] if takes_any else sorted(set(options) - set(accepted))
+    if unknown:
+        raise SettingError(f"backbone_options {unknown} are not among those of {name!r}: {sorted(accepted)}")
+    if "normalization" in accepted:
+        options["normalization"] = normalization
+    backbone = build(name="backbone", **options)
+    wanted = {"C3": 8, "C4": 16, "C5": 32}
+    given = {level: backbone.strides.get(level) for level in wanted}
+    if given != wanted:
+        raise SettingError(f"backbone {name!r} has the strides {dict(backbone.strides)}, expected {wanted}")
+    return backbone

@@ -1,0 +1,100 @@
+"""What a network is made of: the settings of RetinaMask."""
+
+import dataclasses
+
+from tpu_retinamask.errors import SettingError
+from tpu_retinamask.setting_types import check_types
+
+BOX_CODERS = ("center", "corner")
+ROI_SEMANTICS = ("aligned", "crop_and_resize")
+ROI_IMPLEMENTATIONS = ("auto", "gather", "matmul")
+MASK_UPSAMPLES = ("deconv", "nearest")
+DTYPES = ("float32", "mixed_bfloat16")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """Settings of the network; gin knows them as `RetinaMask`.
+
+    Attributes:
+      backbone: name of one in the seat `backbones.registry.BACKBONES`.
+      backbone_options: further arguments of the backbone.
+      normalization: "frozen", "batch" or "group"; see `backbones.normalization`. A backbone that has no such layers does
+        not ask for it.
+      frozen_stages: first stages of the backbone that are not trained: 1 the stem, 2 the stem and C2, to 5.
+      freeze: regular expressions; layers in whose path one is found are not trained either ("backbone", "fpn",
+        "^pyramid_"); see `freeze`.
+      pixel_mode: "caffe", "tf" or "torch"; see `ops.images`.
+      anchor_sizes: side of the anchors of P3, P4, ... in canvas pixels; their number is the number of pyramid levels (3
+        to 5).
+      anchor_ratios: height / width.
+      anchor_scales: multiples of the sizes.
+      box_coder: "center" (shift and log size, the paper) or "corner" (keras-retinanet).
+      fpn_channels: F.
+      p6_from: "p5" (the paper) or "c5".
+      head_channels: of the class and box heads.
+      head_depth: hidden convolutions of the class and box heads.
+      head_initializer: "normal" is N(0, 0.01); narrow heads want "he_normal".
+      mask_channels: of the mask head.
+      mask_depth: hidden convolutions of the mask head.
+      mask_upsample: "deconv" (the paper) or "nearest"; see `heads.MaskHead`.
+      roi_size: P, bins a side; masks have 2P.
+      roi_levels: pyramid levels that regions are taken from, P3 upwards.
+      roi_semantics: "aligned" or "crop_and_resize"; see `ops.roi_align`.
+      roi_sampling_ratio: samples a bin and axis of "aligned".
+      roi_implementation: "gather" or "matmul", the same numbers at another speed; "auto": "matmul" on a TPU, which has
+        no fast gather, "gather" elsewhere.
+      stop_mask_gradient: the mask loss trains the mask head alone, not the features it samples (keras-maskrcnn).
+      dtype: "float32" or "mixed_bfloat16" (float32 weights, bfloat16 convolutions).
+
+    Raises:
+      SettingError: a value of another type, or none of those that there are. What a part of the network alone can judge
+        (the names of backbones, patterns that no layer has) is refused when the network is made.
+    """
+
+    # Backbone
+    backbone: str = "resnet50"
+    backbone_options: dict | None = None
+    normalization: str = "frozen"
+    frozen_stages: int = 0
+    freeze: str | tuple[str, ...] = ()
+    pixel_mode: str = "caffe"
+    # Anchors and what they are coded with
+    anchor_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    anchor_scales: tuple[float, ...] = (2**0, 2 ** (1 / 3), 2 ** (2 / 3))
+    box_coder: str = "center"
+    # Pyramid and heads
+    fpn_channels: int = 256
+    p6_from: str = "p5"
+    head_channels: int = 256
+    head_depth: int = 4
+    head_initializer: str = "normal"
+    # Masks
+    mask_channels: int = 256
+    mask_depth: int = 4
+    mask_upsample: str = "deconv"
+    roi_size: int = 14
+    roi_levels: int = 3
+    roi_semantics: str = "aligned"
+    roi_sampling_ratio: int = 2
+    roi_implementation: str = "auto"
+    stop_mask_gradient: bool = False
+    # Precision
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        choices = {
+            "box_coder": BOX_CODERS,
+            "p6_from": ("p5", "c5"),
+            "mask_upsample": MASK_UPSAMPLES,
+            "roi_semantics": ROI_SEMANTICS,
+            "roi_implementation": ROI_IMPLEMENTATIONS,
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise SettingError(f"{name} {getattr(self, name)!r} is not one of {known}")
+        for name in ("fpn_channels", "head_channels", "mask_channels", "roi_size", "roi_levels", "roi_sampling_ratio"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} is {getattr(self, name)}, expected 1 or more")

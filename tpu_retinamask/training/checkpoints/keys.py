@@ -1,0 +1,17 @@
+"""How TensorFlow names a variable in a checkpoint that lists variables by their paths, part by part."""
+
+import re
+
+_KEY = re.compile(r"([^/]+)/([^/]+)/\.ATTRIBUTES/VARIABLE_VALUE")
+
+
+def variable_key(part: str, path: str) -> str:
+    """Return the key of the variable `path` of a part, such as "model"; keys of a dict write "/" as ".S", "." as ".."."""
+    escaped = path.replace(".", "..").replace("/", ".S")
+    return f"{part}/{escaped}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def variable_of(key: str) -> tuple[str, str] | None:
+    """Return the part and the path that a key stands for, or None where it stands for no variable of a part."""
+    match = _KEY.fullmatch(key)
+    return (match[1], match[2].replace(".S", "/").replace("..", ".")) if match else None
