@@ -6,6 +6,8 @@ import re
 
 import tensorflow as tf
 
+from tpu_retinamask.errors import UserError
+
 
 def write_json_atomically(path, content, indent: int | None = None) -> None:
     """Write JSON as `write_atomically` does."""
@@ -33,3 +35,19 @@ def reason_of(error) -> str:
     """Return what an error of the file system says, on one line."""
     text = (getattr(error, "message", None) or str(error) or type(error).__name__).splitlines()[0]
     return re.sub(r"^\{\{.*?\}\} ", "", text)  # the operation of TensorFlow's that met it
+
+
+def read_bytes(path: str) -> bytes:
+    """Read a whole file, local or gs://.
+
+    Raises:
+      FileNotFoundError: it does not exist.
+      UserError: it cannot be read.
+    """
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read()
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(f"{path}: no such file") from error
+    except tf.errors.OpError as error:
+        raise UserError(f"{path} cannot be read: {reason_of(error)}") from error

@@ -7,8 +7,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tpu_retinamask.data.annotations.csv_annotations import AnnotationError, ClassNames, read_annotations, read_classes
-from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations
+from tpu_retinamask.data.annotations.csv_rows import AnnotationError
+from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.data.images.mask_reader import read_mask
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.structures import Batch
@@ -80,7 +82,7 @@ def scene(write):
 def records(scene):
     """The scanned records of `scene`."""
     annotations, classes = scene
-    return scan_records(read_annotations(annotations, read_classes(classes))).records
+    return scan_images(read_annotations(annotations, read_classes(classes))).images
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ def scan(write):
     """Scan annotations given as text, all of the class `cow`."""
 
     def scan_text(text, **options):
-        return scan_records(read_annotations(write("t.csv", text), ClassNames(("cow",))), **options)
+        return scan_images(read_annotations(write("t.csv", text), ClassNames(("cow",))), **options)
 
     return scan_text
 

@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
-from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.annotations.class_names import read_classes
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations
+from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.data.augment.augmentation import Augmentation
 from tpu_retinamask.data.prepared.reading import open_records
 from tpu_retinamask.data.prepared.writing import RecordsBuilder
@@ -26,7 +27,7 @@ def test_every_stage_and_the_whole_are_timed(augmentation, records, pipeline):
 def test_a_prepared_data_set_is_timed_too(scene, pipeline, tmp_path):
     annotations, classes = scene
     names = read_classes(classes)
-    scanned = scan_records(read_annotations(annotations, names))
+    scanned = scan_images(read_annotations(annotations, names))
     assert RecordsBuilder(str(tmp_path / "data"), names, {"train": scanned}, sources={}).build()
     records = open_records(str(tmp_path / "data")).split("train")
     for cache in (False, "files"):

@@ -7,10 +7,11 @@ import pytest
 from pycocotools import mask as rle_codec
 
 from tpu_retinamask.coco.conversion import class_names, layer_masks, write_csv
-from tpu_retinamask.coco.writing import coco_from_records
+from tpu_retinamask.coco.writing import coco_from_images
 from tpu_retinamask.data.annotations.class_names import read_classes
-from tpu_retinamask.data.annotations.csv_annotations import AnnotationError, read_annotations
-from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations
+from tpu_retinamask.data.annotations.csv_rows import AnnotationError
+from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.data.images.mask_reader import read_mask
 
 CATEGORIES = {18: {"id": 18, "name": "dog"}, 3: {"id": 3, "name": "car"}, 90: {"id": 90, "name": "tooth brush"}}
@@ -106,11 +107,11 @@ def test_every_row_worked_by_hand(convert):
 def test_what_training_reads_is_what_coco_said_and_back_again(convert, write):
     _, output = convert(ANNOTATIONS)
     names = read_classes(write("classes.csv", class_names(CATEGORIES).to_csv()))
-    records = scan_records(read_annotations(str(output), names)).records
+    records = scan_images(read_annotations(str(output), names)).images
     found = [(i, record) for record in records for i in record.instances]
     for (instance, record), mask in zip(found, (A, B, C)):
         np.testing.assert_array_equal(read_mask(instance, record.height, record.width), mask)
-    back = coco_from_records(records, names)
+    back = coco_from_images(records, names)
     wanted = [entry for entry in ANNOTATIONS if not entry["iscrowd"]]
     ids = {entry["name"]: key for key, entry in CATEGORIES.items()}
     assert [entry["bbox"] for entry in back["annotations"]] == [entry["bbox"] for entry in wanted]

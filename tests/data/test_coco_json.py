@@ -8,11 +8,13 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tpu_retinamask.coco.writing import coco_from_records, segm_ground_truth
-from tpu_retinamask.data.annotations.class_names import ClassNames
-from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
-from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.coco.scores import evaluate_coco
+from tpu_retinamask.coco.writing import coco_from_images
+from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations
+from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.data.images.mask_reader import read_mask
+from tpu_retinamask.evaluation.results import encode_rle
 
 CLASSES = ClassNames(("cat", "dog", None, "bird"))
 
@@ -29,6 +31,10 @@ def evaluate(truth, detections, iou_type):
     return precision[precision > -1].mean()
 
 
+def mask_ap(truth, detections):
+    return evaluate_coco(truth, detections, iou_types="segm").overall["segm"]["AP"]
+
+
 def perfect(truth, iou_type):
     found = []
     for annotation in truth["annotations"]:
@@ -41,7 +47,7 @@ def perfect(truth, iou_type):
 
 
 def test_every_entry_by_hand(records):
-    truth = coco_from_records(records, CLASSES)
+    truth = coco_from_images(records, CLASSES)
     assert truth["images"] == [
         {"id": 0, "file_name": "a.png", "width": 32, "height": 24},
         {"id": 1, "file_name": "b.png", "width": 16, "height": 20},
@@ -65,7 +71,7 @@ def test_every_entry_by_hand(records):
 
 
 def test_segmentations_decode_to_the_masks(records):
-    annotations = iter(coco_from_records(records, CLASSES)["annotations"])
+    annotations = iter(coco_from_images(records, CLASSES)["annotations"])
     for record in records:
         for instance, annotation in zip(record.instances, annotations):
             if instance.mask is not None:
@@ -75,31 +81,25 @@ def test_segmentations_decode_to_the_masks(records):
 
 
 def test_perfect_detections_score_one_and_a_wrong_class_does_not(records):
-    truth = coco_from_records(records, CLASSES)
+    truth = coco_from_images(records, CLASSES)
     assert evaluate(truth, perfect(truth, "bbox"), "bbox") == 1
-    masked = segm_ground_truth(truth)
-    assert evaluate(masked, perfect(truth, "segm"), "segm") == 1
+    assert mask_ap(truth, perfect(truth, "segm")) == pytest.approx(1)
     wrong = [detection | {"category_id": 1 - detection["category_id"]} for detection in perfect(truth, "segm")]
-    assert evaluate(masked, wrong, "segm") == 0
+    assert mask_ap(truth, wrong) == 0
 
 
 def test_an_instance_without_a_mask_counts_for_boxes_and_is_ignored_for_masks(records):
-    truth = coco_from_records(records, CLASSES)
-    masked = segm_ground_truth(truth)
-    region = masked["annotations"][5]
-    assert region["iscrowd"] == 1
-    expected = np.zeros((20, 16), np.uint8)
-    expected[:5, :5] = 1
-    np.testing.assert_array_equal(coco_mask.decode(region["segmentation"]), expected)
-    assert masked["annotations"][:5] == truth["annotations"][:5]
+    truth = coco_from_images(records, CLASSES)
     assert truth["annotations"][5]["iscrowd"] == 0  # the box scores still want it
+    region = np.zeros((20, 16), np.uint8, order="F")
+    region[:5, :5] = 1  # its box
     # Found or not, a detection on that region changes no mask score; off it, it is a false one.
-    on = {"image_id": 1, "category_id": 0, "score": 0.95, "segmentation": region["segmentation"]}
+    on = {"image_id": 1, "category_id": 0, "score": 0.95, "segmentation": encode_rle(region)}
     elsewhere = np.zeros((20, 16), np.uint8, order="F")
     elsewhere[12:20, 0:3] = 1
-    off = on | {"segmentation": coco_mask.encode(elsewhere)}
-    assert evaluate(masked, perfect(truth, "segm") + [on], "segm") == 1
-    assert evaluate(masked, perfect(truth, "segm") + [off], "segm") < 1
+    off = on | {"segmentation": encode_rle(elsewhere)}
+    assert mask_ap(truth, [*perfect(truth, "segm"), on]) == pytest.approx(1)
+    assert mask_ap(truth, [*perfect(truth, "segm"), off]) < 1
     without = [detection for detection in perfect(truth, "bbox") if detection["bbox"] != [0, 0, 5, 5]]
     assert evaluate(truth, without, "bbox") < 1
 
@@ -111,31 +111,31 @@ def test_a_mask_file_shared_without_labels_is_divided_by_the_boxes(write, scan):
     write("x.png", np.zeros((20, 30, 3), np.uint8))
     write("m.png", both)
     text = "x.png,3,2,9,8,cow,m.png\nx.png,20,10,28,16,cow,m.png\n"
-    truth = coco_from_records(scan(text).records, ClassNames(("cow",)))
+    truth = coco_from_images(scan(text).images, ClassNames(("cow",)))
     assert [annotation["area"] for annotation in truth["annotations"]] == [36, 48]
     # A file of its own is taken whole, whatever its box.
-    truth = coco_from_records(scan("x.png,3,2,9,8,cow,m.png\n").records, ClassNames(("cow",)))
+    truth = coco_from_images(scan("x.png,3,2,9,8,cow,m.png\n").images, ClassNames(("cow",)))
     assert truth["annotations"][0]["area"] == 84
 
 
 def test_a_mask_that_changed_size_after_the_scan_is_named(records, write):
     write("b1.png", np.ones((4, 4), np.uint8))
     with pytest.raises(ValueError, match="line 4: mask .*b1.png has 4 x 4 pixels, expected the image's 16 x"):
-        coco_from_records(records, CLASSES)
+        coco_from_images(records, CLASSES)
 
 
 def test_no_image_of_a_real_set_is_cut_to_m(shared_data):
     folder = shared_data / "nuclei"
     rows = read_annotations(str(folder / "train.csv"), read_classes(str(folder / "classes.csv")))
     most = max(rows, key=lambda row: len(row.instances))
-    truth = coco_from_records(scan_records([most]).records, ClassNames(("nucleus",)))
+    truth = coco_from_images(scan_images([most]).images, ClassNames(("nucleus",)))
     assert len(truth["annotations"]) == 131
 
 
 def test_real_annotations_agree_with_the_official_file(shared_data):
     folder = shared_data / "coco"
     rows = read_annotations(str(folder / "val.csv"), read_classes(str(folder / "classes.csv")))[:12]
-    truth = coco_from_records(scan_records(rows).records, read_classes(str(folder / "classes.csv")))
+    truth = coco_from_images(scan_images(rows).images, read_classes(str(folder / "classes.csv")))
     official = json.loads((folder / "instances_val.json").read_text())
     names = {category["id"]: category["name"] for category in official["categories"]}
     ids = {image["file_name"]: image["id"] for image in official["images"]}

@@ -7,8 +7,9 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
-from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.annotations.class_names import read_classes
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations
+from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.data.augment.augmentation import Augmentation
 from tpu_retinamask.data.stream import decoded_cache
 from tpu_retinamask.data.stream.decoded_cache import available_memory, decoded_bytes, fits_in_memory
@@ -19,7 +20,9 @@ CHANGES = Augmentation(horizontal_flip=0.5, rot90=0.5, scale_jitter=(0.5, 2.5), 
 def test_decoded_images_give_the_batches_of_the_files(records, pipeline, samples, assert_same_batch):
     expected = samples(pipeline(augmentation=CHANGES).train_dataset(records, 3), 3)
     dataset = pipeline(augmentation=CHANGES, cache="decoded").train_dataset(records, 3)
-    for path in {file for record in records for file in (record.image, *(i.mask for i in record.instances)) if file}:
+    for path in {
+        file for record in records for file in (record.image, *(i.mask.path for i in record.instances if i.mask))
+    }:
         tf.io.gfile.remove(path)
     for a, b in zip(expected, samples(dataset, 3), strict=True):
         assert_same_batch(a, b)
@@ -31,7 +34,7 @@ def test_a_picture_turned_by_its_exif_is_kept_upright(write, pipeline, samples, 
     stored = np.random.default_rng(0).integers(0, 256, (24, 16, 3), dtype=np.uint8)
     write("x.jpg", PIL.Image.fromarray(stored), exif=exif, quality=95)
     rows = read_annotations(write("t.csv", "x.jpg,16,0,24,8,cat\n"), read_classes(write("c.csv", "cat,0\n")))
-    upright = scan_records(rows, exif_orientation="apply").records
+    upright = scan_images(rows, exif_orientation="apply").images
     for a, b in zip(
         samples(pipeline().train_dataset(upright, 1), 1),
         samples(pipeline(cache="decoded").train_dataset(upright, 1), 1),

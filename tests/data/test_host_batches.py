@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tpu_retinamask.data.annotations.class_names import read_classes
 from tpu_retinamask.data.annotations.csv_annotations import read_annotations
-from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.data.augment.augmentation import Augmentation
 from tpu_retinamask.data.augment.transform import TransformError
 from tpu_retinamask.data.stream.host_batches import HostBatches
@@ -44,7 +44,7 @@ def flipped(image, masks, labels, bboxes):
 def records():
     """Five pictures of nuclei, with 12 to 131 instances."""
     rows = read_annotations(str(_NUCLEI / "val.csv"), read_classes(str(_NUCLEI / "classes.csv")))
-    return scan_records(rows[:5]).records
+    return scan_images(rows[:5]).images
 
 
 def pipeline(augmentation=None, **options):
@@ -174,7 +174,7 @@ def test_inside_the_graph_pipeline_it_is_refused_by_name():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"records": []}, "no records"),
+        ({"images": []}, "no images"),
         ({"batch_size": 0}, "batch_size 0 and workers 1 must be at least 1"),
         ({"workers": 0}, "workers 0 must be at least 1"),
         ({"start_step": -1}, "start_step -1"),
@@ -182,4 +182,4 @@ def test_inside_the_graph_pipeline_it_is_refused_by_name():
 )
 def test_refused_arguments(records, options, message):
     with pytest.raises(ValueError, match=message):
-        HostBatches(**{"pipeline": pipeline(), "records": records, "transform": unchanged, "batch_size": 1, **options})
+        HostBatches(**{"pipeline": pipeline(), "images": records, "transform": unchanged, "batch_size": 1, **options})

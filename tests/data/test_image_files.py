@@ -59,7 +59,7 @@ def test_image_kinds_are_read_as_pillow_reads_them(kind, write, scan):
     data = READ_LIKE_PILLOW[kind]
     expected = np.asarray(PIL.Image.open(io.BytesIO(data)).convert("RGB"))
     np.testing.assert_array_equal(decode_image(data).numpy(), expected)
-    (record,) = scan(write("x.img", data) + ",,,,,\n").records
+    (record,) = scan(write("x.img", data) + ",,,,,\n").images
     assert (record.height, record.width, record.orientation) == (*expected.shape[:2], 1)
 
 
@@ -68,7 +68,7 @@ def test_16_bit_gray_image_keeps_its_high_byte(write, scan):
     write("x.png", values)
     image = decode_image(tf.io.read_file(write("x.png", values))).numpy()
     np.testing.assert_array_equal(image, np.repeat((values >> 8)[..., np.newaxis], 3, axis=-1))
-    assert len(scan("x.png,,,,,\n").records) == 1
+    assert len(scan("x.png,,,,,\n").images) == 1
 
 
 REFUSED_IMAGES = {
@@ -133,12 +133,12 @@ def test_exif_orientation(orientation, write, scan):
     upright = np.asarray(PIL.ImageOps.exif_transpose(stored))
     turned = apply_orientation(decode_image(data), tf.constant(orientation)).numpy()
     np.testing.assert_array_equal(turned, upright)
-    (record,) = scan("x.jpg,,,,,\n", exif_orientation="apply").records
+    (record,) = scan("x.jpg,,,,,\n", exif_orientation="apply").images
     assert (record.height, record.width, record.orientation) == (*upright.shape[:2], orientation)
-    (record,) = scan("x.jpg,,,,,\n", exif_orientation="ignore").records
+    (record,) = scan("x.jpg,,,,,\n", exif_orientation="ignore").images
     assert (record.height, record.width, record.orientation) == (21, 34, 1)
 
 
 def test_orientation_outside_1_to_8_means_none(write, scan):
     write("x.jpg", encode(PICTURE, "JPEG", exif=orientation_tag(0)))
-    assert scan("x.jpg,,,,,\n").records[0].orientation == 1
+    assert scan("x.jpg,,,,,\n").images[0].orientation == 1

@@ -7,8 +7,9 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
-from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.annotations.class_names import read_classes
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations
+from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.data.augment.affine import centre_matrix, enclosing_boxes, moved_boxes, render_moved, resample_masks
 from tpu_retinamask.data.augment.augmentation import Augmentation
 from tpu_retinamask.data.augment.geometry import place, render
@@ -166,12 +167,12 @@ def painted(write):
     labels[30:50, 50:70] = 2
     write("x.png", np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)[labels])
     write("m.png", labels)
-    return scan_records(
+    return scan_images(
         read_annotations(
             write("t.csv", "x.png,14,12,44,40,cat,m.png#1\nx.png,50,30,70,50,cat\n"),
             read_classes(write("c.csv", "cat,0\n")),
         )
-    ).records
+    ).images
 
 
 def test_boxes_and_masks_stay_on_their_object(painted, pipeline, samples):

@@ -5,8 +5,9 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
-from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.annotations.class_names import read_classes
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations
+from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.data.augment.augmentation import Augmentation
 from tpu_retinamask.data.images.mask_sampling import sample_masks
 from tpu_retinamask.data.stream.pipeline import InputPipeline
@@ -123,7 +124,7 @@ def test_exif_orientation_turns_image_and_keeps_boxes_upright(write, pipeline, s
     mask[0:8, 16:24] = 1
     write("m.png", mask)
     rows = read_annotations(write("t.csv", "x.jpg,16,0,24,8,cat,m.png\n"), read_classes(write("c.csv", "cat,0\n")))
-    records = scan_records(rows, exif_orientation="apply").records
+    records = scan_images(rows, exif_orientation="apply").images
     sample = samples(pipeline(image_size=(24, 24)).eval_dataset(records, 1))[0]
     np.testing.assert_array_equal(sample.original_size, [16, 24])
     np.testing.assert_array_equal(sample.image[:16] > 127, upright > 127)
@@ -144,7 +145,7 @@ def test_a_mask_file_used_by_several_images_and_out_of_order_is_right(write, pip
         for image in "xy"
         for row in ("5,5,9,9,cat,second.png", "1,1,2,2,cat", "0,0,4,4,cat,first.png", "5,5,8,8,cat,second.png")
     )
-    records = scan_records(read_annotations(write("t.csv", text), read_classes(write("c.csv", "cat,0\n")))).records
+    records = scan_images(read_annotations(write("t.csv", text), read_classes(write("c.csv", "cat,0\n")))).images
     for sample, record in zip(samples(pipeline(mask_size=4).eval_dataset(records, 2)), records, strict=True):
         np.testing.assert_array_equal(sample.masks, reference_masks(record, 4))
         np.testing.assert_array_equal(sample.masks[0], np.tril(np.ones((4, 4))))
@@ -188,9 +189,9 @@ def test_impossible_sizes_are_refused(wrong, message, pipeline):
         pipeline(**wrong)
 
 
-def test_no_records_are_refused(pipeline):
+def test_no_images_are_refused(pipeline):
     for build in (pipeline().train_dataset, pipeline().eval_dataset):
-        with pytest.raises(ValueError, match="no records: expected at least one image"):
+        with pytest.raises(ValueError, match="no images: expected at least one image"):
             build([], 1)
 
 
@@ -210,7 +211,7 @@ def test_nuclei_with_131_instances_run_through_with_any_m(shared_data, samples, 
     folder = shared_data / "nuclei"
     classes = read_classes(str(folder / "classes.csv"))
     rows = read_annotations(str(folder / "train.csv"), classes)
-    (most,) = scan_records([max(rows, key=lambda row: len(row.instances))]).records
+    (most,) = scan_images([max(rows, key=lambda row: len(row.instances))]).images
     count = len(most.instances)
     assert count == 131
     for limit, kept in ((100, 100), (150, count)):

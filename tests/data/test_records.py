@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 from reference.encoded_images import encode
 
-from tpu_retinamask.coco.writing import coco_from_records
-from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
-from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.coco.writing import coco_from_images
+from tpu_retinamask.data.annotations.class_names import read_classes
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations
+from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.data.augment.augmentation import Augmentation
 from tpu_retinamask.data.images.mask_reader import read_mask
 from tpu_retinamask.data.images.packed_masks import unpack_mask
@@ -57,7 +58,7 @@ def prepared(tmp_path_factory):
         "film.gif,20,5,31,23,dog,labels.png#3\ngray.bmp,1,1,30,20,cat,\ndeep.png,,,,,,\n"
     )
     classes = read_classes(str(folder / "classes.csv"))
-    scanned = scan_records(read_annotations(str(folder / "train.csv"), classes), exif_orientation="apply")
+    scanned = scan_images(read_annotations(str(folder / "train.csv"), classes), exif_orientation="apply")
     builder = RecordsBuilder(str(folder / "data"), classes, {"train": scanned}, sources={}, images_per_shard=4)
     assert builder.build()
     return scanned, open_records(str(folder / "data")), classes
@@ -65,8 +66,8 @@ def prepared(tmp_path_factory):
 
 def test_the_scene_holds_what_is_hard(prepared):
     scanned, data, _ = prepared
-    assert scanned.shared_masks == 1 and {record.orientation for record in scanned.records} == {1, 6}
-    assert (len(scanned.records), data.splits) == (6, ["train"])
+    assert scanned.shared_masks == 1 and {record.orientation for record in scanned.images} == {1, 6}
+    assert (len(scanned.images), data.splits) == (6, ["train"])
     assert len({record.image.shard for record in data.split("train")}) == 2
 
 
@@ -81,7 +82,7 @@ def test_the_scene_holds_what_is_hard(prepared):
 def test_batches_equal_those_of_the_csv_to_the_bit(mode, options, prepared, pipeline, samples, assert_same_batch):
     scanned, data, _ = prepared
     build = getattr(pipeline(**options), mode)
-    expected, found = (samples(build(records, 4), 9) for records in (scanned.records, data.split("train")))
+    expected, found = (samples(build(records, 4), 9) for records in (scanned.images, data.split("train")))
     assert len(expected) >= 8 and sum(int(sample.masks.any()) for sample in expected) >= 4
     for a, b in zip(expected, found, strict=True):
         assert_same_batch(a, b)
@@ -89,7 +90,7 @@ def test_batches_equal_those_of_the_csv_to_the_bit(mode, options, prepared, pipe
 
 def test_a_stream_resumed_from_records_in_memory_is_that_of_the_csv(prepared, pipeline, samples, assert_same_batch):
     scanned, data, _ = prepared
-    whole = samples(pipeline().train_dataset(scanned.records[1::2], 2), 8)
+    whole = samples(pipeline().train_dataset(scanned.images[1::2], 2), 8)
     resumed = samples(pipeline(cache=True).train_dataset(data.split("train")[1::2], 2, start_step=5), 3)
     for a, b in zip(whole[10:], resumed, strict=True):
         assert_same_batch(a, b)
@@ -97,27 +98,27 @@ def test_a_stream_resumed_from_records_in_memory_is_that_of_the_csv(prepared, pi
 
 def test_real_nuclei_from_records_equal_those_from_the_csv(tmp_path, pipeline, samples, assert_same_batch):
     classes = read_classes(str(NUCLEI / "classes.csv"))
-    scanned = scan_records(read_annotations(str(NUCLEI / "val.csv"), classes)[:6])
+    scanned = scan_images(read_annotations(str(NUCLEI / "val.csv"), classes)[:6])
     RecordsBuilder(str(tmp_path / "data"), classes, {"validation": scanned}, sources={}).build()
     stored = open_records(str(tmp_path / "data")).split("validation")
     built = pipeline(image_size=(256, 256), max_instances=100, mask_size=28)
-    expected, found = samples(built.eval_dataset(scanned.records, 3)), samples(built.eval_dataset(stored, 3))
+    expected, found = samples(built.eval_dataset(scanned.images, 3)), samples(built.eval_dataset(stored, 3))
     assert sum(int(sample.has_mask.sum()) for sample in expected) > 100
     for a, b in zip(expected, found, strict=True):
         assert_same_batch(a, b)
-    assert coco_from_records(stored, classes) == coco_from_records(scanned.records, classes)
+    assert coco_from_images(stored, classes) == coco_from_images(scanned.images, classes)
 
 
 def test_the_ground_truth_of_an_evaluation_is_the_same(prepared):
     scanned, data, classes = prepared
     assert data.classes == classes
-    assert coco_from_records(data.split("train"), classes) == coco_from_records(scanned.records, classes)
+    assert coco_from_images(data.split("train"), classes) == coco_from_images(scanned.images, classes)
 
 
 def test_records_tell_what_the_scan_told(prepared):
     scanned, data, _ = prepared
     stored = data.split("train")
-    for a, b in zip(scanned.records, stored, strict=True):
+    for a, b in zip(scanned.images, stored, strict=True):
         assert (a.name, a.image_id, a.height, a.width, a.orientation) == (
             b.name,
             b.image_id,
@@ -140,7 +141,7 @@ def test_python_transforms_see_the_same_pictures(prepared, pipeline, assert_same
         return {"image": image // 2, "masks": masks, "labels": labels, "bboxes": bboxes}
 
     # Both read whole masks here; a file that two instances share without labels is a whole file in one of them only.
-    plain = [scanned.records[0], *scanned.records[2:]]
+    plain = [scanned.images[0], *scanned.images[2:]]
     stored = [data.split("train")[i] for i in (0, 2, 3, 4, 5)]
     batches = [iter(HostBatches(pipeline(augmentation=None), records, darken, 3)) for records in (plain, stored)]
     for _ in range(3):
@@ -155,7 +156,7 @@ def test_tfds_reads_the_folder(prepared):
     assert builder.info.features["objects"]["class"].names == ["cat", "unused_1", "dog"]
     config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)  # shard by shard, in order
     seen = list(builder.as_dataset(split="train", read_config=config).as_numpy_iterator())
-    for record, example in zip(scanned.records, seen, strict=True):
+    for record, example in zip(scanned.images, seen, strict=True):
         assert (example["image/id"], example["image/filename"].decode()) == (record.image_id, record.name)
         stored = (record.width, record.height) if record.orientation >= 5 else (record.height, record.width)
         assert example["image"].shape == (*stored, 3)
@@ -166,7 +167,7 @@ def test_tfds_reads_the_folder(prepared):
         packed = np.frombuffer(zlib.decompress(example["masks"]), np.uint8)
         for number, instance in enumerate(record.instances):
             assert example["objects"]["has_mask"][number] == (instance.mask is not None)
-            if instance.mask_value is not None:
+            if instance.mask is not None and instance.mask.value is not None:
                 np.testing.assert_array_equal(
                     unpack_mask(packed, example["objects"]["mask_window"], number, record.height, record.width),
                     read_mask(instance, record.height, record.width),

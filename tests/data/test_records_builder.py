@@ -6,8 +6,9 @@ import pathlib
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
-from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.annotations.class_names import read_classes
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations
+from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.data.prepared import writing as records_builder
 from tpu_retinamask.data.prepared.reading import RecordsError, open_records, verify_records
 from tpu_retinamask.data.prepared.writing import RecordsBuilder
@@ -19,8 +20,8 @@ def builder(scene):
     """Make a builder of the scene's three images, one a shard, in two splits."""
     annotations, classes_file = scene
     classes = read_classes(classes_file)
-    scanned = scan_records(read_annotations(annotations, classes))
-    one = scan_records(read_annotations(annotations, classes)[:1])
+    scanned = scan_images(read_annotations(annotations, classes))
+    one = scan_images(read_annotations(annotations, classes)[:1])
 
     def build(data_dir, **options):
         settings = {"sources": {"train": "1234"}, "images_per_shard": 1} | options

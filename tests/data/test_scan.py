@@ -9,9 +9,12 @@ import tensorflow as tf
 from reference.encoded_images import encode, png
 
 from tpu_retinamask.data.annotations import scan as scan_module
-from tpu_retinamask.data.annotations.csv_annotations import AnnotationError, read_annotations, read_classes
-from tpu_retinamask.data.annotations.scan import MaskReader, read_mask, scan_records
+from tpu_retinamask.data.annotations.class_names import read_classes
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations
+from tpu_retinamask.data.annotations.csv_rows import AnnotationError
+from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.data.images.decode import decode_mask, label_step
+from tpu_retinamask.data.images.mask_reader import MaskReader, read_mask
 
 NOISE = np.random.default_rng(3).integers(0, 256, (21, 34, 3), dtype=np.uint8)
 
@@ -59,18 +62,18 @@ NON_ZERO_MASKS = {
 def test_non_zero_masks_read_the_same_in_the_graph_and_on_the_host(kind, write, scan):
     write("x.png", NOISE)
     write("m.png", NON_ZERO_MASKS[kind])
-    instance = scan(f"x.png,{BOX},cow,m.png\n").records[0].instances[0]
-    assert (instance.mask_value, instance.decoded_value) == (None, None)
-    np.testing.assert_array_equal(decode_mask(tf.io.read_file(instance.mask)).numpy() != 0, INSTANCE)
+    instance = scan(f"x.png,{BOX},cow,m.png\n").images[0].instances[0]
+    assert (instance.mask.value, instance.mask.decoded_value) == (None, None)
+    np.testing.assert_array_equal(decode_mask(tf.io.read_file(instance.mask.path)).numpy() != 0, INSTANCE)
     np.testing.assert_array_equal(read_mask(instance, 21, 34), INSTANCE)
 
 
 def test_palette_mask_is_read_by_colour_where_colour_and_index_agree(write, scan):
     write("x.png", NOISE)
     write("m.png", palette((0, 0, 0), (9, 0, 0)))
-    instance = scan(f"x.png,{BOX},cow,m.png\n").records[0].instances[0]
+    instance = scan(f"x.png,{BOX},cow,m.png\n").images[0].instances[0]
     np.testing.assert_array_equal(read_mask(instance, 21, 34), LABELS != 0)
-    np.testing.assert_array_equal(decode_mask(tf.io.read_file(instance.mask)).numpy() != 0, LABELS != 0)
+    np.testing.assert_array_equal(decode_mask(tf.io.read_file(instance.mask.path)).numpy() != 0, LABELS != 0)
 
 
 @pytest.mark.parametrize("bit_depth", [2, 4, 8, 16])
@@ -80,11 +83,11 @@ def test_label_maps_of_every_depth_give_the_value_that_the_file_stores(bit_depth
         write("m.png", png(bit_depth, 0, packed(LABELS, bit_depth), 34))
     else:
         write("m.png", LABELS.astype(np.uint16 if bit_depth == 16 else np.uint8))
-    instance = scan(f"x.png,{BOX},cow,m.png#2\n").records[0].instances[0]
-    assert instance.mask_value == 2
-    assert instance.decoded_value == 2 * label_step(bit_depth)
-    pixels = decode_mask(tf.io.read_file(instance.mask)).numpy()
-    np.testing.assert_array_equal(pixels == instance.decoded_value, INSTANCE)
+    instance = scan(f"x.png,{BOX},cow,m.png#2\n").images[0].instances[0]
+    assert instance.mask.value == 2
+    assert instance.mask.decoded_value == 2 * label_step(bit_depth)
+    pixels = decode_mask(tf.io.read_file(instance.mask.path)).numpy()
+    np.testing.assert_array_equal(pixels == instance.mask.decoded_value, INSTANCE)
     np.testing.assert_array_equal(read_mask(instance, 21, 34), INSTANCE)
 
 
@@ -92,17 +95,17 @@ def test_label_map_of_one_bit_and_of_three_equal_channels(write, scan):
     write("x.png", NOISE)
     write("one.png", PIL.Image.fromarray(INSTANCE))
     write("three.png", np.repeat(LABELS[..., np.newaxis], 3, axis=-1))
-    (record,) = scan(f"x.png,{BOX},cow,one.png#1\nx.png,{BOX},cow,three.png#2\n").records
+    (record,) = scan(f"x.png,{BOX},cow,one.png#1\nx.png,{BOX},cow,three.png#2\n").images
     for instance in record.instances:
-        pixels = decode_mask(tf.io.read_file(instance.mask)).numpy()
-        np.testing.assert_array_equal(pixels == instance.decoded_value, INSTANCE)
+        pixels = decode_mask(tf.io.read_file(instance.mask.path)).numpy()
+        np.testing.assert_array_equal(pixels == instance.mask.decoded_value, INSTANCE)
         np.testing.assert_array_equal(read_mask(instance, 21, 34), INSTANCE)
 
 
 def test_labels_above_255_need_16_bits(write, scan):
     write("x.png", NOISE)
     write("m.png", INSTANCE.astype(np.uint16) * 300)
-    (record,) = scan(f"x.png,{BOX},cow,m.png#300\n").records
+    (record,) = scan(f"x.png,{BOX},cow,m.png#300\n").images
     np.testing.assert_array_equal(read_mask(record.instances[0], 21, 34), INSTANCE)
 
 
@@ -111,7 +114,7 @@ def test_mask_reader_reads_several_files_and_labels_in_any_order(write, scan):
     write("m.png", LABELS)
     write("n.png", INSTANCE.astype(np.uint8))
     text = f"x.png,{BOX},cow,m.png#2\nx.png,3,2,12,8,cow,m.png#1\nx.png,{BOX},cow,n.png\n"
-    (record,) = scan(text).records
+    (record,) = scan(text).images
     reader = MaskReader()
     expected = {0: LABELS == 2, 1: LABELS == 1, 2: INSTANCE}
     for index in (0, 2, 1, 0, 1, 2):
@@ -205,9 +208,9 @@ def test_a_clean_jpeg_mask_is_accepted(write, scan):
     mask[8:16, 16:32] = 255  # whole blocks of 8 x 8 survive the compression exactly
     write("x.png", np.zeros((32, 32, 3), np.uint8))
     write("m.jpg", encode(PIL.Image.fromarray(mask), "JPEG", quality=95))
-    (record,) = scan("x.png,16,8,32,16,cow,m.jpg\n").records
+    (record,) = scan("x.png,16,8,32,16,cow,m.jpg\n").images
     np.testing.assert_array_equal(read_mask(record.instances[0], 32, 32), mask != 0)
-    pixels = decode_mask(tf.io.read_file(record.instances[0].mask)).numpy()
+    pixels = decode_mask(tf.io.read_file(record.instances[0].mask.path)).numpy()
     np.testing.assert_array_equal(pixels, mask.astype(np.uint16) * 257)
 
 
@@ -232,7 +235,7 @@ def test_a_box_that_leaves_the_image_is_refused(box, write, problems_of):
 )
 def test_a_box_may_reach_the_border_and_rounding_beyond_it_is_clipped(box, kept, write, scan):
     write("x.png", NOISE)
-    assert scan(f"x.png,{box},cow\n").records[0].instances[0].box == kept
+    assert scan(f"x.png,{box},cow\n").images[0].instances[0].box == kept
 
 
 def test_a_sliver_beyond_the_border_has_no_area_left(write, problems_of):
@@ -272,12 +275,12 @@ def test_skip_drops_instances_keeps_their_images_and_counts(write, caplog, scan)
         write(name, NOISE)
     write("m.png", LABELS)
     result = scan(MIXED, on_bad_record="skip")
-    assert [(record.name, record.image_id, len(record.instances)) for record in result.records] == [
+    assert [(record.name, record.image_id, len(record.instances)) for record in result.images] == [
         ("x.png", 0, 1),
         ("y.png", 2, 0),
         ("z.png", 3, 0),
     ]
-    assert result.records[0].instances[0].line == 1
+    assert result.images[0].instances[0].line == 1
     assert (result.dropped_images, result.dropped_instances, result.emptied_images) == (1, 3, 1)
     assert result.reasons == collections.Counter({"box outside the image": 2, "missing": 1, "label absent": 1})
     assert result.summary() == (
@@ -324,12 +327,12 @@ def test_a_label_map_is_decoded_once_for_all_its_instances(write, monkeypatch, s
 @pytest.mark.parametrize("option", ["on_bad_record", "exif_orientation"])
 def test_unknown_policies_are_refused(option):
     with pytest.raises(ValueError, match=f"{option} is 'perhaps', expected '"):
-        scan_records([], **{option: "perhaps"})
+        scan_images([], **{option: "perhaps"})
 
 
 def test_real_records_are_all_usable(shared_data):
     for folder, file, counts in (("nuclei", "val.csv", (35, 1217)), ("coco", "val.csv", (66, 552))):
         classes = read_classes(str(shared_data / folder / "classes.csv"))
-        result = scan_records(read_annotations(str(shared_data / folder / file), classes))
-        assert (len(result.records), sum(len(record.instances) for record in result.records)) == counts
+        result = scan_images(read_annotations(str(shared_data / folder / file), classes))
+        assert (len(result.images), sum(len(record.instances) for record in result.images)) == counts
         assert not result.reasons

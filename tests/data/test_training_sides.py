@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask.data.annotations.csv_annotations import ClassNames, read_annotations
-from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.annotations.class_names import ClassNames
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations
+from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.data.augment.augmentation import Augmentation, draw
 from tpu_retinamask.data.stream.sample_order import sample_position
 
@@ -71,7 +72,7 @@ def test_a_crop_that_shows_no_pixel_of_a_mask_leaves_the_box_without_one(write, 
     write("l.png", np.full((40, 40, 3), 90, np.uint8))
     write("l_labels.png", labels)
     annotations = write("l.csv", "l.png,0,0,38,38,cat,l_labels.png#1\n")
-    records = scan_records(read_annotations(annotations, ClassNames(("cat",)))).records
+    records = scan_images(read_annotations(annotations, ClassNames(("cat",)))).images
     jitter = Augmentation(horizontal_flip=0.0, scale_jitter=(2.0, 2.0))
     found = samples(pipeline(augmentation=jitter, image_size=(40, 40)).train_dataset(records, 20), 3)
     shown = [sample.masks[0].any() for sample in found if sample.classes[0] >= 0]

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
-from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.annotations.class_names import read_classes
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations
+from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.data.augment.augmentation import Augmentation
 from tpu_retinamask.data.images.mask_reader import read_mask
 
@@ -92,9 +93,7 @@ def test_augmented_boxes_frame_the_augmented_masks(turns, mirrors, write, pipeli
     write("x.png", colours[labels])
     write("m.png", labels)
     text = "x.png,3,2,13,8,cat,m.png#1\nx.png,15,10,27,18,dog,m.png#2\n"
-    records = scan_records(
-        read_annotations(write("t.csv", text), read_classes(write("c.csv", "cat,0\ndog,1\n")))
-    ).records
+    records = scan_images(read_annotations(write("t.csv", text), read_classes(write("c.csv", "cat,0\ndog,1\n")))).images
     augmentation = Augmentation(horizontal_flip=mirrors, vertical_flip=mirrors / 2, rot90=turns)
     built = pipeline(image_size=(40, 60), mask_size=24, augmentation=augmentation)
     seen = set()
@@ -136,9 +135,9 @@ def test_jittered_crops_keep_boxes_and_masks_on_their_object(write, pipeline, sa
     labels[8:24, 8:28] = 5
     write("x.png", np.repeat((labels > 0)[..., np.newaxis] * np.uint8(200), 3, axis=-1))
     write("m.png", labels)
-    records = scan_records(
+    records = scan_images(
         read_annotations(write("t.csv", "x.png,8,8,28,24,cat,m.png#5\n"), read_classes(write("c.csv", "cat,0\n")))
-    ).records
+    ).images
     built = pipeline(augmentation=Augmentation(horizontal_flip=0.5, scale_jitter=(0.5, 3.0)), max_instances=1)
     cropped = 0
     for sample in samples(built.train_dataset(records, 8), 8):

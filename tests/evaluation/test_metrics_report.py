@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tpu_retinamask.coco.scores import evaluate_coco, format_table, write_metrics
+from tpu_retinamask.coco.scores import evaluate_coco
+from tpu_retinamask.evaluation.report import format_table, write_metrics
 
 
 @pytest.fixture

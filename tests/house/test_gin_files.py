@@ -5,9 +5,9 @@ import pathlib
 import subprocess
 import sys
 
+import gin
 import pytest
 
-import gin
 from tpu_retinamask import config
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.programs import benchmark, benchmark_input, convert, evaluate, predict, prepare, tpu_check, train

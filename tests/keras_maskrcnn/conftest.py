@@ -3,12 +3,12 @@
 import functools
 from typing import NamedTuple
 
+import gin
 import numpy as np
 import pytest
 import tensorflow as tf
 from golden import golden_set
 
-import gin
 from tpu_retinamask import config
 from tpu_retinamask.programs import train  # noqa: F401  # so that gin knows its settings
 

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 from golden import golden_set
 
-from tpu_retinamask.data.annotations.csv_annotations import AnnotationError
+from tpu_retinamask.data.annotations.csv_rows import AnnotationError
 from tpu_retinamask.keras_maskrcnn.affine import centre_transform, warp_affine
 from tpu_retinamask.keras_maskrcnn.generator import CSVGenerator
 from tpu_retinamask.keras_maskrcnn.image_resize import resize_image

@@ -31,7 +31,11 @@ def test_parameters_of_the_golden_network(build_original, manifest):
 def test_choices(build_original, training_options):
     built = build_original("explicit")
     assert built.model.box_coder == CornerBoxCoder(mean=0.0, std=0.2)
-    assert built.model.pixel_mode == "caffe" and built.model.settings.stop_mask_gradient and built.model.settings.roi_levels == 5
+    assert (
+        built.model.pixel_mode == "caffe"
+        and built.model.settings.stop_mask_gradient
+        and built.model.settings.roi_levels == 5
+    )
     assert built.model.fpn.p6_from == "c5" and built.model.mask_head.upsample == "nearest"
     expected = DetectionFilter(
         score_threshold=0.05, nms_iou=0.5, max_detections=100, class_specific=True, clip_margin=1.0
@@ -55,7 +59,11 @@ def test_choices(build_original, training_options):
 
 def test_the_default_for_training_is_still_the_paper_s():
     model, criterion = RetinaMask(1), Criterion()
-    assert isinstance(model.box_coder, CenterBoxCoder) and not model.settings.stop_mask_gradient and model.settings.roi_levels == 3
+    assert (
+        isinstance(model.box_coder, CenterBoxCoder)
+        and not model.settings.stop_mask_gradient
+        and model.settings.roi_levels == 3
+    )
     assert model.fpn.p6_from == "p5" and model.settings.roi_semantics == "aligned"
     assert criterion.best_match_iou == 0.0 and criterion.mask_rois_from_truth and criterion.focal_adds_batch
     assert criterion.box_loss == "self_adjusting" and criterion.smooth_l1_beta == 0.11

@@ -10,7 +10,7 @@ from tpu_retinamask.keras_maskrcnn.targets import anchor_targets
 from tpu_retinamask.model.losses import Criterion
 from tpu_retinamask.ops.anchors import AnchorGrid
 from tpu_retinamask.ops.boxes import CornerBoxCoder
-from tpu_retinamask.structures import AnchorFrame, BACKGROUND, IGNORED, Batch
+from tpu_retinamask.structures import BACKGROUND, IGNORED, AnchorFrame, Batch
 
 _INFO = golden_set.values("csv_generator/info")
 _SETS = golden_set.present(

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tpu_retinamask.data.annotations.class_names import read_classes
 from tpu_retinamask.data.annotations.csv_annotations import read_annotations
-from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.data.images.mask_reader import MaskReader
 from tpu_retinamask.data.images.mask_sampling import sample_mask_stack
 from tpu_retinamask.data.stream.pipeline import InputPipeline
@@ -56,7 +56,7 @@ def full_size_targets(masks, rois, matched, semantics):
 def targets():
     """A function from the semantics to (targets of crops, targets of full masks [n, S, S], side of each region)."""
     rows = read_annotations(str(_NUCLEI / "val.csv"), read_classes(str(_NUCLEI / "classes.csv")))
-    records, rng = scan_records(rows).records, np.random.default_rng(0)
+    records, rng = scan_images(rows).images, np.random.default_rng(0)
     samples = []
     for record in records:
         reader = MaskReader()

@@ -138,7 +138,9 @@ def test_best_come_first_and_a_batch_equals_singles():
             tuple(x[b : b + 1] for x in outputs.class_logits),
             tuple(x[b : b + 1] for x in outputs.box_deltas),
         )
-        for batched, single in zip(every, DetectionFilter(max_detections=40)(one, AnchorFrame(_SIZE, _ANCHORS, _CODER))):
+        for batched, single in zip(
+            every, DetectionFilter(max_detections=40)(one, AnchorFrame(_SIZE, _ANCHORS, _CODER))
+        ):
             np.testing.assert_array_equal(batched[b], single[0])
 
 
@@ -175,7 +177,9 @@ def test_detections_say_which_anchor_they_come_from(class_specific):
 def test_no_gradient_flows_back():
     logits, deltas = tf.Variable(tf.ones([1, 12, 2])), tf.Variable(tf.zeros([1, 12, 4]))
     with tf.GradientTape() as tape:
-        found = DetectionFilter()(RawOutputs((), (logits * 1.0,), (deltas * 1.0,)), AnchorFrame(_SIZE, _ANCHORS[2:], _CODER))
+        found = DetectionFilter()(
+            RawOutputs((), (logits * 1.0,), (deltas * 1.0,)), AnchorFrame(_SIZE, _ANCHORS[2:], _CODER)
+        )
         total = tf.reduce_sum(found.boxes) + tf.reduce_sum(found.scores)
     assert tape.gradient(total, [logits, deltas]) == [None, None]
 
@@ -183,7 +187,9 @@ def test_no_gradient_flows_back():
 def test_compiled_equals_eager():
     outputs = _outputs(6)
     detection_filter = DetectionFilter(max_detections=50)
-    compiled = tf.function(lambda o: detection_filter(o, AnchorFrame(_SIZE, _ANCHORS, _CODER)), jit_compile=True)(outputs)
+    compiled = tf.function(lambda o: detection_filter(o, AnchorFrame(_SIZE, _ANCHORS, _CODER)), jit_compile=True)(
+        outputs
+    )
     eager = detection_filter(outputs, AnchorFrame(_SIZE, _ANCHORS, _CODER))
     np.testing.assert_array_equal(compiled.classes, eager.classes)
     np.testing.assert_array_equal(compiled.cut, eager.cut)

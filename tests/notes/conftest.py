@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 from notes.support import CANVAS, CLASSES, CRITERION, SCENES, set_class_bias, small_model
 
-from tpu_retinamask.data.annotations.csv_annotations import read_annotations, read_classes
-from tpu_retinamask.data.annotations.scan import scan_records
+from tpu_retinamask.data.annotations.class_names import read_classes
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations
+from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.devices.placement import compile_step
 from tpu_retinamask.training.step import make_train_step
@@ -66,4 +67,4 @@ def crowd(tmp_path):
     (tmp_path / "train.csv").write_text("\n".join([*rows, "bare.png,,,,,,"]))
     (tmp_path / "classes.csv").write_text("c0,0\nc1,1\nc2,2\n")
     classes = read_classes(str(tmp_path / "classes.csv"))
-    return scan_records(read_annotations(str(tmp_path / "train.csv"), classes)).records
+    return scan_images(read_annotations(str(tmp_path / "train.csv"), classes)).images

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from reference.small_runs import scramble, small_run
 
-from tpu_retinamask.pretrained import h5_file, load
+from tpu_retinamask.pretrained import load
 from tpu_retinamask.pretrained.h5_file import WeightsError
 from tpu_retinamask.training.checkpoints.state import TrainState
 

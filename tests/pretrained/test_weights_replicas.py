@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from reference.small_runs import SMALL, small_run
 
-from tpu_retinamask.pretrained import h5_file, load
+from tpu_retinamask.pretrained import load
 from tpu_retinamask.training.checkpoints.state import TrainState
 
 REPLICAS = """

@@ -42,6 +42,7 @@ def trace_loop(normalization):
         lambda: conftest.small_model.__wrapped__()(normalization=normalization, class_bias=-1.0),
         lambda: make_optimizer(100, weight_decay=0.01),
         lambda: Criterion(mask_rois=12, mask_rois_from_detections=12),
+        image_size=(64, 64),
         clip_norm=1.0,
     )
     step = placement.distribute_step(STRATEGY, learner.make_step(), jit_compile=True)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.pretrained.load import load_weights
-from tpu_retinamask.programs.train import start_state
+from tpu_retinamask.tasks.start import start_state
 from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.checkpoints.state import TrainState
 from tpu_retinamask.training.weight_average import WeightAverage

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tpu_retinamask import inference
 from tpu_retinamask.data.annotations.class_names import read_classes
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.tasks import inference
 from tpu_retinamask.training.checkpoints.state import TrainState
 from tpu_retinamask.training.weight_average import WeightAverage, load_average, moving_variables
 

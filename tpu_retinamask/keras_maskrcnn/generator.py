@@ -16,8 +16,10 @@ import numpy as np
 import PIL.Image
 import tensorflow as tf
 
+from tpu_retinamask.data.annotated_image import ListedImage
 from tpu_retinamask.data.annotations.class_names import read_classes
-from tpu_retinamask.data.annotations.csv_annotations import AnnotationError, ImageRecord, read_annotations
+from tpu_retinamask.data.annotations.csv_annotations import read_annotations
+from tpu_retinamask.data.annotations.csv_rows import AnnotationError
 from tpu_retinamask.data.augment.transform import apply_transform
 from tpu_retinamask.data.images.decode import decode_image
 from tpu_retinamask.data.images.image_files import read_file
@@ -189,7 +191,7 @@ class CSVGenerator(keras.utils.PyDataset):
         endless = itertools.cycle(order)
         return [list(itertools.islice(endless, self.batch_size)) for _ in range(-(-len(order) // self.batch_size))]
 
-    def _sample(self, record: ImageRecord):
+    def _sample(self, record: ListedImage):
         """Return image [h, w, 3] float32, boxes [n, 4] float64, labels [n], masks n of [h, w] uint8, resized."""
         image = decode_image(tf.constant(read_file(record.image))).numpy()
         height, width = image.shape[:2]
@@ -211,7 +213,7 @@ class CSVGenerator(keras.utils.PyDataset):
         scale = resize_scale(*image.shape[:2], self.image_min_side, self.image_max_side)
         return resize_image(image, scale), boxes * scale, labels, [resize_image(mask, scale) for mask in masks]
 
-    def _inside(self, record: ImageRecord, height: int, width: int):
+    def _inside(self, record: ListedImage, height: int, width: int):
         kept = []
         for instance in record.instances:
             x1, y1, x2, y2 = instance.box

@@ -11,6 +11,7 @@ not from the disk: so it is in training from the second epoch on, where they fit
 import dataclasses
 import os
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import gin
@@ -18,8 +19,11 @@ import numpy as np
 import tensorflow as tf
 
 from tpu_retinamask import config
+from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.sources.opening import open_images
-from tpu_retinamask.data.stream.stored_tensors import record_tensors
+from tpu_retinamask.data.stream.image_tensors import image_tensors
+from tpu_retinamask.data.stream.pipeline import InputPipeline
+from tpu_retinamask.programs.command_line import Flags
 
 STAGES = ("read", "decode", "resize", "augment", "masks", "batch")
 
@@ -39,12 +43,19 @@ class Report(NamedTuple):
 
 
 @gin.configurable
-def benchmark_input(pipeline, records, *, batch_size: int = 8, images: int = 64, batches: int = 20) -> Report:
+def benchmark_input(
+    pipeline: InputPipeline,
+    found: Sequence[AnnotatedImage],
+    *,
+    batch_size: int = 8,
+    images: int = 64,
+    batches: int = 20,
+) -> Report:
     """Time the stages of an input pipeline, and the whole.
 
     Args:
       pipeline: InputPipeline.
-      records: of `scan.scan_records` or of a prepared data set.
+      found: of `scan.scan_images` or of a prepared data set.
       batch_size: B.
       images: timed in each stage, evenly spaced among the records.
       batches: timed of the whole, after two that warm up.
@@ -52,10 +63,10 @@ def benchmark_input(pipeline, records, *, batch_size: int = 8, images: int = 64,
     Returns:
       Report.
     """
-    chosen = np.unique(np.linspace(0, len(records) - 1, min(images, len(records))).astype(int))
-    seconds = time_stages(pipeline, [records[number] for number in chosen], batch_size)
+    chosen = np.unique(np.linspace(0, len(found) - 1, min(images, len(found))).astype(int))
+    seconds = time_stages(pipeline, [found[number] for number in chosen], batch_size)
     started = time.perf_counter()
-    stream = iter(pipeline.train_dataset(records, batch_size))
+    stream = iter(pipeline.train_dataset(found, batch_size))
     next(stream)
     first_batch = time.perf_counter() - started
     next(stream)
@@ -65,16 +76,16 @@ def benchmark_input(pipeline, records, *, batch_size: int = 8, images: int = 64,
     return Report(seconds, batch_size * batches / (time.perf_counter() - started), first_batch, batch_size)
 
 
-def time_stages(pipeline, records, batch_size: int) -> dict:
+def time_stages(pipeline: InputPipeline, images: Sequence[AnnotatedImage], batch_size: int) -> dict[str, float]:
     """Return the seconds an image that each of STAGES takes, alone and one image after another.
 
     Args:
       pipeline: InputPipeline.
-      records: the images to time.
+      images: the images to time.
       batch_size: images that are joined.
     """
-    source = record_tensors(records, pipeline.cache in ("files", True))
-    count = len(records)
+    source = image_tensors(images, pipeline.cache in ("files", True))
+    count = len(images)
     positions = [tf.constant(position, tf.int64) for position in range(count)]
     seeds = [tf.constant([pipeline.seed, position], tf.int64) for position in range(count)]
     pixels = tf.TensorSpec([None, None, 3], tf.uint8)
@@ -134,7 +145,7 @@ def time_stages(pipeline, records, batch_size: int) -> dict:
         timed("augment", lambda *values: compose(pipeline, *values), inputs, *columns)
         seconds["augment"] -= seconds["resize"]
     timed("masks", masks, [number], positions)
-    seconds["masks"] -= seconds["fields"]  # it began with them; of a prepared data set that is the whole record
+    seconds["masks"] -= seconds["fields"]  # it began with them; of a prepared data set that is the whole annotated
     joined = tf.data.Dataset.from_tensors(samples[0]).repeat(10 * batch_size).batch(batch_size, drop_remainder=True)
     started = time.perf_counter()
     for _ in joined:

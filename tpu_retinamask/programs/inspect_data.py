@@ -21,7 +21,7 @@ import tensorflow as tf
 from tpu_retinamask import config
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.sources.opening import open_images
-from tpu_retinamask.data.summary import batch_digest, summarize
+from tpu_retinamask.data.stream.summary import batch_digest, summarize
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
 from tpu_retinamask.evaluation.results import paste_masks

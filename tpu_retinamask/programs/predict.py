@@ -17,8 +17,8 @@ from pycocotools import mask as rle
 from tqdm import tqdm
 
 from tpu_retinamask import config
+from tpu_retinamask.data.annotated_image import ListedImage
 from tpu_retinamask.data.annotations.scan import scan_images
-from tpu_retinamask.data.annotations.types import ListedImage
 from tpu_retinamask.data.images.decode import apply_orientation, decode_image
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.pictures import draw_detections, save_picture

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import tensorflow as tf
 
 from tpu_retinamask.coco.scores import evaluate_coco
-from tpu_retinamask.coco.writing import coco_from_records
+from tpu_retinamask.coco.writing import coco_from_images
+from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
-from tpu_retinamask.data.annotations.types import AnnotatedImage
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.report import Metrics
@@ -165,4 +165,4 @@ def evaluate_images(
     results = []
     for _, of_image in detect_all(detector, pipeline.eval_dataset(images, batch_size), category_ids):
         results.extend(of_image)
-    return evaluate_coco(coco_from_records(images, classes), results, max_detections=max_detections), results
+    return evaluate_coco(coco_from_images(images, classes), results, max_detections=max_detections), results

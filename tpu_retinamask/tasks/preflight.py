@@ -1,31 +1,38 @@
 """What a training is told, or refused, before its first step: its files, its boxes, the trace of its program."""
 
 import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from tpu_retinamask.training.devices import placement
+from tpu_retinamask.data.annotated_image import AnnotatedImage
+from tpu_retinamask.data.stream.pipeline import InputPipeline
+from tpu_retinamask.ops.anchors import AnchorGrid
+from tpu_retinamask.structures import Batch
 from tpu_retinamask.training.loop.device_loop import StepLoop
+from tpu_retinamask.training.runtimes.registry import Runtime
 from tpu_retinamask.xla import audit
 
-log = logging.getLogger("tpu_retinamask")
+log = logging.getLogger(__name__)
 
 MAX_UNCOVERED = 0.05  # share of boxes without an anchor at the positive IoU above which to warn
 
 
-def files_of(records):
+def files_of(images: Iterable[AnnotatedImage]) -> Iterator[tuple[str, str]]:
     """Yield (what it is, path) of every file that the batches are made of."""
-    for record in records:
-        yield "image", getattr(record.image, "shard", record.image)
-        for instance in record.instances:
-            if isinstance(instance.mask, str):  # else it lies in the shard
-                yield "mask", instance.mask
+    for annotated in images:
+        yield "image", getattr(annotated.image, "shard", annotated.image)
+        for instance in annotated.instances:
+            for path in instance.mask.files() if instance.mask is not None else ():
+                yield "mask", path
 
 
-def report_coverage(grid, records, pipeline, positive_iou: float):
+def report_coverage(
+    grid: AnchorGrid, images: Sequence[AnnotatedImage], pipeline: InputPipeline, positive_iou: float
+) -> None:
     """Log the share of boxes that no anchor covers, which are hardly learnt, and how many images hold too many."""
-    crowded = sum(len(record.instances) > pipeline.max_instances for record in records)
+    crowded = sum(len(annotated.instances) > pipeline.max_instances for annotated in images)
     if crowded:
         log.warning(
             "%d images hold more objects than InputPipeline.max_instances = %d: as many, chosen at random, "
@@ -33,11 +40,11 @@ def report_coverage(grid, records, pipeline, positive_iou: float):
             crowded,
             pipeline.max_instances,
         )
-    scales = pipeline.scales_of(records)
+    scales = pipeline.scales_of(images)
     boxes = [
-        np.array(instance.box) * scales[record.height, record.width]
-        for record in records
-        for instance in record.instances
+        np.array(instance.box) * scales[annotated.height, annotated.width]
+        for annotated in images
+        for instance in annotated.instances
     ]
     if not boxes:
         log.warning("no boxes at all: the network will learn that there is nothing")
@@ -59,7 +66,7 @@ def report_coverage(grid, records, pipeline, positive_iou: float):
         log.info("%s", message)
 
 
-def audit_training(strategy, step, batches) -> str:
+def audit_training(runtime: Runtime, step: Callable, batches: Iterable[Batch]) -> str:
     """Trace the step of a training and the loop around it, refuse forbidden operations, and say what was traced.
 
     The step is audited; the loop runs on the host, where a data set's iterator is at home.
@@ -75,8 +82,8 @@ def audit_training(strategy, step, batches) -> str:
     if loop.in_graph:
         counts = audit.count_ops(loop.trace())
         said += f"; with its loop {sum(counts.values())} operations were traced"
-    if placement.is_tpu(strategy) or strategy.num_replicas_in_sync > 1:
-        said += f" for {strategy.num_replicas_in_sync} replicas of {type(strategy).__name__}"
-    if placement.is_tpu(strategy):  # mirrored replicas meet in operations of other names
+    if runtime.on_tpu or runtime.replicas > 1:
+        said += f" for {runtime.replicas} replicas of {type(runtime.strategy).__name__}"
+    if runtime.on_tpu:  # mirrored replicas meet in operations of other names
         said += f", {counts['CrossReplicaSum']} CrossReplicaSum among them"
     return said

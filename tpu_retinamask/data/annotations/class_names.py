@@ -9,7 +9,7 @@ import re
 
 from tpu_retinamask.data.annotations.csv_rows import describe, raise_if_any, read_rows
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # Every id up to the highest costs an output of the classification head per anchor and a mask channel:
 # a larger id is a slip (a category id of another numbering), not a plan.
@@ -74,7 +74,7 @@ def read_classes(path: str) -> ClassNames:
     rows = read_rows(path)
     first_line, first = rows[0]
     if len(first) == 2 and first[1].lower() in ("id", "class_id"):
-        logger.info("%s, line %d: skipped the header row %s", file, first_line, ",".join(first))
+        log.info("%s, line %d: skipped the header row %s", file, first_line, ",".join(first))
         rows = rows[1:]
     problems: list[str] = []
     name_lines: dict[str, int] = {}
@@ -94,7 +94,7 @@ def read_classes(path: str) -> ClassNames:
     classes = ClassNames(tuple(by_id.get(index) for index in range(max(by_id) + 1)))
     gaps = classes.num_classes - len(by_id)
     if gaps:
-        logger.warning(
+        log.warning(
             "%s: %d of the %d class outputs are unused, because the highest id is %d and only %d classes are "
             "named; number the classes from 0 without gaps to save them",
             file,

@@ -1,6 +1,5 @@
 """The annotation file: `image,x1,y1,x2,y2,class,mask` rows, grouped by image."""
 
-import dataclasses
 import difflib
 import logging
 import math
@@ -10,12 +9,12 @@ import re
 
 import tensorflow as tf
 
-from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
-from tpu_retinamask.data.annotations.csv_rows import AnnotationError, describe, raise_if_any, read_rows
+from tpu_retinamask.data.annotated_image import ListedImage, ListedInstance
+from tpu_retinamask.data.annotations.class_names import ClassNames
+from tpu_retinamask.data.annotations.csv_rows import describe, raise_if_any, read_rows
+from tpu_retinamask.data.masks import FileMask
 
-__all__ = ["AnnotationError", "ClassNames", "ImageRecord", "Instance", "read_annotations", "read_classes"]
-
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 COLUMNS = ("image", "x1", "y1", "x2", "y2", "class", "mask")
 # Names that header rows give to the four coordinates; any other order would be trained wrong in silence.
@@ -30,49 +29,12 @@ NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.A
 XYWH_HINT = "files that hold x, y, width, height look like this"
 
 
-@dataclasses.dataclass(frozen=True)
-class Instance:
-    """One object of one image, as its row says.
-
-    Attributes:
-      line: 1-based line in the annotation file.
-      box: x1, y1, x2, y2 in pixels of the image file, half-open.
-      class_id: id of the class.
-      mask: resolved path of the mask file; None where the row has none.
-      mask_value: the pixel value that marks the instance in a label map (`mask.png#7`); None where
-        every non-zero pixel belongs to it.
-    """
-
-    line: int
-    box: tuple[float, float, float, float]
-    class_id: int
-    mask: str | None
-    mask_value: int | None
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageRecord:
-    """One image and its instances in row order; a negative image has none.
-
-    Attributes:
-      image: resolved path of the image file.
-      name: the path as the annotation file writes it, first appearance.
-      line: 1-based line of its first row.
-      instances: the objects.
-    """
-
-    image: str
-    name: str
-    line: int
-    instances: tuple[Instance, ...]
-
-
-def read_annotations(path: str, classes: ClassNames) -> list[ImageRecord]:
+def read_annotations(path: str, classes: ClassNames) -> list[ListedImage]:
     """Read an annotation file into one record per image, in order of first appearance.
 
     Relative paths are relative to the folder of the file; absolute paths and `scheme://` URLs stand.
     A row that repeats an earlier one in every column is left out; a log warning counts these.
-    Nothing but the annotation file is opened: `scan.scan_records` opens images and masks.
+    Nothing but the annotation file is opened: `scan.scan_images` opens images and masks.
 
     Args:
       path: local path or any URL that tf.io.gfile opens.
@@ -96,14 +58,14 @@ def read_annotations(path: str, classes: ClassNames) -> list[ImageRecord]:
             reader.problems.append(problem)
     raise_if_any(reader.file, reader.problems)
     if reader.repeats:
-        logger.warning(
+        log.warning(
             "%s: left out %d rows that repeat an earlier row in every column (first: line %d)",
             reader.file,
             len(reader.repeats),
             reader.repeats[0],
         )
     return [
-        ImageRecord(image, reader.first[image][0], reader.first[image][1], tuple(instances.values()))
+        ListedImage(image, reader.first[image][0], reader.first[image][1], tuple(instances.values()))
         for image, instances in reader.images.items()
     ]
 
@@ -121,13 +83,13 @@ class _RowReader:
         self.repeats: list[int] = []
         self.first: dict[str, tuple[str, int]] = {}  # image -> name, line of its first row
         self.negative: dict[str, int] = {}  # image -> line of the row without a box
-        self.images: dict[str, dict[tuple, Instance]] = {}
+        self.images: dict[str, dict[tuple, ListedInstance]] = {}
         self._listings: dict[str, frozenset[str]] = {}
 
     def header(self, line: int, fields: list[str]) -> None:
         names = tuple(field.lower() for field in fields[1:5])
         if len(fields) in (6, 7) and names in CORNER_HEADERS:
-            logger.info("%s, line %d: skipped the header row %s", self.file, line, ",".join(fields))
+            log.info("%s, line %d: skipped the header row %s", self.file, line, ",".join(fields))
             return
         hint = f" ({XYWH_HINT})" if {"x", "y"} <= {field.lower() for field in fields} else ""
         self.problems.append(
@@ -162,16 +124,16 @@ class _RowReader:
                 f"{self.file}, line {line}: {name} has a box here but is listed as an image without "
                 f"objects in line {self.negative[image]}; remove one of the two rows"
             )
-        mask_path, mask_value, problem = self._mask(line, mask)
+        found, problem = self._mask(line, mask)
         if problem:
             return problem
         self.first.setdefault(image, (name, line))
-        key = (box, class_name, mask_path, mask_value)
+        key = (box, class_name, found)
         instances = self.images.setdefault(image, {})
         if key in instances:
             self.repeats.append(line)
         else:
-            instances[key] = Instance(line, box, self.ids[class_name], mask_path, mask_value)
+            instances[key] = ListedInstance(line, box, self.ids[class_name], found)
         return None
 
     def _wrong(self, line: int, column: int, read: str, expected: str) -> str:
@@ -249,21 +211,19 @@ class _RowReader:
         some = ", ".join(map(repr, list(self.ids)[:5]))
         return f"a class of the class file: {some}" + (", ..." if len(self.ids) > 5 else "")
 
-    def _mask(self, line: int, mask: str):
+    def _mask(self, line: int, mask: str) -> tuple[FileMask | None, str | None]:
         if not mask:
-            return None, None, None
+            return None, None
         path = self._resolve(mask)
         suffixed = re.fullmatch("(.+)#([0-9]+)", path, re.ASCII)
         if not suffixed or self._exists(path):
-            return path, None, None
+            return FileMask(path), None
         value = int(suffixed[2])
         if not 1 <= value <= 65535:
-            return (
-                None,
-                None,
-                self._wrong(line, 7, mask, "a label from 1 to 65535 after '#' (0 is the background of a label map)"),
+            return None, self._wrong(
+                line, 7, mask, "a label from 1 to 65535 after '#' (0 is the background of a label map)"
             )
-        return suffixed[1], value, None
+        return FileMask(suffixed[1], value), None
 
     def _exists(self, path: str) -> bool:
         # One listing per folder: a label map has a suffix per instance, and asking a bucket for each

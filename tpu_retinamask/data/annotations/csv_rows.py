@@ -3,26 +3,23 @@
 import csv
 import io
 import os
+from collections.abc import Sequence
 
-import tensorflow as tf
+from tpu_retinamask.errors import UserError, listed
+from tpu_retinamask.files import read_bytes
 
-MAX_REPORTED = 20  # enough to show a pattern, few enough to read
 
-
-class AnnotationError(ValueError):
-    """Report the bad lines of an annotation or class file, at most `MAX_REPORTED` of them.
+class AnnotationError(UserError):
+    """Report the bad lines of an annotation or class file, the first of them.
 
     Attributes:
-      problems: every problem found, one string each, in file order; the message shows the first
-        `MAX_REPORTED` and then "and N more".
+      problems: every problem found, one string each, in file order; the message shows as many as `errors.listed` does.
     """
 
-    def __init__(self, summary: str, problems: list[str]) -> None:
+    def __init__(self, summary: str, problems: Sequence[str]) -> None:
+        """Compose the message of a summary and the problems."""
         self.problems = tuple(problems)
-        lines = [summary] + [f"  {problem}" for problem in problems[:MAX_REPORTED]]
-        if len(problems) > MAX_REPORTED:
-            lines.append(f"  and {len(problems) - MAX_REPORTED} more")
-        super().__init__("\n".join(lines))
+        super().__init__(f"{summary}\n{listed(problems)}" if problems else summary)
 
 
 def describe(file: str, line: int, column: int | None, name: str, read: str, expected: str) -> str:
@@ -51,13 +48,8 @@ def read_rows(path: str) -> list[tuple[int, list[str]]]:
       FileNotFoundError: the file does not exist.
       AnnotationError: not UTF-8 text, a broken quote, or no row at all.
     """
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            data = file.read()
-    except tf.errors.NotFoundError as error:
-        raise FileNotFoundError(f"{path}: no such file") from error
     name = os.path.basename(path)
-    text = _decode(data, name)
+    text = _decode(read_bytes(path), name)
     rows, previous_end = [], 0
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:

@@ -10,61 +10,17 @@ from collections.abc import Sequence
 import numpy as np
 import tqdm
 
-from tpu_retinamask.data.annotations.csv_annotations import AnnotationError, ImageRecord, Instance
+from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance, ListedImage, ListedInstance
+from tpu_retinamask.data.annotations.csv_rows import AnnotationError
 from tpu_retinamask.data.images.image_files import BadFile, ImageFile, MaskFile, check_image, load_mask
-from tpu_retinamask.data.images.mask_reader import MaskReader, read_mask, shared_mask_files
-from tpu_retinamask.data.prepared.record_format import StoredImage, StoredMask
+from tpu_retinamask.data.images.mask_reader import draw_mask, shared_mask_files
+from tpu_retinamask.data.masks import FileMask
+from tpu_retinamask.errors import SettingError
 
-__all__ = ["MaskReader", "ScanResult", "ScannedInstance", "ScannedRecord", "read_mask", "scan_records"]
-
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # Decimal boxes that touch the border overshoot it by rounding (12.34 + 627.66 > 640); more is a fault.
 BORDER_TOLERANCE = 0.01  # pixels
-
-
-@dataclasses.dataclass(frozen=True)
-class ScannedInstance:
-    """An instance whose box lies inside its image and whose mask, if any, has pixels inside its box.
-
-    Attributes:
-      line: 1-based line in the annotation file.
-      box: x1, y1, x2, y2 in pixels of the image, half-open, inside the image.
-      class_id: id of the class.
-      mask: resolved path of the mask file, its place in a prepared data set, or None.
-      mask_value: the label as the annotation file writes it; None: every non-zero pixel.
-      decoded_value: what `decode.decode_mask` reads for that label; None: every non-zero pixel.
-    """
-
-    line: int
-    box: tuple[float, float, float, float]
-    class_id: int
-    mask: str | StoredMask | None
-    mask_value: int | None
-    decoded_value: int | None
-
-
-@dataclasses.dataclass(frozen=True)
-class ScannedRecord:
-    """An image that can be read, and its usable instances.
-
-    Attributes:
-      image: resolved path, or the place in a prepared data set.
-      name: the path as the annotation file writes it.
-      image_id: position of the image in the annotation file, dropped images counted too.
-      height: rows of the picture, upright if the orientation is applied.
-      width: columns of it.
-      orientation: EXIF orientation to apply to the stored pixels; 1: none.
-      instances: the objects.
-    """
-
-    image: str | StoredImage
-    name: str
-    image_id: int
-    height: int
-    width: int
-    orientation: int
-    instances: tuple[ScannedInstance, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +28,7 @@ class ScanResult:
     """What a scan kept and what it left out.
 
     Attributes:
-      records: the kept images in file order.
+      images: the kept ones in file order.
       dropped_images: images that cannot be read.
       dropped_instances: bad instances of kept images.
       emptied_images: kept images that lost all their instances; they are trained as background.
@@ -81,7 +37,7 @@ class ScanResult:
       reasons: count of each kind of problem.
     """
 
-    records: list[ScannedRecord]
+    images: list[AnnotatedImage]
     dropped_images: int
     dropped_instances: int
     emptied_images: int
@@ -90,8 +46,8 @@ class ScanResult:
 
     def summary(self) -> str:
         """Tell in one line what was kept and dropped."""
-        instances = sum(len(record.instances) for record in self.records)
-        text = f"{len(self.records)} images with {instances} instances"
+        instances = sum(len(annotated.instances) for annotated in self.images)
+        text = f"{len(self.images)} images with {instances} instances"
         if self.reasons:
             reasons = ", ".join(f"{kind}: {count}" for kind, count in self.reasons.most_common())
             text += f"; dropped {self.dropped_images} images and {self.dropped_instances} instances ({reasons})"
@@ -107,8 +63,8 @@ class ScanResult:
         return text
 
 
-def scan_records(
-    records: Sequence[ImageRecord],
+def scan_images(
+    images: Sequence[ListedImage],
     *,
     on_bad_record: str = "stop",
     exif_orientation: str = "refuse",
@@ -122,7 +78,7 @@ def scan_records(
     empty masks; labels absent from their label map; masks without a pixel inside their box.
 
     Args:
-      records: what `annotations.read_annotations` gave.
+      images: what `annotations.read_annotations` gave.
       on_bad_record: 'stop' raises one error for all problems; 'skip' drops the bad instance and keeps
         its image, or drops an image that cannot be read, counts and logs them.
       exif_orientation: what to do with a rotated JPEG: 'refuse', 'ignore' (boxes are meant on the
@@ -131,16 +87,16 @@ def scan_records(
       progress: show a progress bar.
 
     Raises:
-      ValueError: an unknown value of an argument.
+      SettingError: an unknown value of an argument.
       AnnotationError: with 'stop', any problem; with 'skip', no image is left.
     """
     if on_bad_record not in ("stop", "skip"):
-        raise ValueError(f"on_bad_record is {on_bad_record!r}, expected 'stop' or 'skip'")
+        raise SettingError(f"on_bad_record is {on_bad_record!r}, expected 'stop' or 'skip'")
     if exif_orientation not in ("refuse", "ignore", "apply"):
-        raise ValueError(f"exif_orientation is {exif_orientation!r}, expected 'refuse', 'ignore' or 'apply'")
+        raise SettingError(f"exif_orientation is {exif_orientation!r}, expected 'refuse', 'ignore' or 'apply'")
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        found = pool.map(lambda job: _scan_image(*job, exif_orientation), enumerate(records))
-        found = list(tqdm.tqdm(found, total=len(records), desc="scan", unit="image", disable=not progress))
+        found = pool.map(lambda job: _scan_image(*job, exif_orientation), enumerate(images))
+        found = list(tqdm.tqdm(found, total=len(images), desc="scan", unit="image", disable=not progress))
     problems = [problem for _, image_problems in found for problem in image_problems]
     if problems and on_bad_record == "stop":
         raise AnnotationError(
@@ -148,25 +104,27 @@ def scan_records(
             [problem.text for problem in problems],
         )
     if problems:
-        logger.warning(
+        log.warning(
             "%s", AnnotationError(f"left out {len(problems)} bad records", [problem.text for problem in problems])
         )
-    kept = [record for record, _ in found if record is not None]
+    kept = [annotated for annotated, _ in found if annotated is not None]
     if not kept:
         raise AnnotationError(
             "no image is left after leaving out the bad records", [problem.text for problem in problems]
         )
     result = ScanResult(
-        records=kept,
+        images=kept,
         dropped_images=len(found) - len(kept),
-        dropped_instances=sum(len(image_problems) for record, image_problems in found if record is not None),
+        dropped_instances=sum(len(image_problems) for annotated, image_problems in found if annotated is not None),
         emptied_images=sum(
-            1 for record, image_problems in found if record is not None and image_problems and not record.instances
+            1
+            for annotated, image_problems in found
+            if annotated is not None and image_problems and not annotated.instances
         ),
-        shared_masks=sum(len(shared_mask_files(record)) for record in kept),
+        shared_masks=sum(len(shared_mask_files(annotated)) for annotated in kept),
         reasons=collections.Counter(problem.kind for problem in problems),
     )
-    logger.info("scan: %s", result.summary())
+    log.info("scan: %s", result.summary())
     return result
 
 
@@ -176,25 +134,29 @@ class _Problem:
     text: str
 
 
-def _scan_image(image_id: int, record: ImageRecord, exif_orientation: str):
+def _scan_image(
+    image_id: int, listed: ListedImage, exif_orientation: str
+) -> tuple[AnnotatedImage | None, list[_Problem]]:
     try:
-        image = check_image(record.image, exif_orientation)
+        image = check_image(listed.image, exif_orientation)
     except BadFile as error:
-        return None, [_Problem(error.kind, f"line {record.line}, {record.name}: {error}")]
+        return None, [_Problem(error.kind, f"line {listed.line}, {listed.name}: {error}")]
     kept, problems = [], []
     masks: dict[str, MaskFile | BadFile] = {}  # a label map is decoded once for all its instances
-    for instance in record.instances:
+    for instance in listed.instances:
         try:
             kept.append(_scan_instance(instance, image, masks))
         except BadFile as error:
-            problems.append(_Problem(error.kind, f"line {instance.line}, {record.name}: {error}"))
-    scanned = ScannedRecord(
-        record.image, record.name, image_id, image.height, image.width, image.orientation, tuple(kept)
+            problems.append(_Problem(error.kind, f"line {instance.line}, {listed.name}: {error}"))
+    scanned = AnnotatedImage(
+        listed.image, listed.name, image_id, image.height, image.width, image.orientation, tuple(kept)
     )
     return scanned, problems
 
 
-def _scan_instance(instance: Instance, image: ImageFile, masks: dict) -> ScannedInstance:
+def _scan_instance(
+    instance: ListedInstance, image: ImageFile, files: dict[str, MaskFile | BadFile]
+) -> AnnotatedInstance:
     x1, y1, x2, y2 = instance.box
     tolerance = BORDER_TOLERANCE
     if min(x1, y1) < -tolerance or x2 > image.width + tolerance or y2 > image.height + tolerance:
@@ -208,44 +170,61 @@ def _scan_instance(instance: Instance, image: ImageFile, masks: dict) -> Scanned
     box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(image.width)), min(y2, float(image.height)))
     if box[2] <= box[0] or box[3] <= box[1]:
         raise BadFile("box outside the image", f"the box {x1:g},{y1:g},{x2:g},{y2:g} has no area inside the image")
-    decoded_value = None
-    if instance.mask is not None:
-        decoded_value = _check_mask(instance, box, image, _load_once(instance.mask, masks))
-    return ScannedInstance(instance.line, box, instance.class_id, instance.mask, instance.mask_value, decoded_value)
+    mask = instance.mask
+    if isinstance(mask, FileMask):
+        mask = _check_file(mask, instance, box, image, _load_once(mask.path, files))
+    elif mask is not None:
+        drawn = draw_mask(mask, image.height, image.width)
+        _check_pixels(f"mask {mask}", drawn, drawn, instance, box, image)
+    return AnnotatedInstance(instance.line, box, instance.class_id, mask)
 
 
-def _load_once(path: str, masks: dict) -> MaskFile:
-    if path not in masks:
+def _load_once(path: str, files: dict[str, MaskFile | BadFile]) -> MaskFile:
+    if path not in files:
         try:
-            masks[path] = load_mask(path)
+            files[path] = load_mask(path)
         except BadFile as error:
-            masks[path] = error
-    if isinstance(masks[path], BadFile):
-        raise BadFile("mask: " + masks[path].kind, f"mask {path}: {masks[path]}")
-    return masks[path]
+            files[path] = error
+    found = files[path]
+    if isinstance(found, BadFile):
+        raise BadFile("mask: " + found.kind, f"mask {path}: {found}")
+    return found
 
 
-def _check_mask(instance: Instance, box, image: ImageFile, mask: MaskFile) -> int | None:
-    where = f"mask {instance.mask}"
-    height, width = mask.values.shape
+def _check_file(mask: FileMask, instance: ListedInstance, box: tuple, image: ImageFile, file: MaskFile) -> FileMask:
+    """Return the mask with the value that its label is decoded as."""
+    where = f"mask {mask.path}"
+    _check_size(where, file.values, image)
+    if mask.value is None:
+        _check_pixels(where, file.values != 0, file.values, instance, box, image)
+        return mask
+    if file.label_step is None:
+        raise BadFile("not a label map", f"{where}: {file.no_labels_because}")
+    value = mask.value * file.label_step
+    labelled = file.values == value
+    if value > 65535 or not np.any(labelled):
+        raise BadFile("label absent", f"{where} has no pixel of value {mask.value}")
+    _check_pixels(where, labelled, file.values, instance, box, image)
+    return dataclasses.replace(mask, decoded_value=value)
+
+
+def _check_size(where: str, values: np.ndarray, image: ImageFile) -> None:
+    height, width = values.shape
     if (height, width) != (image.height, image.width):
         raise BadFile(
             "mask size",
             (f"{where} has {width} x {height} pixels, its image {image.width} x {image.height} (width x height)"),
         )
-    value = None
-    if instance.mask_value is not None:
-        if mask.label_step is None:
-            raise BadFile("not a label map", f"{where}: {mask.no_labels_because}")
-        value = instance.mask_value * mask.label_step
-        if value > 65535:
-            raise BadFile("label absent", f"{where} has no pixel of value {instance.mask_value}")
-    window = mask.values[math.floor(box[1]) : math.ceil(box[3]), math.floor(box[0]) : math.ceil(box[2])]
-    if np.any(window != 0 if value is None else window == value):
-        return value
-    if value is not None and not np.any(mask.values == value):
-        raise BadFile("label absent", f"{where} has no pixel of value {instance.mask_value}")
-    if value is None and not np.any(mask.values):
+
+
+def _check_pixels(
+    where: str, mask: np.ndarray, values: np.ndarray, instance: ListedInstance, box: tuple, image: ImageFile
+) -> None:
+    """Refuse a mask of another size than its image, one without a pixel, and one without a pixel in its box."""
+    _check_size(where, values, image)
+    if np.any(mask[math.floor(box[1]) : math.ceil(box[3]), math.floor(box[0]) : math.ceil(box[2])]):
+        return
+    if not np.any(mask):
         raise BadFile("empty mask", f"{where} is empty: every pixel is zero")
     raise BadFile(
         "mask outside its box",

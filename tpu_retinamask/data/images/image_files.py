@@ -8,16 +8,22 @@ import PIL.Image
 import tensorflow as tf
 
 from tpu_retinamask.data.images.decode import decode_image, decode_mask, label_step
+from tpu_retinamask.errors import UserError
 
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP")  # MPO: a JPEG with further pictures behind the first
 DARKEST_16_BIT_MAXIMUM = 4096  # 12-bit values stored in 16 bits would be read as almost black
 EXIF_ORIENTATION = 0x0112
 
 
-class BadFile(Exception):
-    """Say why a file cannot be used; the message is the reason, without the path."""
+class BadFile(UserError):
+    """Say why a file cannot be used; the message is the reason, without the path.
+
+    Attributes:
+      kind: of the fault, in a word or two, to be counted by.
+    """
 
     def __init__(self, kind: str, reason: str) -> None:
+        """Take the kind and the reason."""
         self.kind = kind
         super().__init__(reason)
 
@@ -107,15 +113,14 @@ def load_mask(path: str) -> MaskFile:
             )
     except (tf.errors.OpError, OSError):
         raise BadFile("damaged", _damaged(picture.format)) from None
-    if picture.format in ("JPEG", "MPO"):
-        if np.any((values > 0) & (values < 128 * 257)):
-            raise BadFile(
-                "ambiguous mask",
-                (
-                    "JPEG mask with values between 1 and 127: compression has blurred its edges, and each would "
-                    "count as the instance; save masks as PNG"
-                ),
-            )
+    if picture.format in ("JPEG", "MPO") and np.any((values > 0) & (values < 128 * 257)):
+        raise BadFile(
+            "ambiguous mask",
+            (
+                "JPEG mask with values between 1 and 127: compression has blurred its edges, and each would "
+                "count as the instance; save masks as PNG"
+            ),
+        )
     return MaskFile(values, *_label_step(data, picture))
 
 

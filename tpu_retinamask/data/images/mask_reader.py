@@ -1,64 +1,76 @@
-"""Full-size instance masks for evaluation, read on the host with Pillow."""
+"""Full-size instance masks on the host, whatever their source has them as."""
 
 import collections
 import io
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import PIL.Image
+from pycocotools import mask as coco_mask
 
-from tpu_retinamask.data.images.image_files import png_bit_depth, read_file
+from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance, ListedInstance
+from tpu_retinamask.data.images.image_files import BadFile, png_bit_depth, read_file
 from tpu_retinamask.data.images.packed_masks import unpack_mask
-from tpu_retinamask.data.prepared.record_format import StoredImage, StoredMask, read_stored_masks
+from tpu_retinamask.data.masks import ArrayMask, FileMask, Mask, PolygonMask, RunLengthMask, StoredMask
+from tpu_retinamask.data.record_format import StoredImage, read_stored_masks
+
+Instance = ListedInstance | AnnotatedInstance
 
 
 class MaskReader:
     """Read instance masks, keeping the file read last: a label map serves many instances in a row."""
 
     def __init__(self) -> None:
+        """Begin with no file."""
         self._path: str | None = None
-        self._values: np.ndarray | None = None
+        self._values = np.zeros([0, 0])
         self._label_step = 1
         self._stored: StoredImage | None = None
         self._packed: tuple[np.ndarray, np.ndarray] | None = None
 
-    def read(self, instance, height: int, width: int) -> np.ndarray:
+    def read(self, instance: Instance, height: int, width: int) -> np.ndarray:
         """Read the mask of one instance, bool [height, width].
 
         Independent of the TensorFlow decoders of the training pipeline, so that each can be checked
         against the other.
 
         Args:
-          instance: an `Instance` or `ScannedInstance` that has a mask.
+          instance: one that has a mask.
           height: rows that the mask must have.
           width: columns that the mask must have.
 
         Raises:
-          ValueError: the instance has no mask, or the file has another size.
+          ValueError: the instance has no mask, or the mask has another size.
           image_files.BadFile: the file is missing.
         """
-        if instance.mask is None:
+        mask = instance.mask
+        if mask is None:
             raise ValueError(f"line {instance.line}: the instance has no mask")
-        if isinstance(instance.mask, StoredMask):
-            return self._unpack(instance.mask, height, width)
-        if instance.mask != self._path:
-            self._load(instance.mask)
-        if self._values.shape[:2] != (height, width):
-            rows, columns = self._values.shape[:2]
+        if isinstance(mask, StoredMask):
+            return self._unpack(mask, height, width)
+        pixels = self._of_file(mask) if isinstance(mask, FileMask) else draw_mask(mask, height, width)
+        if pixels.shape != (height, width):
+            rows, columns = pixels.shape
             raise ValueError(
-                f"line {instance.line}: mask {instance.mask} has {columns} x {rows} pixels, "
+                f"line {instance.line}: mask {getattr(mask, 'path', mask)} has {columns} x {rows} pixels, "
                 f"expected the image's {width} x {height} (width x height)"
             )
-        if instance.mask_value is not None:
-            first = self._values[..., 0] if self._values.ndim == 3 else self._values
-            return first == instance.mask_value * self._label_step
-        non_zero = self._values != 0
-        return non_zero.any(axis=-1) if non_zero.ndim == 3 else non_zero
+        return pixels
 
     def _unpack(self, mask: StoredMask, height: int, width: int) -> np.ndarray:
-        if mask.image != self._stored:
+        if mask.image != self._stored or self._packed is None:
             self._stored, self._packed = mask.image, read_stored_masks(mask.image)
         return unpack_mask(*self._packed, mask.number, height, width)
+
+    def _of_file(self, mask: FileMask) -> np.ndarray:
+        if mask.path != self._path:
+            self._load(mask.path)
+        if mask.value is not None:
+            first = self._values[..., 0] if self._values.ndim == 3 else self._values
+            return first == mask.value * self._label_step
+        non_zero = self._values != 0
+        return non_zero.any(axis=-1) if non_zero.ndim == 3 else non_zero
 
     def _load(self, path: str) -> None:
         data = read_file(path)
@@ -70,24 +82,70 @@ class MaskReader:
         self._path, self._values = path, np.asarray(picture)
 
 
-def read_mask(instance, height: int, width: int) -> np.ndarray:
+def read_mask(instance: Instance, height: int, width: int) -> np.ndarray:
     """Read the mask of one instance, bool [height, width]; see `MaskReader.read`."""
     return MaskReader().read(instance, height, width)
 
 
-def shared_mask_files(record) -> set:
+def is_drawn(mask: Mask | None) -> bool:
+    """Tell whether a mask is in memory, in a form that a graph does not read: it is drawn and packed beforehand."""
+    return isinstance(mask, PolygonMask | RunLengthMask | ArrayMask)
+
+
+def draw_mask(mask: Mask, height: int, width: int) -> np.ndarray:
+    """Draw a polygon, run lengths or an array, bool [h, w] of its own size; a polygon's is that of the picture.
+
+    Raises:
+      BadFile: it cannot be drawn; says why.
+    """
+    if isinstance(mask, ArrayMask):
+        if mask.array.ndim != 2:
+            raise BadFile("mask size", f"a mask of shape {mask.array.shape}, expected [height, width]")
+        return np.asarray(mask.array) != 0
+    if isinstance(mask, PolygonMask):
+        for polygon in mask.polygons:
+            if len(polygon) < 6 or len(polygon) % 2 or not all(map(math.isfinite, polygon)):
+                raise BadFile(
+                    "bad polygon", f"a polygon of {len(polygon)} numbers, expected x,y pairs of three corners or more"
+                )
+        if not mask.polygons:
+            raise BadFile("bad polygon", "no polygon, expected one or more")
+        parts = coco_mask.frPyObjects([list(polygon) for polygon in mask.polygons], height, width)
+        return coco_mask.decode(coco_mask.merge(parts)).astype(bool)
+    if isinstance(mask, RunLengthMask):
+        rows, columns = mask.size
+        if isinstance(mask.counts, str):
+            encoded = {"size": [rows, columns], "counts": mask.counts.encode("ascii")}
+        else:
+            if sum(mask.counts) != rows * columns or min(mask.counts, default=0) < 0:
+                raise BadFile(
+                    "bad run lengths", f"run lengths of {sum(mask.counts)} pixels in all, expected {rows * columns}"
+                )
+            encoded = coco_mask.frPyObjects({"size": [rows, columns], "counts": list(mask.counts)}, rows, columns)
+        return coco_mask.decode(encoded).astype(bool)
+    raise TypeError(f"{type(mask).__name__} is not drawn, but read from a file")
+
+
+def shared_mask_files(annotated: AnnotatedImage) -> set[str]:
     """Return the mask files without `#` labels that several instances of an image name.
 
     Such a file holds all of them; each is then the part inside its own box, which is also what its training target
     shows.
     """
     users = collections.Counter(
-        instance.mask for instance in record.instances if instance.mask and instance.mask_value is None
+        instance.mask.path
+        for instance in annotated.instances
+        if isinstance(instance.mask, FileMask) and instance.mask.value is None
     )
-    return {mask for mask, count in users.items() if count > 1}
+    return {path for path, count in users.items() if count > 1}
 
 
-def inside_box(box, shape) -> np.ndarray:
+def is_shared(mask: Mask | None, shared: set[str]) -> bool:
+    """Tell whether a mask is one of several in a file of `shared_mask_files`."""
+    return isinstance(mask, FileMask) and mask.value is None and mask.path in shared
+
+
+def inside_box(box: Iterable[float], shape: tuple[int, int]) -> np.ndarray:
     """Return which pixels of an image a box touches, bool [height, width]."""
     x1, y1, x2, y2 = box
     inside = np.zeros(shape, bool)

@@ -17,16 +17,16 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
+from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance
 from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
-from tpu_retinamask.data.annotations.scan import ScannedInstance, ScannedRecord
-from tpu_retinamask.data.prepared.record_format import StoredImage, StoredMask
-from tpu_retinamask.errors import UserError
+from tpu_retinamask.data.masks import StoredMask
+from tpu_retinamask.data.record_format import StoredImage
+from tpu_retinamask.errors import UserError, listed
 
 DATASET = "retinamask"  # the name in front of every shard, which TFDS asks for
 FORMAT = 1  # of the index and the record; another number is refused
 CLASSES_FILE, PREPARED_FILE, CHECKSUMS_FILE = "classes.csv", "prepared.json", "SHA256SUMS"
 UNFINISHED = ".unfinished"  # folder of what a preparation needs to go on
-_LISTED = 20  # damaged files named in one error
 
 
 class RecordsError(UserError):
@@ -64,7 +64,7 @@ class SplitIndex(NamedTuple):
 
 
 class RecordSplit(Sequence):
-    """The images of one split, as `scan.scan_records` would have given them; each is made when asked for."""
+    """The images of one split, as `scan.scan_images` would have given them; each is made when asked for."""
 
     def __init__(self, data_dir: str, split: str, index: SplitIndex) -> None:
         self._index = index
@@ -84,18 +84,16 @@ class RecordSplit(Sequence):
         )
         first, end = index.splits[position : position + 2]
         instances = tuple(
-            ScannedInstance(
+            AnnotatedInstance(
                 int(index.line[row]),
                 tuple(index.box[row].tolist()),
                 int(index.class_id[row]),
                 StoredMask(image, int(row - first)) if index.has_mask[row] else None,
-                None,
-                None,
             )
             for row in range(first, end)
         )
         height, width = index.size[position].tolist()
-        return ScannedRecord(
+        return AnnotatedImage(
             image,
             str(index.name[position]),
             int(index.image_id[position]),
@@ -128,7 +126,7 @@ class PreparedData(NamedTuple):
         if name not in self.splits:
             raise RecordsError(f"{self.data_dir} has no split {name!r}; it has {self.splits}")
         file = index_name(name)
-        content = read_bytes(posixpath.join(self.data_dir, file))
+        content = read_if_there(posixpath.join(self.data_dir, file))
         if content is None or hashlib.sha256(content).hexdigest() != self.checksums.get(file):
             raise _damaged(self.data_dir, [f"{file}: {'missing' if content is None else 'another checksum'}"])
         index = SplitIndex.from_bytes(content)
@@ -155,14 +153,14 @@ def open_records(data_dir: str) -> PreparedData:
     Raises:
       RecordsError: it is no finished data set, or one of another format.
     """
-    checksums = read_bytes(posixpath.join(data_dir, CHECKSUMS_FILE))
+    checksums = read_if_there(posixpath.join(data_dir, CHECKSUMS_FILE))
     if checksums is None:
         if tf.io.gfile.exists(posixpath.join(data_dir, UNFINISHED)):
             raise RecordsError(
                 f"{data_dir} is unfinished: run prepare again with the same flags; it goes on where it was stopped"
             )
         raise RecordsError(f"{data_dir} holds no prepared data set (no {CHECKSUMS_FILE}): write one with prepare")
-    prepared = json.loads(read_bytes(posixpath.join(data_dir, PREPARED_FILE)) or b"{}")
+    prepared = json.loads(read_if_there(posixpath.join(data_dir, PREPARED_FILE)) or b"{}")
     if prepared.get("format") != FORMAT:
         raise RecordsError(
             f"{data_dir}: {PREPARED_FILE} says format {prepared.get('format')}, expected {FORMAT}: "
@@ -204,7 +202,7 @@ def index_name(split: str) -> str:
     return f"index-{split}.npz"
 
 
-def read_bytes(path: str) -> bytes | None:
+def read_if_there(path: str) -> bytes | None:
     """Read a whole file; None where there is none."""
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
@@ -234,8 +232,7 @@ def file_sha256(path: str) -> str | None:
 
 
 def _damaged(data_dir: str, wrong: list[str]) -> RecordsError:
-    more = f"\n  and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
     return RecordsError(
-        f"{data_dir}: {len(wrong)} damaged files; copy them again, or delete the folder and prepare it "
-        "anew:\n  " + "\n  ".join(wrong[:_LISTED]) + more
+        f"{data_dir}: {len(wrong)} damaged files; copy them again, or delete the folder and prepare it anew:\n"
+        + listed(wrong)
     )

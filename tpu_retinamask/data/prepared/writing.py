@@ -11,18 +11,20 @@ import hashlib
 import json
 import logging
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
 import tqdm
 
+from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.annotations.class_names import ClassNames
-from tpu_retinamask.data.annotations.scan import ScannedRecord, ScanResult
+from tpu_retinamask.data.annotations.scan import ScanResult
 from tpu_retinamask.data.images.decode import decode_image, decode_mask
 from tpu_retinamask.data.images.image_files import read_file
-from tpu_retinamask.data.images.mask_reader import inside_box, shared_mask_files
+from tpu_retinamask.data.images.mask_reader import draw_mask, inside_box, is_shared, shared_mask_files
 from tpu_retinamask.data.images.packed_masks import pack_masks
+from tpu_retinamask.data.masks import ArrayMask, FileMask, Mask
 from tpu_retinamask.data.prepared.reading import (
     CHECKSUMS_FILE,
     CLASSES_FILE,
@@ -35,12 +37,12 @@ from tpu_retinamask.data.prepared.reading import (
     file_bytes,
     file_sha256,
     index_name,
-    read_bytes,
+    read_if_there,
     shard_name,
 )
-from tpu_retinamask.data.prepared.record_format import FRAME_BYTES, tfds_features, tfds_serializer
+from tpu_retinamask.data.record_format import FRAME_BYTES, tfds_features, tfds_serializer
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 TFDS_FILES = ("dataset_info.json", "features.json", "objects-class.labels.txt")
 
@@ -63,7 +65,7 @@ class RecordsBuilder:
         Args:
           data_dir: local path or any URL that tf.io.gfile writes.
           classes: names of the classes.
-          splits: what `scan.scan_records` gave, by the name of the split.
+          splits: what `scan.scan_images` gave, by the name of the split.
           sources: what the records were made of and how (JSON values, no paths): kept in prepared.json, and a
             preparation goes on only where they are the same.
           images_per_shard: images a shard; what is lost at most when a preparation is killed.
@@ -75,7 +77,7 @@ class RecordsBuilder:
         if images_per_shard < 1:
             raise ValueError(f"images_per_shard is {images_per_shard}, expected at least 1")
         self.data_dir, self.classes, self.threads = data_dir, classes, threads
-        self.records = {name: scanned.records for name, scanned in splits.items()}
+        self.images = {name: scanned.images for name, scanned in splits.items()}
         self.images_per_shard = images_per_shard
         self.features = tfds_features(classes.name_of(i) for i in range(classes.num_classes))
         self._serializer = tfds_serializer(self.features)
@@ -85,11 +87,11 @@ class RecordsBuilder:
             "sources": dict(sources),
             "splits": {
                 name: {
-                    "images": len(scanned.records),
-                    "instances": sum(len(record.instances) for record in scanned.records),
+                    "images": len(scanned.images),
+                    "instances": sum(len(annotated.instances) for annotated in scanned.images),
                     "shards": self._shard_count(name),
                     "scan": scanned.summary(),
-                    "digest": _digest(scanned.records),
+                    "digest": _digest(scanned.images),
                 }
                 for name, scanned in splits.items()
             },
@@ -112,12 +114,12 @@ class RecordsBuilder:
             if self._finished(plan):
                 return False
             self._start(plan)
-            shards = [(split, shard) for split in self.records for shard in range(self._shard_count(split))]
+            shards = [(split, shard) for split in self.images for shard in range(self._shard_count(split))]
             done = {job: index for job in shards if (index := self._done(*job)) is not None}
-            total = sum(len(records) for records in self.records.values())
+            total = sum(len(images) for images in self.images.values())
             before = sum(len(index.image_id) for index in done.values())
             if done:
-                logger.info("going on: %d of %d images are in finished shards", before, total)
+                log.info("going on: %d of %d images are in finished shards", before, total)
             with tqdm.tqdm(total=total, initial=before, desc="prepare", unit="image", disable=not progress) as bar:
                 for job in shards:
                     if job not in done:
@@ -131,7 +133,7 @@ class RecordsBuilder:
         return True
 
     def _finished(self, plan: bytes) -> bool:
-        if read_bytes(self._path(CHECKSUMS_FILE)) is None:
+        if read_if_there(self._path(CHECKSUMS_FILE)) is None:
             return False
         self._same(self._path(PREPARED_FILE), plan)
         self._clear()  # killed after the last file but one
@@ -140,7 +142,7 @@ class RecordsBuilder:
     def _start(self, plan: bytes):
         tf.io.gfile.makedirs(self._path(UNFINISHED))
         path = self._path(UNFINISHED, PREPARED_FILE)
-        if read_bytes(path) is None:
+        if read_if_there(path) is None:
             strange = sorted(set(tf.io.gfile.listdir(self.data_dir)) - {UNFINISHED, UNFINISHED + "/"})
             if strange:
                 raise RecordsError(
@@ -150,7 +152,7 @@ class RecordsBuilder:
         self._same(path, plan)
 
     def _same(self, path: str, plan: bytes):
-        old, new = json.loads(read_bytes(path) or b"{}"), json.loads(plan)
+        old, new = json.loads(read_if_there(path) or b"{}"), json.loads(plan)
         if old != new:
             keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
             raise RecordsError(
@@ -159,7 +161,7 @@ class RecordsBuilder:
             )
 
     def _done(self, split: str, shard: int) -> SplitIndex | None:
-        content = read_bytes(self._part(split, shard))
+        content = read_if_there(self._part(split, shard))
         if content is None:
             return None
         index = SplitIndex.from_bytes(content)
@@ -167,13 +169,13 @@ class RecordsBuilder:
         return index if size == index.shard_bytes[0] else None
 
     def _write_shard(self, split: str, shard: int, bar):
-        records = self.records[split][shard * self.images_per_shard : (shard + 1) * self.images_per_shard]
+        images = self.images[split][shard * self.images_per_shard : (shard + 1) * self.images_per_shard]
         partial = self._path(UNFINISHED, "shard")
         places, offset = [], 0
         window = 4 * self.threads  # images in memory at a time
         with tf.io.TFRecordWriter(partial) as writer, concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
-            for start in range(0, len(records), window):
-                for serialized in pool.map(self._serialize, records[start : start + window]):
+            for start in range(0, len(images), window):
+                for serialized in pool.map(self._serialize, images[start : start + window]):
                     writer.write(serialized)
                     places.append((offset, len(serialized)))
                     offset += len(serialized) + FRAME_BYTES
@@ -184,17 +186,17 @@ class RecordsBuilder:
         name = shard_name(split, shard, self._shard_count(split))
         tf.io.gfile.rename(partial, self._path(name), overwrite=True)
         self._write(self._part(split, shard) + ".sha256", f"{digest}  {name}\n".encode())
-        self._write(self._part(split, shard), _index(records, places, shard, size).to_bytes())
+        self._write(self._part(split, shard), _index(images, places, shard, size).to_bytes())
 
-    def _serialize(self, record: ScannedRecord) -> bytes:
-        windows, packed = pack_masks(list(_instance_masks(record)))
+    def _serialize(self, annotated: AnnotatedImage) -> bytes:
+        windows, packed = pack_masks(list(_instance_masks(annotated)))
         example = self.features.encode_example(
             {
-                "image": _image_file(record),
-                "image/id": record.image_id,
-                "image/filename": record.name,
-                "image/size": np.array([record.height, record.width], np.int64),
-                "image/orientation": record.orientation,
+                "image": _image_file(annotated),
+                "image/id": annotated.image_id,
+                "image/filename": annotated.name,
+                "image/size": np.array([annotated.height, annotated.width], np.int64),
+                "image/orientation": annotated.orientation,
                 "objects": [
                     {
                         "box": np.array(instance.box, np.float32),
@@ -202,7 +204,7 @@ class RecordsBuilder:
                         "has_mask": instance.mask is not None,
                         "mask_window": window.astype(np.int64),
                     }
-                    for instance, window in zip(record.instances, windows)
+                    for instance, window in zip(annotated.instances, windows)
                 ],
                 "masks": packed,
             }
@@ -214,10 +216,10 @@ class RecordsBuilder:
         import tensorflow_datasets as tfds
 
         sums, infos = [], []
-        for split, records in self.records.items():
+        for split in self.images:
             count = self._shard_count(split)
-            parts = [SplitIndex.from_bytes(read_bytes(self._part(split, shard))) for shard in range(count)]
-            sums += [read_bytes(self._part(split, shard) + ".sha256").decode() for shard in range(count)]
+            parts = [SplitIndex.from_bytes(read_if_there(self._part(split, shard))) for shard in range(count)]
+            sums += [read_if_there(self._part(split, shard) + ".sha256").decode() for shard in range(count)]
             index = _merged(parts)
             self._write(self._path(index_name(split)), index.to_bytes())
             infos.append(
@@ -239,7 +241,7 @@ class RecordsBuilder:
             check_data=False,
             description="Images with boxes and masks, prepared for tpu_retinamask.",
         )
-        for name in (*map(index_name, self.records), CLASSES_FILE, PREPARED_FILE, *TFDS_FILES):
+        for name in (*map(index_name, self.images), CLASSES_FILE, PREPARED_FILE, *TFDS_FILES):
             sums.append(f"{file_sha256(self._path(name))}  {name}\n")
         self._write(self._path(CHECKSUMS_FILE), "".join(sums).encode())
         self._clear()
@@ -255,7 +257,7 @@ class RecordsBuilder:
         tf.io.gfile.rename(partial, path, overwrite=True)
 
     def _shard_count(self, split: str) -> int:
-        return -(-len(self.records[split]) // self.images_per_shard)
+        return -(-len(self.images[split]) // self.images_per_shard)
 
     def _path(self, *names: str) -> str:
         return posixpath.join(self.data_dir, *names)
@@ -264,39 +266,40 @@ class RecordsBuilder:
         return self._path(UNFINISHED, f"{split}-{shard:05d}.npz")
 
 
-def _instance_masks(record: ScannedRecord):
-    """Yield the mask of each instance, bool [h, w] or None, decoded by the operations that training uses."""
-    shared = shared_mask_files(record)
+def _instance_masks(annotated: AnnotatedImage) -> Iterator[np.ndarray | None]:
+    """Yield the mask of each instance, bool [h, w] or None; files are decoded by the operations that training uses."""
+    shared = shared_mask_files(annotated)
     path = values = None
-    for instance in record.instances:
-        if instance.mask is None:
-            yield None
+    for instance in annotated.instances:
+        mask = instance.mask
+        if not isinstance(mask, FileMask):
+            yield None if mask is None else draw_mask(mask, annotated.height, annotated.width)
             continue
-        if instance.mask != path:
-            path, values = instance.mask, decode_mask(read_file(instance.mask)).numpy()
-        mask = values != 0 if instance.decoded_value is None else values == instance.decoded_value
-        yield mask & inside_box(instance.box, mask.shape) if path in shared and instance.mask_value is None else mask
+        if mask.path != path:
+            path, values = mask.path, decode_mask(read_file(mask.path)).numpy()
+        pixels = values != 0 if mask.decoded_value is None else values == mask.decoded_value
+        yield pixels & inside_box(instance.box, pixels.shape) if is_shared(mask, shared) else pixels
 
 
-def _image_file(record: ScannedRecord) -> bytes:
-    data = read_file(record.image)
+def _image_file(annotated: AnnotatedImage) -> bytes:
+    data = read_file(annotated.image)
     if data[:3] == b"GIF":  # TFDS would read it as a film; PNG holds the same pixels
         return tf.io.encode_png(decode_image(data)).numpy()
     return data
 
 
-def _index(records: list[ScannedRecord], places, shard: int, shard_bytes: int) -> SplitIndex:
-    instances = [instance for record in records for instance in record.instances]
+def _index(images: list[AnnotatedImage], places, shard: int, shard_bytes: int) -> SplitIndex:
+    instances = [instance for annotated in images for instance in annotated.instances]
     return SplitIndex(
         shard_bytes=np.array([shard_bytes], np.int64),
-        shard=np.full([len(records)], shard, np.int32),
+        shard=np.full([len(images)], shard, np.int32),
         offset=np.array([offset for offset, _ in places], np.int64),
         length=np.array([length for _, length in places], np.int64),
-        image_id=np.array([record.image_id for record in records], np.int64),
-        name=np.array([record.name for record in records]),
-        size=np.array([(record.height, record.width) for record in records], np.int32),
-        orientation=np.array([record.orientation for record in records], np.int32),
-        splits=np.cumsum([0] + [len(record.instances) for record in records]),
+        image_id=np.array([annotated.image_id for annotated in images], np.int64),
+        name=np.array([annotated.name for annotated in images]),
+        size=np.array([(annotated.height, annotated.width) for annotated in images], np.int32),
+        orientation=np.array([annotated.orientation for annotated in images], np.int32),
+        splits=np.cumsum([0] + [len(annotated.instances) for annotated in images]),
         line=np.array([instance.line for instance in instances], np.int64),
         box=np.array([instance.box for instance in instances], np.float64).reshape(-1, 4),
         class_id=np.array([instance.class_id for instance in instances], np.int32),
@@ -310,20 +313,29 @@ def _merged(parts: list[SplitIndex]) -> SplitIndex:
     return SplitIndex(**joined | {"splits": np.cumsum(np.concatenate([[0], counts]))})
 
 
-def _digest(records: list[ScannedRecord]) -> str:
+def _digest(images: list[AnnotatedImage]) -> str:
     """Digest what the scan kept: what an annotation file gave under the settings of the scan."""
     digest = hashlib.sha256()
-    for record in records:
+    for annotated in images:
         digest.update(
             repr(
                 (
-                    record.name,
-                    record.image_id,
-                    record.height,
-                    record.width,
-                    record.orientation,
-                    [(i.line, i.box, i.class_id, i.mask is not None, i.mask_value) for i in record.instances],
+                    annotated.name,
+                    annotated.image_id,
+                    annotated.height,
+                    annotated.width,
+                    annotated.orientation,
+                    [(i.line, i.box, i.class_id, i.mask is not None, _digested(i.mask)) for i in annotated.instances],
                 )
             ).encode()
         )
     return digest.hexdigest()
+
+
+def _digested(mask: Mask | None) -> object:
+    """Return what tells a mask from another of the same row: the label, or what is drawn."""
+    if isinstance(mask, FileMask):
+        return mask.value
+    if isinstance(mask, ArrayMask):
+        return hashlib.sha256(np.ascontiguousarray(mask.array)).hexdigest()
+    return mask

@@ -2,39 +2,19 @@
 
 import concurrent.futures
 import logging
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tpu_retinamask.data.annotations.scan import ScannedRecord
-from tpu_retinamask.data.images.mask_reader import MaskReader
-from tpu_retinamask.data.images.mask_sampling import sample_packed_masks
-from tpu_retinamask.data.images.packed_masks import pack_masks, packed_starts
-from tpu_retinamask.data.stream.stored_tensors import FileTensors, StoredTensors
+from tpu_retinamask.data.annotated_image import AnnotatedImage
+from tpu_retinamask.data.stream.image_tensors import Images, SourceImage, crop_packed, pack_image
 
 log = logging.getLogger(__name__)
 
 USABLE_SHARE = 0.8  # of the memory that is free now; the rest is for batches and the model
 _ALIGNMENT = 64  # bytes; TensorFlow reads no other memory in place
-
-
-class DecodedImage(NamedTuple):
-    """One image of the cache, read; the fields of `record_tensors.SourceImage` but for the file."""
-
-    pixels: tf.Tensor  # [h, w, 3] uint8, upright
-    image_id: tf.Tensor  # int64 scalar
-    size: tf.Tensor  # [2] int32; height, width
-    boxes: tf.Tensor  # [n, 4] float32; pixels of the picture
-    classes: tf.Tensor  # [n] int32
-    has_mask: tf.Tensor  # [n] bool
-    crop_masks: Callable  # (boxes [m, 4], their rows among the instances [m], R) -> uint8 [m, R, R]
-
-    def picture(self) -> tf.Tensor:
-        """Return the upright pixels, uint8 [h, w, 3]."""
-        return self.pixels
 
 
 class DecodedTensors(NamedTuple):
@@ -52,37 +32,32 @@ class DecodedTensors(NamedTuple):
     has_mask: tf.Tensor  # [T] bool
     windows: tf.Tensor  # [T, 4] int32; x, y, width, height of the stored part of each mask
 
-    def read(self, position: tf.Tensor) -> DecodedImage:
+    def read(self, position: tf.Tensor) -> SourceImage:
         """Read the image at a position, in graph operations."""
         rows = slice(self.instance_splits[position], self.instance_splits[position + 1])
         size, windows = self.sizes[position], self.windows[rows]
         pixels = self.pixels[self.pixel_splits[position] : self.pixel_splits[position + 1]]
         packed = self.packed[self.packed_splits[position] : self.packed_splits[position + 1]]
-        starts = packed_starts(windows)
-
-        def crop_masks(boxes, chosen, mask_size):
-            return sample_packed_masks(
-                packed, tf.gather(windows, chosen), tf.gather(starts, chosen), boxes, size, mask_size
-            )
-
-        return DecodedImage(
-            tf.reshape(pixels, tf.concat([size, [3]], axis=0)),
-            self.image_ids[position],
-            size,
-            self.boxes[rows],
-            self.classes[rows],
-            self.has_mask[rows],
-            crop_masks,
+        return SourceImage(
+            contents=None,
+            pixels=tf.reshape(pixels, tf.concat([size, [3]], axis=0)),
+            image_id=self.image_ids[position],
+            size=size,
+            orientation=1,
+            boxes=self.boxes[rows],
+            classes=self.classes[rows],
+            has_mask=self.has_mask[rows],
+            crop_masks=crop_packed(packed, windows, size),
         )
 
 
-def decoded_bytes(records: Sequence[ScannedRecord]) -> int:
+def decoded_bytes(images: Sequence[AnnotatedImage]) -> int:
     """Estimate the memory of the decoded images: their pixels exactly, their masks as full boxes of bits."""
-    pixels = sum(3 * record.height * record.width for record in records)
+    pixels = sum(3 * annotated.height * annotated.width for annotated in images)
     masks = sum(
         (box[2] - box[0] + 1) * (box[3] - box[1] + 1) / 8 + 1
-        for record in records
-        for box in (instance.box for instance in record.instances)
+        for annotated in images
+        for box in (instance.box for instance in annotated.instances)
     )
     return int(pixels + masks)
 
@@ -124,18 +99,16 @@ def available_memory() -> int:
     return min(free) if free else 0
 
 
-def decoded_tensors(
-    records: Sequence[ScannedRecord], source: FileTensors | StoredTensors, threads: int = 8
-) -> DecodedTensors:
+def decoded_tensors(images: Sequence[AnnotatedImage], source: Images, threads: int = 8) -> DecodedTensors:
     """Decode every image and pack every mask.
 
     Args:
-      records: what `source` was made of.
+      images: what `source` was made of.
       source: reads their files.
       threads: masks read at a time.
     """
-    count = len(records)
-    pixel_splits = np.cumsum([0] + [3 * record.height * record.width for record in records])
+    count = len(images)
+    pixel_splits = np.cumsum([0] + [3 * annotated.height * annotated.width for annotated in images])
     pixels = _aligned(pixel_splits[-1])
     decoded = tf.data.Dataset.range(count).map(
         lambda position: _without_masks(source.read(position)), tf.data.AUTOTUNE, deterministic=True
@@ -146,14 +119,14 @@ def decoded_tensors(
         found.append(fields)
     image_ids, boxes, classes, has_mask = zip(*found)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        windows, packed = zip(*pool.map(_pack, records))
+        windows, packed = zip(*pool.map(pack_image, images))
     with tf.device("/CPU:0"):
         return DecodedTensors(
             pixels=_in_place(pixels),
             pixel_splits=tf.constant(pixel_splits, tf.int64),
             packed=tf.constant(np.concatenate(packed)),
             packed_splits=tf.constant(np.cumsum([0] + [len(part) for part in packed]), tf.int64),
-            sizes=tf.constant([(record.height, record.width) for record in records], tf.int32),
+            sizes=tf.constant([(annotated.height, annotated.width) for annotated in images], tf.int32),
             image_ids=tf.constant(image_ids, tf.int64),
             instance_splits=tf.constant(np.cumsum([0] + [len(rows) for rows in classes]), tf.int32),
             boxes=tf.constant(np.concatenate(boxes)),
@@ -163,19 +136,8 @@ def decoded_tensors(
         )
 
 
-def _without_masks(image):
+def _without_masks(image: SourceImage) -> tuple:
     return image.picture(), image.image_id, image.boxes, image.classes, image.has_mask
-
-
-def _pack(record):
-    reader = MaskReader()
-    windows, blob = pack_masks(
-        [
-            None if instance.mask is None else reader.read(instance, record.height, record.width)
-            for instance in record.instances
-        ]
-    )
-    return windows, np.frombuffer(zlib.decompress(blob), np.uint8)
 
 
 def _aligned(size: int) -> np.ndarray:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tpu_retinamask.data.annotations.scan import ScannedRecord
+from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.augment.transform import apply_transform
 from tpu_retinamask.data.images.decode import apply_orientation, decode_image
 from tpu_retinamask.data.images.image_files import read_file
 from tpu_retinamask.data.images.mask_reader import MaskReader
 from tpu_retinamask.data.images.mask_sampling import sample_mask_stack
-from tpu_retinamask.data.prepared.record_format import StoredImage, read_stored_image
+from tpu_retinamask.data.record_format import StoredImage, read_stored_image
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.structures import Batch
@@ -38,7 +38,7 @@ class HostBatches:
     def __init__(
         self,
         pipeline: InputPipeline,
-        records: Sequence[ScannedRecord],
+        images: Sequence[AnnotatedImage],
         transform: Callable,
         batch_size: int,
         *,
@@ -50,7 +50,7 @@ class HostBatches:
 
         Args:
           pipeline: canvas, sizes, augmentation and seed.
-          records: what `scan.scan_records` kept; at least one.
+          images: what `scan.scan_images` kept; at least one.
           transform: see `transform.apply_transform`.
           batch_size: B.
           start_step: batches to leave out at the start.
@@ -59,16 +59,16 @@ class HostBatches:
           prefetch: batches prepared ahead.
 
         Raises:
-          ValueError: no records, or a number that is too small.
+          ValueError: no images, or a number that is too small.
         """
-        if not records:
-            raise ValueError("no records: expected at least one image")
+        if not images:
+            raise ValueError("no images: expected at least one image")
         if min(batch_size, workers) < 1 or min(start_step, prefetch) < 0:
             raise ValueError(
                 f"batch_size {batch_size} and workers {workers} must be at least 1, "
                 f"start_step {start_step} and prefetch {prefetch} at least 0"
             )
-        self.pipeline, self.records, self.transform = pipeline, records, transform
+        self.pipeline, self.images, self.transform = pipeline, images, transform
         self.batch_size, self.start_step, self.workers, self.prefetch = batch_size, start_step, workers, prefetch
         self.dropped_by_transform = 0
         self._lock = threading.Lock()
@@ -122,22 +122,22 @@ class HostBatches:
             return Batch(*(tf.stack(field) for field in zip(*samples)))
 
     def _sample(self, number: int) -> Batch:
-        position, seed = self.pipeline.sample_position(tf.constant(number, tf.int64), len(self.records))
-        record = self.records[int(position)]
-        image = apply_orientation(decode_image(tf.constant(_image_file(record))), tf.constant(record.orientation))
+        position, seed = self.pipeline.sample_position(tf.constant(number, tf.int64), len(self.images))
+        annotated = self.images[int(position)]
+        image = apply_orientation(decode_image(tf.constant(_image_file(annotated))), tf.constant(annotated.orientation))
         reader = MaskReader()
-        masks = np.zeros((len(record.instances), record.height, record.width), np.uint8)
-        for row, instance in enumerate(record.instances):
+        masks = np.zeros((len(annotated.instances), annotated.height, annotated.width), np.uint8)
+        for row, instance in enumerate(annotated.instances):
             if instance.mask is not None:
-                masks[row] = reader.read(instance, record.height, record.width)
+                masks[row] = reader.read(instance, annotated.height, annotated.width)
         sample = apply_transform(
             self.transform,
             image.numpy(),
             masks,
-            [instance.class_id for instance in record.instances],
-            [instance.box for instance in record.instances],
-            has_mask=[instance.mask is not None for instance in record.instances],
-            name=record.name,
+            [instance.class_id for instance in annotated.instances],
+            [instance.box for instance in annotated.instances],
+            has_mask=[instance.mask is not None for instance in annotated.instances],
+            name=annotated.name,
         )
         with self._lock:
             self.dropped_by_transform += sample.dropped
@@ -147,8 +147,8 @@ class HostBatches:
             sample.bboxes.astype(np.float32),
             sample.labels.astype(np.int32),
             sample.has_mask,
-            np.array([record.height, record.width], np.int32),
-            np.int64(record.image_id),
+            np.array([annotated.height, annotated.width], np.int32),
+            np.int64(annotated.image_id),
             seed,
         )
 
@@ -166,8 +166,10 @@ class HostBatches:
         )
 
 
-def _image_file(record: ScannedRecord) -> bytes:
-    return read_stored_image(record.image) if isinstance(record.image, StoredImage) else read_file(record.image)
+def _image_file(annotated: AnnotatedImage) -> bytes:
+    return (
+        read_stored_image(annotated.image) if isinstance(annotated.image, StoredImage) else read_file(annotated.image)
+    )
 
 
 def _refuse_remote_devices(transform):

@@ -1,4 +1,4 @@
-"""Scanned records in, batches of static shape out: a tf.data graph of native operations only."""
+"""Scanned images in, batches of static shape out: a tf.data graph of native operations only."""
 
 import dataclasses
 import logging
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tpu_retinamask.data.annotations.scan import ScannedRecord
+from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.augment.affine import centre_matrix, enclosing_boxes, moved_boxes, render_moved, resample_masks
 from tpu_retinamask.data.augment.augmentation import (
     Augmentation,
@@ -19,9 +19,9 @@ from tpu_retinamask.data.augment.augmentation import (
 )
 from tpu_retinamask.data.augment.geometry import clip_to_view, fit_scale, place, render
 from tpu_retinamask.data.stream.decoded_cache import decoded_bytes, decoded_tensors, fits_in_memory
+from tpu_retinamask.data.stream.image_tensors import image_tensors
 from tpu_retinamask.data.stream.sample_order import sample_numbers, sample_position
 from tpu_retinamask.data.stream.service import serve_batches
-from tpu_retinamask.data.stream.stored_tensors import record_tensors
 from tpu_retinamask.ops.select import select
 from tpu_retinamask.structures import Batch
 
@@ -101,7 +101,7 @@ class InputPipeline:
 
     def train_dataset(
         self,
-        records: Sequence[ScannedRecord],
+        images: Sequence[AnnotatedImage],
         batch_size: int,
         start_step: int = 0,
         *,
@@ -116,7 +116,7 @@ class InputPipeline:
         Step k shows the samples k * B to (k + 1) * B - 1, however many replicas and hosts share them.
 
         Args:
-          records: what `scan.scan_records` kept; on every host the same.
+          images: what `scan.scan_images` kept; on every host the same.
           batch_size: B, images of the global batch: of all replicas on all hosts.
           start_step: global batches to leave out at the start.
           replicas: all replicas, of which each gets the next B / replicas samples of a global batch.
@@ -134,8 +134,8 @@ class InputPipeline:
         """
         if data_service and self.cache:
             log.info("InputPipeline.cache is passed over: workers of a data service read the files themselves")
-        tensors = record_tensors(records, False) if data_service else self._source(records)
-        count = len(records)
+        tensors = image_tensors(images, False) if data_service else self._source(images)
+        count = len(images)
 
         def sample(number):
             return self._sample(tensors, *self.sample_position(number, count))
@@ -153,23 +153,23 @@ class InputPipeline:
             )
         return self._batches(numbers.map(sample, self.num_parallel_calls, deterministic=True), share)
 
-    def eval_dataset(self, records: Sequence[ScannedRecord], batch_size: int) -> tf.data.Dataset:
+    def eval_dataset(self, images: Sequence[AnnotatedImage], batch_size: int) -> tf.data.Dataset:
         """Yield every image once, in order, unchanged; padding images (id -1) fill the last batch.
 
         Args:
-          records: what `scan.scan_records` kept.
+          images: what `scan.scan_images` kept.
           batch_size: B.
 
         Returns:
           Dataset of `structures.Batch`. More than M instances: the first M are kept. Score against the
-          records themselves (`coco_json`), which are never cut.
+          images themselves (`coco_json`), which are never cut.
         """
         # One pass decodes each image once: nothing to gain from decoded ones.
-        tensors = record_tensors(records, self.cache in ("files", True))
-        samples = tf.data.Dataset.range(len(records)).map(
+        tensors = image_tensors(images, self.cache in ("files", True))
+        samples = tf.data.Dataset.range(len(images)).map(
             lambda position: self._sample(tensors, position, None), self.num_parallel_calls, deterministic=True
         )
-        padding = tf.data.Dataset.from_tensors(self._padding_sample()).repeat(-len(records) % batch_size)
+        padding = tf.data.Dataset.from_tensors(self._padding_sample()).repeat(-len(images) % batch_size)
         return self._batches(samples.concatenate(padding), batch_size)
 
     def batch_spec(self, batch_size: int) -> Batch:
@@ -188,19 +188,19 @@ class InputPipeline:
             )
         )
 
-    def scales_of(self, records: Sequence[ScannedRecord]) -> dict[tuple[int, int], float]:
-        """Return `scale_of` each (height, width) among the records, each worked out once."""
-        return {size: self.scale_of(*size) for size in {(record.height, record.width) for record in records}}
+    def scales_of(self, images: Sequence[AnnotatedImage]) -> dict[tuple[int, int], float]:
+        """Return `scale_of` each (height, width) among the images, each worked out once."""
+        return {size: self.scale_of(*size) for size in {(annotated.height, annotated.width) for annotated in images}}
 
     def _batches(self, samples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
         # drop_remainder makes the batch dimension static; no sample is ever dropped by it, because the
         # training stream is endless and the evaluation stream is padded.
         return samples.batch(batch_size, drop_remainder=True).prefetch(self.prefetch)
 
-    def _source(self, records):
-        if self.cache == "decoded" and records and fits_in_memory(decoded_bytes(records), "decoded images"):
-            return decoded_tensors(records, record_tensors(records, False))
-        return record_tensors(records, self.cache in ("files", True))
+    def _source(self, images):
+        if self.cache == "decoded" and images and fits_in_memory(decoded_bytes(images), "decoded images"):
+            return decoded_tensors(images, image_tensors(images, False))
+        return image_tensors(images, self.cache in ("files", True))
 
     def _sample(self, source, position: tf.Tensor, seed: tf.Tensor | None) -> Batch:
         found = source.read(position)

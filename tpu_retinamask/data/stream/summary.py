@@ -6,41 +6,41 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.annotations.class_names import ClassNames
-from tpu_retinamask.data.annotations.scan import ScannedRecord
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.structures import Batch
 
 PERCENTILES = (0, 5, 50, 95, 100)
 
 
-def summarize(records: Sequence[ScannedRecord], classes: ClassNames, pipeline: InputPipeline) -> str:
+def summarize(images: Sequence[AnnotatedImage], classes: ClassNames, pipeline: InputPipeline) -> str:
     """Describe images, objects and classes, and what the canvas makes of them.
 
     Args:
-      records: at least one.
+      images: at least one.
       classes: names of the classes.
       pipeline: its canvas and its M.
     """
-    counts = np.array([len(record.instances) for record in records])
-    instances = [instance for record in records for instance in record.instances]
+    counts = np.array([len(annotated.instances) for annotated in images])
+    instances = [instance for annotated in images for instance in annotated.instances]
     without = sum(instance.mask is None for instance in instances)
-    scales = pipeline.scales_of(records)
+    scales = pipeline.scales_of(images)
     over = int((counts > pipeline.max_instances).sum())
     lines = [
-        f"{len(records)} images, {len(instances)} objects, {without} of them without a mask; "
+        f"{len(images)} images, {len(instances)} objects, {without} of them without a mask; "
         f"{int((counts == 0).sum())} images without objects",
         f"objects an image: {_spread(counts)}; {over} images hold more than the {pipeline.max_instances} of "
         "InputPipeline.max_instances",
-        f"image height: {_spread([record.height for record in records])}; "
-        f"width: {_spread([record.width for record in records])}; "
+        f"image height: {_spread([annotated.height for annotated in images])}; "
+        f"width: {_spread([annotated.width for annotated in images])}; "
         f"scale to the canvas of {pipeline.image_size[0]} x {pipeline.image_size[1]}: "
         f"{_spread(list(scales.values()), '.3g')}",
     ]
     if instances:
         sides = [
             np.sqrt((i.box[2] - i.box[0]) * (i.box[3] - i.box[1])) * scales[r.height, r.width]
-            for r in records
+            for r in images
             for i in r.instances
         ]
         lines.append(f"side of a box on the canvas, sqrt(width * height): {_spread(sides, '.1f')} pixels")

@@ -29,14 +29,6 @@ class StoredImage:
     length: int
 
 
-@dataclasses.dataclass(frozen=True)
-class StoredMask:
-    """The place of one mask: the number of its instance in the record of its image."""
-
-    image: StoredImage
-    number: int
-
-
 class Example(NamedTuple):
     """A parsed record; n instances."""
 

@@ -1,0 +1,95 @@
+"""The mask of one instance, as its source has it: one type with one reader, `images.mask_reader`."""
+
+import dataclasses
+
+import numpy as np
+
+from tpu_retinamask.data.record_format import StoredImage
+
+
+@dataclasses.dataclass(frozen=True)
+class Mask:
+    """What all masks are; see the classes below."""
+
+    def files(self) -> tuple[str, ...]:
+        """Return the files that the mask is read from, beside its image's."""
+        return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class FileMask(Mask):
+    """An image file of the picture's size.
+
+    Attributes:
+      path: resolved.
+      value: the pixel value that marks the instance in a label map (`mask.png#7`); None: every non-zero pixel belongs
+        to it.
+      decoded_value: what `decode.decode_mask` reads for that label, once the file has been looked at; None as above.
+    """
+
+    path: str
+    value: int | None = None
+    decoded_value: int | None = None
+
+    def files(self) -> tuple[str, ...]:
+        """Return the file."""
+        return (self.path,)
+
+    def __str__(self) -> str:
+        """Return it as an annotation file writes it."""
+        return self.path if self.value is None else f"{self.path}#{self.value}"
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredMask(Mask):
+    """A place in a prepared data set: the number of its instance in the record of its image."""
+
+    image: StoredImage
+    number: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PolygonMask(Mask):
+    """One polygon or several, of which the instance is all.
+
+    Attributes:
+      polygons: each x1, y1, x2, y2, ... in pixels of the picture, three corners or more; drawn as pycocotools does.
+    """
+
+    polygons: tuple[tuple[float, ...], ...]
+
+    def __str__(self) -> str:
+        """Return how many corners it has."""
+        return f"of {len(self.polygons)} polygons with {sum(map(len, self.polygons)) // 2} corners"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunLengthMask(Mask):
+    """Run lengths of COCO.
+
+    Attributes:
+      size: height, width.
+      counts: compressed text, or runs column by column, the first of zeros.
+    """
+
+    size: tuple[int, int]
+    counts: str | tuple[int, ...]
+
+    def __str__(self) -> str:
+        """Return its size."""
+        return f"of run lengths for {self.size[1]} x {self.size[0]} pixels"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArrayMask(Mask):
+    """Pixels in memory.
+
+    Attributes:
+      array: [h, w], other than zero on the instance.
+    """
+
+    array: np.ndarray
+
+    def __str__(self) -> str:
+        """Return its size."""
+        return f"array {self.array.shape}"

@@ -1,0 +1,6 @@
+"""Where annotated images come from: kinds of sources by name, and the one place that opens them.
+
+Those of the project take their seats here.
+"""
+
+from tpu_retinamask.data.sources import csv_source  # noqa: F401
