@@ -1,6 +1,7 @@
 """Anchor boxes of a feature pyramid, as constants."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,7 +27,7 @@ class AnchorGrid:
     ratios: tuple = (0.5, 1.0, 2.0)
     scales: tuple = (2**0, 2 ** (1 / 3), 2 ** (2 / 3))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("levels", "sizes", "strides", "ratios", "scales"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("sizes", "strides"):
@@ -43,11 +44,11 @@ class AnchorGrid:
         """Return A, the anchors of one cell."""
         return len(self.ratios) * len(self.scales)
 
-    def level_shapes(self, image_size) -> list:
+    def level_shapes(self, image_size: tuple[int, int]) -> list:
         """Return [(height, width), ...] in cells for an image of (height, width) pixels."""
         return [tuple(-(-side // 2**level) for side in image_size) for level in self.levels]
 
-    def anchors(self, image_size) -> list:
+    def anchors(self, image_size: tuple[int, int]) -> list:
         """Return the anchors of each level.
 
         Args:
@@ -59,7 +60,7 @@ class AnchorGrid:
         """
         return [level.astype(np.float32) for level in self.anchors_float64(image_size)]
 
-    def anchors_float64(self, image_size) -> list:
+    def anchors_float64(self, image_size: tuple[int, int]) -> list:
         """Return the anchors before the rounding to float32 (keras-maskrcnn makes its targets from these)."""
         grids = []
         for (height, width), size, stride in zip(self.level_shapes(image_size), self.sizes, self.strides):
@@ -70,7 +71,7 @@ class AnchorGrid:
             grids.append(np.concatenate([centres - half, centres + half], axis=-1).reshape(-1, 4))
         return grids
 
-    def cell_sides(self, size) -> np.ndarray:
+    def cell_sides(self, size: float) -> np.ndarray:
         """Return width and height of the anchors of one cell, [A, 2] float64, ratio-major."""
         # float32 first: keras-retinanet stores ratios and scales in the float type of Keras.
         ratios = np.asarray(self.ratios, np.float32).astype(np.float64)[:, None]
@@ -78,7 +79,7 @@ class AnchorGrid:
         width = np.sqrt((size * scales) ** 2 / ratios)  # [ratios, scales]
         return np.stack([width, width * ratios], axis=-1).reshape(-1, 2)
 
-    def best_iou(self, boxes) -> np.ndarray:
+    def best_iou(self, boxes: np.ndarray | Sequence) -> np.ndarray:
         """Return the largest IoU that any anchor of an unbounded grid has with each box.
 
         A shape's IoU with a box falls with the distance of the centres along each axis, so only the cell

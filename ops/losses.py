@@ -30,7 +30,9 @@ def sigmoid_focal_loss(logits: tf.Tensor, labels: tf.Tensor, *, alpha: float = 0
     return tf.reduce_sum(counted * weight * modulation * cross_entropy)
 
 
-def smooth_l1_loss(predicted: tf.Tensor, target: tf.Tensor, positive: tf.Tensor, *, beta=1 / 9) -> tf.Tensor:
+def smooth_l1_loss(
+    predicted: tf.Tensor, target: tf.Tensor, positive: tf.Tensor, *, beta: tf.Tensor | float = 1 / 9
+) -> tf.Tensor:
     """Return the sum over positives of `d**2 / (2 beta)` where |d| < beta, else `|d| - beta / 2`.
 
     sigma of keras-retinanet is `beta = 1 / sigma**2`; beta 0 is the L1 loss.
@@ -72,7 +74,9 @@ def distance_moments(predicted: tf.Tensor, target: tf.Tensor, positive: tf.Tenso
     )
 
 
-def update_running_moments(mean: tf.Tensor, variance: tf.Tensor, sums: tf.Tensor, *, momentum: float = 0.1):
+def update_running_moments(
+    mean: tf.Tensor, variance: tf.Tensor, sums: tf.Tensor, *, momentum: float = 0.1
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Move a running mean and variance towards those of a batch (arXiv 1901.03353 section 3.2).
 
     Args:

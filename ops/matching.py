@@ -36,7 +36,7 @@ def match_anchors(
     positive_iou: float = 0.5,
     negative_iou: float = 0.4,
     best_match_iou: float | None = 0.0,
-):
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Assign to every anchor a class, "background" or "ignored", and a ground-truth box.
 
     An anchor is positive if its IoU with some box is >= `positive_iou`, ignored if it lies in the open
@@ -88,7 +88,9 @@ def match_anchors(
     return select(inside, labels, IGNORED), matched
 
 
-def match_rois(rois: tf.Tensor, roi_valid: tf.Tensor, boxes: tf.Tensor, box_valid: tf.Tensor):
+def match_rois(
+    rois: tf.Tensor, roi_valid: tf.Tensor, boxes: tf.Tensor, box_valid: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return each region's best valid box and their IoU.
 
     Args:

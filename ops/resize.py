@@ -1,10 +1,12 @@
 """Nearest up-sampling by two and the convolution that follows it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
 
-def upsample_nearest(features: tf.Tensor, size=None) -> tf.Tensor:
+def upsample_nearest(features: tf.Tensor, size: Sequence[int] | None = None) -> tf.Tensor:
     """Resize by the nearest cell, `source = floor(i * in / out)`.
 
     Up to twice the input, less one, this is repeating every cell and cropping, done by reshaping: the

@@ -1,6 +1,7 @@
 """RoIAlign over a feature pyramid: two semantics, two implementations of the same numbers."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -27,9 +28,9 @@ def assign_levels(boxes: tf.Tensor, min_level: int, max_level: int) -> tf.Tensor
 
 
 def multilevel_roi_align(
-    features,
+    features: Sequence[tf.Tensor],
     boxes: tf.Tensor,
-    image_size,
+    image_size: tuple[int, int],
     *,
     min_level: int = 3,
     output_size: int = 14,
@@ -112,7 +113,7 @@ def _inside(grid, cells):
 
 
 def _gather(features, cells, level, grid_y, grid_x, extent, samples):
-    batch, num_boxes, count = grid_y.shape
+    _, num_boxes, count = grid_y.shape
     channels, dtype = features[0].shape[-1], features[0].dtype
     flat = tf.concat([tf.reshape(f, [-1, f.shape[1] * f.shape[2], channels]) for f in features], axis=1)
     starts = np.concatenate([[0], np.cumsum(cells.prod(axis=1))[:-1]]).astype(np.int32)

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 
-def select(condition: tf.Tensor, when_true, when_false) -> tf.Tensor:
+def select(condition: tf.Tensor, when_true: tf.Tensor | float, when_false: tf.Tensor | float) -> tf.Tensor:
     """Choose element-wise between two tensors that broadcast against the condition.
 
     Emits SelectV2, which every XLA backend compiles. The project never calls the library function

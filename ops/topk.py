@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 
-def top_k_anchors(scores: tf.Tensor, k: int):
+def top_k_anchors(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return the k best pairs of anchor and class.
 
     Works in two stages: the pairs among the k best all belong to the k anchors with the best top class

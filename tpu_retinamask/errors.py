@@ -1,5 +1,7 @@
 """The errors that a user can cause: programs show them without a traceback, and nothing else that way."""
 
+from collections.abc import Iterable
+
 MOST_LISTED = 20  # enough to show a pattern, few enough to read
 
 
@@ -15,7 +17,7 @@ class NonFiniteLossError(UserError):
     """A loss, or a weight, became NaN or infinite."""
 
 
-def listed(lines, *, most: int = MOST_LISTED, indent: str = "  ") -> str:
+def listed(lines: Iterable[object], *, most: int = MOST_LISTED, indent: str = "  ") -> str:
     """Return lines of a message, one below the other: the first `most` and how many more there are.
 
     Args:

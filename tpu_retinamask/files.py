@@ -3,18 +3,19 @@
 import json
 import os
 import re
+from typing import Any
 
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
 
 
-def write_json_atomically(path, content, indent: int | None = None) -> None:
+def write_json_atomically(path: str | os.PathLike, content: Any, indent: int | None = None) -> None:
     """Write JSON as `write_atomically` does."""
     write_atomically(path, json.dumps(content, allow_nan=False, indent=indent))
 
 
-def write_atomically(path, text: str) -> None:
+def write_atomically(path: str | os.PathLike, text: str) -> None:
     """Write text to a neighbouring temporary file, then rename it to `path` (local or gs://)."""
     path = os.fspath(path)
     folder = os.path.dirname(path)
@@ -31,7 +32,7 @@ def write_atomically(path, text: str) -> None:
         raise
 
 
-def reason_of(error) -> str:
+def reason_of(error: Exception) -> str:
     """Return what an error of the file system says, on one line."""
     text = (getattr(error, "message", None) or str(error) or type(error).__name__).splitlines()[0]
     return re.sub(r"^\{\{.*?\}\} ", "", text)  # the operation of TensorFlow's that met it

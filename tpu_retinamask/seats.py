@@ -61,10 +61,10 @@ class Seat(Generic[Thing]):
                 self._things.setdefault(name, point.load())
                 return self._things[name]
         near = difflib.get_close_matches(str(name), self.names(), n=3, cutoff=0.6)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        hint = f"; did you mean {' or '.join(map(repr, near))}" if near else ""
         raise SettingError(
-            f"{self.kind} {name!r} is not one of {self.names()}{hint} One of your own joins by `import MODULE` in a gin "
-            f"file, or by the entry point group {self.group}: see docs/extending.md"
+            f"{self.kind} {name!r} is not one of {self.names()}{hint}. One of your own joins by `import MODULE` in a "
+            f"gin file, or by the entry point group {self.group}: see docs/extending.md"
         )
 
     def _points(self) -> list:

@@ -1,4 +1,4 @@
-"""How a program starts TensorFlow: quietly, and without a search for a TPU where there is none; imports nothing of ours."""
+"""How TensorFlow is started: quietly, and without a search for a TPU where there is none; imports nothing of ours."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""A tf.data service on this machine: the batches of a run without it, however many workers; what is missing is named."""
+"""A tf.data service on this machine: the batches of a run without it; what is missing is named."""
 
 import socket
 import threading

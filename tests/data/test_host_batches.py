@@ -167,7 +167,7 @@ def test_a_tpu_behind_a_network_is_refused_by_name(records, monkeypatch):
 
 
 def test_inside_the_graph_pipeline_it_is_refused_by_name():
-    with pytest.raises(TypeError, match="augmentation is .*unchanged.*expected an Augmentation or None.*HostBatches"):
+    with pytest.raises(UserError, match="augmentation is .*unchanged.*expected an Augmentation or None.*HostBatches"):
         pipeline(unchanged)
 
 

@@ -10,7 +10,9 @@ import tensorflow as tf
 from golden import golden_set
 
 from tpu_retinamask import config
-from tpu_retinamask.programs import train  # noqa: F401  # so that gin knows its settings
+from tpu_retinamask.model.losses import Criterion
+from tpu_retinamask.model.postprocess import DetectionFilter
+from tpu_retinamask.model.retinamask import RetinaMask
 
 _CAFFE_MEAN = (103.939, 116.779, 123.68)
 
@@ -18,9 +20,9 @@ _CAFFE_MEAN = (103.939, 116.779, 123.68)
 class Original(NamedTuple):
     """What the configuration builds."""
 
-    model: config.RetinaMask
-    criterion: config.Criterion
-    detection_filter: config.DetectionFilter
+    model: RetinaMask
+    criterion: Criterion
+    detection_filter: DetectionFilter
 
     def weight(self, name):
         """Return the variable of a manifest's "layer/weight"."""
@@ -97,4 +99,4 @@ def read_images():
 @pytest.fixture
 def training_options():
     """(optimizer, clip_norm) of the configuration."""
-    return _configure(lambda: (config.make_optimizer(total_steps=1000), gin.query_parameter("train.clip_norm")))
+    return _configure(lambda: (config.make_optimizer(1000), gin.query_parameter("train.clip_norm")))

@@ -148,7 +148,10 @@ def test_bfloat16_stays_near_float32(lively):
 def test_compiled_equals_eager(lively):
     model = lively
     batch = scenes.random_batch(7, size=_SIZE)
-    run = lambda image: detect(model, DetectionFilter(max_detections=10), image, batch.content_size)
+
+    def run(image):
+        return detect(model, DetectionFilter(max_detections=10), image, batch.content_size)
+
     compiled, eager = tf.function(run, jit_compile=True)(batch.image), run(batch.image)
     np.testing.assert_array_equal(compiled.classes, eager.classes)
     # Another order of the sums in every convolution.

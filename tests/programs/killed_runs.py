@@ -91,7 +91,7 @@ class Life:
                 f"--gin_param=train.steps = {steps}",
                 f"--gin_param=train.checkpoint_every = {every}",
             ]
-            runpy.run_module("tpu_retinamask.programs.train", run_name="__main__", alter_sys=True)
+            runpy.run_module("tpu_retinamask.train", run_name="__main__", alter_sys=True)
             os._exit(0)
         os.close(writer)
         self.reader, self.text, self.started, self.status = reader, "", time.monotonic(), None

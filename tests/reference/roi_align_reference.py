@@ -15,7 +15,7 @@ def level_of(box, lowest, highest):
 def bilinear(feature, y, x):
     """Value of [h, w, F] at a position inside it, 0 = centre of the first cell."""
     height, width, _ = feature.shape
-    top, left = int(math.floor(y)), int(math.floor(x))
+    top, left = math.floor(y), math.floor(x)
     bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
     dy, dx = y - top, x - left
     return (

@@ -26,7 +26,7 @@ def dataset(batch_size, start_step, *, replicas, shard):
 
 def operations(concrete_function):
     """Yield every operation of a function and its library."""
-    for _, graph in audit._all_graphs(concrete_function.graph):
+    for _, graph in audit.all_graphs(concrete_function.graph):
         yield from graph.get_operations()
 
 
@@ -52,7 +52,7 @@ def trace_loop(normalization):
 def inside_the_step(loop):
     """Return all operations of the compiled functions of a loop."""
     compiled = {op.get_attr("f").name for op in operations(loop) if must_compile(op)}
-    return [op for name, graph in audit._all_graphs(loop.graph) if name in compiled for op in graph.get_operations()]
+    return [op for name, graph in audit.all_graphs(loop.graph) if name in compiled for op in graph.get_operations()]
 
 
 def assigned_by_core(inside):

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.pretrained.load import load_weights
-from tpu_retinamask.tasks.start import start_state
+from tpu_retinamask.tasks.start import Start, start_state
 from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.checkpoints.state import TrainState
 from tpu_retinamask.training.weight_average import WeightAverage
@@ -33,14 +33,8 @@ def run(tmp_path, small_model, built_optimizer):
 
 
 def _start(state, weights=None, average=None, *, skip_mismatched=False, keep_optimizer=False, total_steps=TOTAL):
-    return start_state(
-        state,
-        total_steps,
-        weights and str(weights),
-        average,
-        skip_mismatched=skip_mismatched,
-        keep_optimizer=keep_optimizer,
-    )
+    start = Start(weights=weights and str(weights), skip_mismatched=skip_mismatched, keep_optimizer=keep_optimizer)
+    return start_state(state, total_steps, start, average)
 
 
 def _first(state):

@@ -56,10 +56,11 @@ def test_weights_and_slots_equal_the_uncompiled_step_after_two_steps(runs):
     assert compiled.keys() == plain.keys()
     assert sum("momentum" in name for name in plain) > 40
     for name, expected in plain.items():
-        # Rounding of a gradient is relative to the terms that were summed, which cancel in part: the largest
-        # relative difference seen is 3e-5 of the largest element, for momenta that are near 1e-6.
+        # Rounding of a gradient is relative to the terms that were summed, which cancel in part: the largest difference
+        # seen is 9.3e-4 of the largest element, in momenta of the stem that are near 1e-5, below all the network's
+        # layers, on a processor with AVX-512 (3e-5 without). A term that is missing or twice there shows as 1e-1.
         largest = np.abs(expected).max()
-        np.testing.assert_allclose(compiled[name], expected, rtol=0, atol=3e-4 * largest, err_msg=name)
+        np.testing.assert_allclose(compiled[name], expected, rtol=0, atol=3e-3 * largest, err_msg=name)
     moved = [name for name in plain if not np.array_equal(plain[name], runs.plain.states[0][name])]
     assert len(moved) > 80
 

@@ -99,8 +99,8 @@ def test_load_model_takes_the_average_unless_told_otherwise(tmp_path, small_mode
     def build(num_classes):
         return small_model(num_classes, normalization="batch")
 
-    averaged, _ = inference.load_model(str(tmp_path), build)
-    last, _ = inference.load_model(str(tmp_path), build, averaged=False)
+    averaged, _ = inference.load_model(str(tmp_path), build, (64, 64))
+    last, _ = inference.load_model(str(tmp_path), build, (64, 64), averaged=False)
     for one, two, three in zip(model.variables, averaged.variables, last.variables):
         np.testing.assert_array_equal(two.numpy(), average.variables[one.path].numpy())
         np.testing.assert_array_equal(three.numpy(), one.numpy())
@@ -110,7 +110,7 @@ def test_a_run_without_an_average_is_loaded_as_it_is(tmp_path, small_model, buil
     model, _, _ = _saved(tmp_path, small_model, built_optimizer, False)
     other = small_model(normalization="batch")
     assert not load_average(other, str(tmp_path / "checkpoints" / "ckpt-3"))
-    loaded, _ = inference.load_model(str(tmp_path), lambda n: small_model(n, normalization="batch"))
+    loaded, _ = inference.load_model(str(tmp_path), lambda n: small_model(n, normalization="batch"), (64, 64))
     assert all(np.array_equal(one.numpy(), two.numpy()) for one, two in zip(model.variables, loaded.variables))
 
 

@@ -276,7 +276,7 @@ def test_the_error_lists_twenty_and_counts_the_rest():
         audit.check(traced)
     message = str(caught.value)
     assert message.count("tf.print(x)") == 20
-    assert message.endswith("... and 6 more")
+    assert message.endswith("and 6 more")
 
 
 def test_what_causes_comes_before_what_suffers():
@@ -295,7 +295,7 @@ def test_a_finding_cannot_be_changed():
 
 
 def test_the_list_is_readable():
-    text = audit.format_findings(audit.audit(_trace(_in_while_body(_where))))
+    text = "\n".join(map(audit.format_finding, audit.audit(_trace(_in_while_body(_where)))))
     first, second = text.splitlines()[:2]
     assert first.startswith("Where 'while/Where' in while_body") and "true elements" in first
     assert second.startswith("    ") and "tf.where(x > 0)" in second
@@ -332,9 +332,10 @@ def test_a_forbidden_op_in_the_step_is_found(monkeypatch):
     original = step_module.compute_losses
 
     def with_print(*args, **options):
-        total, metrics = original(*args, **options)
+        losses = original(*args, **options)
+        total = losses.total
         tf.print(total)
-        return total, metrics
+        return losses
 
     monkeypatch.setattr(step_module, "compute_losses", with_print)
     model = RetinaMask(

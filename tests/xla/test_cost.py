@@ -6,6 +6,7 @@ from tpu_retinamask.errors import UserError
 from tpu_retinamask.xla import aot, report
 from tpu_retinamask.xla.cost import estimate, part_of
 
+# ruff: noqa: E501  # a program as the compiler prints it
 PROGRAM = """HloModule step, is_scheduled=true
 
 %fused_computation (p: f32[256]) -> f32[256] {

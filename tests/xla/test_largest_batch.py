@@ -6,6 +6,8 @@ import types
 import pytest
 
 from tpu_retinamask.programs import tpu_check
+from tpu_retinamask.recipe import Recipe
+from tpu_retinamask.training.settings import TrainSettings
 
 GIB = 2**30
 
@@ -14,7 +16,6 @@ GIB = 2**30
 def compiles(monkeypatch):
     """Replace the compiler by one that needs fixed + batch * image bytes; return the batches that it was asked for."""
     asked = []
-    monkeypatch.setattr(tpu_check, "train_setting", {"accumulate_steps": 1}.__getitem__)  # whatever ran before
 
     def install(fixed, image, surprise=0.0):
         def check_topology(programs, topology, batch, cache_dir):
@@ -35,9 +36,10 @@ def compiles(monkeypatch):
     return types.SimpleNamespace(install=install, asked=asked)
 
 
-def largest(check, batch):
-    row = check(None, "v5e", batch, None)
-    return tpu_check.largest_batch(None, "v5e", row, pathlib.Path())
+def largest(check, batch, accumulate_steps=1):
+    programs = types.SimpleNamespace(recipe=Recipe(train=TrainSettings(accumulate_steps=accumulate_steps)))
+    row = check(programs, "v5e", batch, None)
+    return tpu_check.largest_batch(programs, "v5e", row, pathlib.Path())
 
 
 def test_a_line_through_two_compiles_and_a_third_confirms(compiles):
@@ -59,10 +61,11 @@ def test_a_batch_that_nearly_fills_the_chip_is_compared_with_its_half(compiles):
     assert compiles.asked == [14, 7]
 
 
-def test_batches_divide_into_the_parts_of_an_accumulated_step(compiles, monkeypatch):
-    monkeypatch.setattr(tpu_check, "train_setting", {"accumulate_steps": 4}.__getitem__)
-    found = largest(compiles.install(GIB, GIB / 4), 8)
+def test_batches_divide_into_the_parts_of_an_accumulated_step(compiles):
+    found = largest(compiles.install(GIB, GIB / 4), 8, 4)
     assert found["largest_batch"] == 56 and found["largest_batch_confirmed"]  # not 58
     assert compiles.asked == [8, 16, 56]
-    assert largest(compiles.install(GIB, GIB), 12)["largest_batch"] == 12  # 14 would fit; 12 // 2 is no multiple of 4
+    assert (
+        largest(compiles.install(GIB, GIB), 12, 4)["largest_batch"] == 12
+    )  # 14 would fit; 12 // 2 is no multiple of 4
     assert compiles.asked[3:] == [12, 4]

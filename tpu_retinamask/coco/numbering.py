@@ -1,6 +1,7 @@
 """Results in the numbering of a COCO file: its image ids by file name, its category ids by class name."""
 
 import logging
+import os
 import posixpath
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +13,10 @@ _LISTED = 20  # missing names in one error
 
 
 def renumber_results(
-    results: Sequence[dict], ground_truth, images: Mapping[int, str], class_names: Sequence[str | None]
+    results: Sequence[dict],
+    ground_truth: dict | str | os.PathLike,
+    images: Mapping[int, str],
+    class_names: Sequence[str | None],
 ) -> tuple[list[dict], dict]:
     """Give results the ids of a COCO file.
 

@@ -10,13 +10,14 @@ import json
 import numbers
 import os
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from pycocotools import mask as rle_codec
 
-_LISTED = 20  # bad entries named in one error
+from tpu_retinamask.errors import UserError, listed
 
 
 class GroundTruth(NamedTuple):
@@ -27,7 +28,7 @@ class GroundTruth(NamedTuple):
     annotations: list  # bbox, area, iscrowd, id (from 1), segmentation: compressed RLE or None
 
 
-def read_json(path_or_content, what: str):
+def read_json(path_or_content: Any, what: str) -> Any:
     """Return the content of a JSON file (local or gs://), or the argument itself if it is no path."""
     if not isinstance(path_or_content, (str, os.PathLike)):
         return path_or_content
@@ -38,12 +39,12 @@ def read_json(path_or_content, what: str):
     except tf.errors.NotFoundError:
         raise FileNotFoundError(f"{what} {path}: no such file") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{what} {path}: not a JSON file: {error}") from None
+        raise UserError(f"{what} {path}: not a JSON file: {error}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{what} {path}: not a JSON text file: {error}") from None
+        raise UserError(f"{what} {path}: not a JSON text file: {error}") from None
 
 
-def load_ground_truth(ground_truth, with_masks: bool) -> GroundTruth:
+def load_ground_truth(ground_truth: dict | str | os.PathLike, with_masks: bool) -> GroundTruth:
     """Read a COCO dataset and check it.
 
     Args:
@@ -55,13 +56,13 @@ def load_ground_truth(ground_truth, with_masks: bool) -> GroundTruth:
         A `GroundTruth`; shares nothing that is later modified with the argument.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file and up to 20 bad entries.
+        FileNotFoundError, UserError: naming the file and up to 20 bad entries.
     """
     name = f"ground truth {os.fspath(ground_truth)}" if _is_path(ground_truth) else "ground truth"
     dataset = read_json(ground_truth, "ground truth")
     if not isinstance(dataset, dict) or not {"images", "categories"} <= dataset.keys():
         got = f"keys {sorted(dataset)[:9]}" if isinstance(dataset, dict) else type(dataset).__name__
-        raise ValueError(f"{name}: got {got}; expected a COCO dataset with 'images', 'categories' and 'annotations'")
+        raise UserError(f"{name}: got {got}; expected a COCO dataset with 'images', 'categories' and 'annotations'")
     images = _index_by_id(dataset["images"], f"{name}: images")
     categories = _index_by_id(dataset["categories"], f"{name}: categories")
     faults, annotations = [], []
@@ -86,7 +87,7 @@ def load_ground_truth(ground_truth, with_masks: bool) -> GroundTruth:
     return GroundTruth(images, categories, annotations)
 
 
-def load_results(results, truth: GroundTruth, iou_types) -> list[dict]:
+def load_results(results: list[dict] | str | os.PathLike, truth: GroundTruth, iou_types: Sequence[str]) -> list[dict]:
     """Read COCO results and check them against the ground truth.
 
     Args:
@@ -99,7 +100,7 @@ def load_results(results, truth: GroundTruth, iou_types) -> list[dict]:
         Copies of the entries with id (from 1), iscrowd 0 and, for 'segm', segmentation as RLE.
 
     Raises:
-        FileNotFoundError, ValueError: for unknown image or category ids, missing keys, a box, score or mask
+        FileNotFoundError, UserError: for unknown image or category ids, missing keys, a box, score or mask
             that cannot be right; naming up to 20 of them.
     """
     name = f"results {os.fspath(results)}" if _is_path(results) else "results"
@@ -107,7 +108,7 @@ def load_results(results, truth: GroundTruth, iou_types) -> list[dict]:
     if not isinstance(entries, list):
         hint = "; this looks like a dataset, not like results" if isinstance(entries, dict) else ""
         got = type(entries).__name__
-        raise ValueError(f"{name}: got {got}, expected a list of COCO result entries{hint}")
+        raise UserError(f"{name}: got {got}, expected a list of COCO result entries{hint}")
     faults, unknown = [], {"image": Counter(), "category": Counter()}
     checked = []
     for position, entry in enumerate(entries):
@@ -133,7 +134,7 @@ def load_results(results, truth: GroundTruth, iou_types) -> list[dict]:
     return checked
 
 
-class _BadEntry(ValueError):
+class _BadEntry(UserError):
     """A box, score or mask that cannot be right; gathered under its entry's name."""
 
 
@@ -234,5 +235,4 @@ def _short(value) -> str:
 
 def _raise_if_any(faults: list[str], heading: str) -> None:
     if faults:
-        more = f"\n  and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
-        raise ValueError(f"{heading}:\n  " + "\n  ".join(faults[:_LISTED]) + more)
+        raise UserError(f"{heading}:\n{listed(faults)}")

@@ -8,8 +8,10 @@ detections; with `max_detections=100` they are the same numbers to the last bit.
 import contextlib
 import io
 import logging
+import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from pycocotools import mask as rle_codec
@@ -25,10 +27,10 @@ _log = logging.getLogger(__name__)
 
 
 def evaluate_coco(
-    ground_truth,
-    results,
+    ground_truth: dict | str | os.PathLike,
+    results: list[dict] | str | os.PathLike,
     *,
-    iou_types=("bbox", "segm"),
+    iou_types: str | Sequence[str] = ("bbox", "segm"),
     max_detections: int = 100,
     progress: bool = False,
 ) -> Metrics:

@@ -6,7 +6,8 @@ of their keys. The masks are those of `packed_masks`.
 
 import dataclasses
 import zlib
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -43,7 +44,7 @@ class Example(NamedTuple):
     packed: tf.Tensor  # uint8; the decompressed bytes of all masks
 
 
-def tfds_features(class_names):
+def tfds_features(class_names: Iterable[str]) -> Any:
     """Return the TFDS features of a record.
 
     Args:
@@ -77,13 +78,13 @@ def tfds_features(class_names):
             "masks": tfds.features.Tensor(
                 shape=(),
                 dtype=np.object_,
-                doc="zlib stream: for each object with a mask its window, row by row, 8 pixels a byte, highest bit first.",
+                doc="zlib stream: the window of each mask, row by row, 8 pixels a byte, highest bit first.",
             ),
         }
     )
 
 
-def tfds_serializer(features):
+def tfds_serializer(features: Any) -> Any:
     """Return TFDS's serializer of examples with these features."""
     from tensorflow_datasets.core import example_serializer
 

@@ -21,11 +21,11 @@ _SMALL = 512  # pictures whose longer side is below this are drawn at twice the 
 
 
 def draw_detections(
-    image,
-    boxes,
-    masks,
-    classes,
-    scores,
+    image: np.ndarray,
+    boxes: np.ndarray,
+    masks: np.ndarray | None,
+    classes: Sequence[int],
+    scores: Sequence[float],
     class_names: Sequence[str] | Mapping[int, str],
     *,
     score_threshold: float = 0.5,
@@ -93,7 +93,7 @@ def draw_detections(
     return np.array(canvas)
 
 
-def save_picture(path, image) -> None:
+def save_picture(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write an image as PNG or JPEG, by the name's extension.
 
     Args:

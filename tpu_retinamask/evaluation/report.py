@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -106,7 +107,7 @@ def format_table(metrics: Metrics, class_names: Mapping[int, str] | Sequence[str
     return "\n".join(lines).rstrip() + "\n"
 
 
-def write_metrics(path, metrics: Metrics) -> None:
+def write_metrics(path: str | os.PathLike, metrics: Metrics) -> None:
     """Write `metrics.flat()` as a JSON object; undefined numbers become null.
 
     Args:

@@ -1,5 +1,6 @@
 """Detections to COCO results: masks pasted at full resolution, boxes in original pixels, JSON on disk."""
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from tpu_retinamask.files import write_json_atomically
 from tpu_retinamask.structures import Detections
 
 
-def paste_masks(masks, boxes, height: int, width: int, threshold: float = 0.5) -> np.ndarray:
+def paste_masks(masks: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5) -> np.ndarray:
     """Draw box-relative masks into an image.
 
     The mask is sampled bilinearly at every pixel centre (x + 0.5, y + 0.5) inside the box:
@@ -66,7 +67,7 @@ def _sample_axis(start: float, end: float, image_side: int, mask_side: int):
     return first, low, high, (position - low).astype(np.float32)
 
 
-def encode_rle(mask) -> dict:
+def encode_rle(mask: np.ndarray) -> dict:
     """Encode a binary mask as COCO's compressed run lengths.
 
     Args:
@@ -85,7 +86,9 @@ def encode_rle(mask) -> dict:
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
-def result_entry(image_id, category_id, box_xyxy, score, mask=None) -> dict:
+def result_entry(
+    image_id: int | str, category_id: int, box_xyxy: Sequence[float], score: float, mask: np.ndarray | None = None
+) -> dict:
     """Write one detection in the COCO results format.
 
     Args:
@@ -114,9 +117,9 @@ def result_entry(image_id, category_id, box_xyxy, score, mask=None) -> dict:
 
 def detections_to_results(
     detections: Detections,
-    image_ids,
-    image_scales,
-    original_sizes,
+    image_ids: Sequence,
+    image_scales: Sequence[float],
+    original_sizes: Sequence,
     category_ids: Sequence[int],
     threshold: float = 0.5,
 ) -> list[dict]:
@@ -193,7 +196,7 @@ def detections_to_results(
     return results
 
 
-def write_results(path, results: list[dict]) -> None:
+def write_results(path: str | os.PathLike, results: list[dict]) -> None:
     """Write COCO results as a JSON file that is either complete or absent.
 
     Args:

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +38,7 @@ class MaskAveragePrecision:
     max_detections: int = 100
     binarize_threshold: float = 0.5
 
-    def __call__(self, images, num_classes: int) -> dict:
+    def __call__(self, images: Sequence, num_classes: int) -> dict:
         """Return {class: (average precision, number of true objects)}; 0 for a class without any.
 
         Args:
@@ -97,7 +98,7 @@ def mean_average_precision(per_class: dict, *, weighted: bool = False) -> float:
     return float(sum(ap * w for ap, w in counted) / sum(w for _, w in counted)) if counted else 0.0
 
 
-def average_precision(right, num_objects: int) -> float:
+def average_precision(right: np.ndarray, num_objects: int) -> float:
     """Return the area under the envelope of the precision-recall curve.
 
     Args:
@@ -116,7 +117,7 @@ def average_precision(right, num_objects: int) -> float:
     return float(np.sum(envelope * right) / num_objects)  # recall rises by 1 / num_objects at each hit
 
 
-def mask_iou(a, b) -> np.ndarray:
+def mask_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the IoU [n, m] of masks [n, h, w] and [m, h, w]; 0 where both are empty."""
     a = np.asarray(a, bool).reshape(len(a), -1).astype(np.float64)
     b = np.asarray(b, bool).reshape(len(b), -1).astype(np.float64)
@@ -125,7 +126,9 @@ def mask_iou(a, b) -> np.ndarray:
     return intersection / np.maximum(union, 1.0)
 
 
-def paste_truncated(mask, box, image_size, threshold: float = 0.5) -> np.ndarray:
+def paste_truncated(
+    mask: np.ndarray, box: Sequence[float], image_size: tuple[int, int], threshold: float = 0.5
+) -> np.ndarray:
     """Resize a mask to its box, the box's corners cut to integers, and put it into an image.
 
     Args:

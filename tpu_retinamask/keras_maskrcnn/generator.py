@@ -4,12 +4,14 @@ Training here uses `data.pipeline`, which sends a few kilobytes of boxes to the 
 original's targets on the host, full-size masks and all: for code that reads them, and to compare numbers.
 """
 
+import dataclasses
 import io
 import itertools
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,6 +26,7 @@ from tpu_retinamask.data.augment.transform import apply_transform
 from tpu_retinamask.data.images.decode import decode_image
 from tpu_retinamask.data.images.image_files import read_file
 from tpu_retinamask.data.images.mask_reader import MaskReader
+from tpu_retinamask.errors import SettingError
 from tpu_retinamask.keras_maskrcnn.affine import centre_transform, transform_boxes, warp_affine
 from tpu_retinamask.keras_maskrcnn.anchor_config import read_anchor_config
 from tpu_retinamask.keras_maskrcnn.image_resize import resize_image, resize_scale
@@ -31,9 +34,58 @@ from tpu_retinamask.keras_maskrcnn.targets import anchor_targets
 from tpu_retinamask.ops.anchors import AnchorGrid
 from tpu_retinamask.ops.images import MODES, normalize_images
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 GROUP_METHODS = ("none", "random", "ratio")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratorSettings:
+    """What CSVGenerator of keras-maskrcnn is told by keyword.
+
+    Attributes:
+      batch_size: B; the last group begins again with the first images.
+      image_min_side: wanted short side of the resized images.
+      image_max_side: limit of their long side.
+      group_method: batches in the order of the file ("none"), of chance ("random") or of width / height
+        ("ratio").
+      shuffle_groups: shuffle the order of the batches, now and after every epoch.
+      transform: called with image (uint8 RGB), masks, labels, bboxes of each sample before anything else; see
+        `data.augment.transform`.
+      transform_generator: gives one [3, 3] matrix a sample, about the image's centre, its shift in units of
+        the image's sides; moves the normalised image, masks and boxes before the resize, border repeated.
+      pixel_mode: "caffe", "tf" or "torch"; see `ops.images`.
+      config: anchors, as an AnchorGrid or as the path of an `.ini` file with `[anchor_parameters]` and
+        `[pyramid_levels]`; None: the defaults.
+      seed: of the order; None: another one each time.
+      tuple_targets: give the three tensors as a tuple: `keras.Model.fit` of Keras 3 refuses a list inside a
+        batch, code written for the original expects one.
+
+    Raises:
+      SettingError: an unknown group_method or pixel_mode, a size below 1.
+    """
+
+    batch_size: int = 1
+    image_min_side: int = 800
+    image_max_side: int = 1333
+    group_method: str = "ratio"
+    shuffle_groups: bool = True
+    transform: Callable | None = None
+    transform_generator: Iterable | None = None
+    pixel_mode: str = "caffe"
+    config: str | AnchorGrid | None = None
+    seed: int | None = None
+    tuple_targets: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in (("group_method", GROUP_METHODS), ("pixel_mode", MODES)):
+            if getattr(self, name) not in known:
+                raise SettingError(f"{name} is {getattr(self, name)!r}, expected one of {known}")
+        if min(self.batch_size, self.image_min_side, self.image_max_side) < 1:
+            raise SettingError(
+                f"batch_size {self.batch_size}, image_min_side {self.image_min_side} and image_max_side "
+                f"{self.image_max_side} must be at least 1"
+            )
 
 
 class CSVGenerator(keras.utils.PyDataset):
@@ -52,80 +104,47 @@ class CSVGenerator(keras.utils.PyDataset):
     """
 
     def __init__(
-        self,
-        annotations: str,
-        classes: str,
-        *,
-        batch_size: int = 1,
-        image_min_side: int = 800,
-        image_max_side: int = 1333,
-        group_method: str = "ratio",
-        shuffle_groups: bool = True,
-        transform: Callable | None = None,
-        transform_generator: Iterator | None = None,
-        pixel_mode: str = "caffe",
-        config: str | AnchorGrid | None = None,
-        seed: int | None = None,
-        tuple_targets: bool = False,
-        **workers,
+        self, annotations: str, classes: str, settings: "GeneratorSettings | None" = None, **options: Any
     ) -> None:
         """Read the annotations; images and masks are opened batch by batch.
 
         Args:
           annotations: CSV of `image,x1,y1,x2,y2,class,mask` rows.
           classes: CSV of `name,id` rows.
-          batch_size: B; the last group begins again with the first images.
-          image_min_side: wanted short side of the resized images.
-          image_max_side: limit of their long side.
-          group_method: batches in the order of the file ("none"), of chance ("random") or of width / height
-            ("ratio").
-          shuffle_groups: shuffle the order of the batches, now and after every epoch.
-          transform: called with image (uint8 RGB), masks, labels, bboxes of each sample before anything else; see
-            `transform.apply_transform`.
-          transform_generator: gives one [3, 3] matrix a sample, about the image's centre, its shift in units of
-            the image's sides; moves the normalised image, masks and boxes before the resize, border repeated.
-          pixel_mode: "caffe", "tf" or "torch"; see `ops.images`.
-          config: anchors, as an AnchorGrid or as the path of an `.ini` file with `[anchor_parameters]` and
-            `[pyramid_levels]`; None: the defaults.
-          seed: of the order; None: another one each time.
-          tuple_targets: give the three tensors as a tuple: `keras.Model.fit` of Keras 3 refuses a list inside a
-            batch, code written for the original expects one.
-          **workers: `workers`, `use_multiprocessing`, `max_queue_size` of keras.utils.PyDataset.
+          settings: None: the original's.
+          **options: single settings by name, as the original takes them, and `workers`, `use_multiprocessing`,
+            `max_queue_size` of keras.utils.PyDataset.
 
         Raises:
-          ValueError: an unknown group_method or pixel_mode, a size below 1.
+          SettingError: see GeneratorSettings.
           AnnotationError: bad lines, or a box without a mask, which these tensors cannot express.
         """
-        super().__init__(**workers)
-        if group_method not in GROUP_METHODS:
-            raise ValueError(f"group_method is {group_method!r}, expected one of {GROUP_METHODS}")
-        if pixel_mode not in MODES:
-            raise ValueError(f"pixel_mode is {pixel_mode!r}, expected one of {MODES}")
-        if min(batch_size, image_min_side, image_max_side) < 1:
-            raise ValueError(
-                f"batch_size {batch_size}, image_min_side {image_min_side} and image_max_side "
-                f"{image_max_side} must be at least 1"
-            )
+        names = {field.name for field in dataclasses.fields(GeneratorSettings)}
+        changes = {name: options.pop(name) for name in names & set(options)}
+        super().__init__(**options)
+        settings = dataclasses.replace(settings or GeneratorSettings(), **changes)
         self.classes = read_classes(classes)
         self.records = read_annotations(annotations, self.classes)
         _require_masks(annotations, self.records)
-        self.batch_size, self.shuffle_groups, self.tuple_targets = batch_size, shuffle_groups, tuple_targets
-        self.image_min_side, self.image_max_side = image_min_side, image_max_side
-        self.transform, self.pixel_mode = transform, pixel_mode
-        self.transform_generator = None if transform_generator is None else iter(transform_generator)
+        self.batch_size, self.shuffle_groups = settings.batch_size, settings.shuffle_groups
+        self.tuple_targets = settings.tuple_targets
+        self.image_min_side, self.image_max_side = settings.image_min_side, settings.image_max_side
+        self.transform, self.pixel_mode = settings.transform, settings.pixel_mode
+        moves, config = settings.transform_generator, settings.config
+        self.transform_generator = None if moves is None else iter(moves)
         self.anchor_grid = read_anchor_config(config) if isinstance(config, str) else config or AnchorGrid()
         self.outside_lines: set[int] = set()  # lines of boxes left out because they leave their image
         self.dropped_by_transform = 0
-        self._random = random.Random(seed)
+        self._random = random.Random(settings.seed)
         self._lock = threading.Lock()  # Keras may ask for batches from several threads
-        self.groups = self._group(group_method)
+        self.groups = self._group(settings.group_method)
         self.on_epoch_end()
 
     def __len__(self) -> int:
         """Return the batches of an epoch."""
         return len(self.groups)
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> tuple:
         """Return batch `index`; see the class."""
         samples = [self._sample(self.records[row]) for row in self.groups[index]]
         height, width = (max(sample[0].shape[axis] for sample in samples) for axis in (0, 1))
@@ -148,7 +167,7 @@ class CSVGenerator(keras.utils.PyDataset):
         targets = [regression.numpy(), classification.numpy(), masks]
         return images, tuple(targets) if self.tuple_targets else targets
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         """Shuffle the order of the batches, if asked to."""
         if self.shuffle_groups:
             self._random.shuffle(self.groups)
@@ -224,7 +243,7 @@ class CSVGenerator(keras.utils.PyDataset):
                 is_new = instance.line not in self.outside_lines
                 self.outside_lines.add(instance.line)
             if is_new:
-                logger.warning(
+                log.warning(
                     "line %d, %s: left out, because the box %g,%g,%g,%g leaves the image of %d x %d pixels "
                     "(width x height)",
                     instance.line,

@@ -64,7 +64,12 @@ def smooth_l1_loss(y_true: tf.Tensor, y_pred: tf.Tensor, *, sigma: float = 3.0) 
 
 
 def mask_loss(
-    y_true: tf.Tensor, y_pred: tf.Tensor, image_size, *, mask_size: int = 28, iou_threshold: float = 0.5
+    y_true: tf.Tensor,
+    y_pred: tf.Tensor,
+    image_size: tuple[int, int],
+    *,
+    mask_size: int = 28,
+    iou_threshold: float = 0.5,
 ) -> tf.Tensor:
     """Return the mask loss of keras-maskrcnn's two tensors.
 

@@ -2,12 +2,21 @@
 
 import tensorflow as tf
 
+from tpu_retinamask.model.postprocess import DetectionFilter
+from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.structures import RawOutputs
 
 NAMES = ("regression", "classification", "boxes_masks", "boxes", "scores", "labels", "masks")
 
 
-def keras_maskrcnn_outputs(model, detection_filter, images, content_size=None, *, normalized: bool = False) -> list:
+def keras_maskrcnn_outputs(
+    model: RetinaMask,
+    detection_filter: DetectionFilter,
+    images: tf.Tensor,
+    content_size: tf.Tensor | None = None,
+    *,
+    normalized: bool = False,
+) -> list:
     """Predict in the form of keras-maskrcnn: a list of 7 tensors, in the order of `NAMES`.
 
     N anchors of all levels, C classes, K detections an image, S side of a mask. Masks of all C classes are

@@ -1,5 +1,7 @@
 """Anchor targets in the form of keras-maskrcnn: one row an anchor, its state in the last column."""
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -9,16 +11,16 @@ from tpu_retinamask.structures import IGNORED
 
 
 def anchor_targets(
-    anchors,
-    boxes,
-    classes,
-    content_size,
+    anchors: np.ndarray,
+    boxes: tf.Tensor,
+    classes: tf.Tensor,
+    content_size: tf.Tensor,
     num_classes: int,
     *,
     positive_iou: float = 0.5,
     negative_iou: float = 0.4,
-    box_coder=None,
-):
+    box_coder: Any = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the regression and classification targets of every anchor.
 
     Computed in the dtype of the anchors; the original's are float64 (`AnchorGrid.anchors_float64`).

@@ -20,7 +20,7 @@ class AnchorHead(keras.Layer):
         *,
         channels: int = 256,
         depth: int = 4,
-        initializer="normal",
+        initializer: str | keras.Initializer = "normal",
         prior: bool = False,
         name: str,
     ) -> None:
@@ -50,7 +50,7 @@ class AnchorHead(keras.Layer):
             per_cell * outputs, 3, padding="same", name=name, kernel_initializer=_normal(), bias_initializer=bias
         )
 
-    def call(self, features):
+    def call(self, features: tf.Tensor) -> tf.Tensor:
         """Return [B, h * w * A, outputs] float32 of one level [B, h, w, F]."""
         x = features
         for conv in self.hidden:
@@ -69,7 +69,7 @@ class MaskHead(keras.Layer):
         channels: int = 256,
         depth: int = 4,
         upsample: str = "nearest",
-        initializer="he_normal",
+        initializer: str | keras.Initializer = "he_normal",
         name: str = "roi_mask",
     ) -> None:
         """Create the layers.
@@ -100,7 +100,7 @@ class MaskHead(keras.Layer):
             self.features = keras.layers.Conv2D(channels, 3, padding="same", name=f"{name}_features", **conv)
         self.last = keras.layers.Conv2D(num_classes, 1, name=name, kernel_initializer=_normal())
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         """Create all weights; two of the layers are never called, only their weights are read."""
         shape = tuple(input_shape)
         for layer in [*self.hidden, self.features]:
@@ -108,7 +108,7 @@ class MaskHead(keras.Layer):
             shape = (*shape[:-1], layer.filters)
         self.last.build(shape)
 
-    def call(self, rois, classes=None):
+    def call(self, rois: tf.Tensor, classes: tf.Tensor | None = None) -> tf.Tensor:
         """Return mask logits.
 
         With classes, only each region's own class is computed: its column of the 1x1 kernel is gathered,

@@ -138,7 +138,7 @@ class Criterion:
     def class_loss_of(
         self, outputs: RawOutputs, targets: Targets, num_positive: tf.Tensor, batch_size: int
     ) -> tf.Tensor:
-        """Return the focal loss of every anchor, float32 scalar; levels are summed one by one, so [B, N, C] never exists.
+        """Return the focal loss of all anchors, float32 scalar; levels are summed one by one: [B, N, C] never exists.
 
         Args:
           outputs: RawOutputs.

@@ -19,8 +19,8 @@ class NetworkSettings:
     Attributes:
       backbone: name of one in the seat `backbones.registry.BACKBONES`.
       backbone_options: further arguments of the backbone.
-      normalization: "frozen", "batch" or "group"; see `backbones.normalization`. A backbone that has no such layers does
-        not ask for it.
+      normalization: "frozen", "batch" or "group"; see `backbones.normalization`. A backbone without such layers
+        does not ask for it.
       frozen_stages: first stages of the backbone that are not trained: 1 the stem, 2 the stem and C2, to 5.
       freeze: regular expressions; layers in whose path one is found are not trained either ("backbone", "fpn",
         "^pyramid_"); see `freeze`.

@@ -42,7 +42,7 @@ def read_h5(path: str) -> dict:
             layers.setdefault(layer, {})[name.split("/")[-1].split(":")[0]] = dataset[()]
 
     with h5py.File(path, "r") as file:
-        root = file["model_weights"] if "model_weights" in file else file
+        root = file.get("model_weights", file)
         if "_layer_checkpoint_dependencies" in root or ("layers" in root and "layer_names" not in root.attrs):
             raise WeightsError(
                 f"{path} is a `.weights.h5` of Keras 3, which numbers weights in place of naming them: "

@@ -3,8 +3,8 @@ r"""Measure the input pipeline: each stage alone, all together, and which stage 
   python -m tpu_retinamask.benchmark_input --annotations=train.csv --classes=classes.csv --gin_file=run/nuclei_demo.gin
 
 The stages are timed one image after another, on images that lie in memory where the stage before would have put them,
-and none of them is spared by InputPipeline.cache = 'decoded'; the whole is the pipeline itself, with its cache and all its
-threads. Files that were opened lately come from the system's memory and
+and none of them is spared by InputPipeline.cache = 'decoded'; the whole is the pipeline itself, with its cache and all
+its threads. Files that were opened lately come from the system's memory and
 not from the disk: so it is in training from the second epoch on, where they fit.
 """
 
@@ -171,12 +171,12 @@ def format_report(report: Report) -> str:
 
 ADVICE = {
     "read": "InputPipeline.cache = 'files' keeps the files in memory; prepare writes them into few large ones.",
-    "decode": "InputPipeline.cache = 'decoded' decodes once where memory allows; pictures larger than the canvas may be "
-    "made smaller beforehand.",
+    "decode": "InputPipeline.cache = 'decoded' decodes once where memory allows; pictures larger than the canvas may "
+    "be made smaller beforehand.",
     "resize": "A smaller InputPipeline.image_size, or more cores: --data_service.",
     "augment": "Fewer changes (rotation, shear and zoom cost most), or more cores: --data_service.",
-    "masks": "InputPipeline.cache = 'decoded', a data set written by prepare, a smaller InputPipeline.mask_size or fewer "
-    "max_instances.",
+    "masks": "InputPipeline.cache = 'decoded', a data set written by prepare, a smaller InputPipeline.mask_size or "
+    "fewer max_instances.",
     "batch": "Memory bounds: smaller InputPipeline.image_size, max_instances or mask_size.",
 }
 

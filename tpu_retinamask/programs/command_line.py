@@ -1,7 +1,7 @@
 """The flags of every program, and their help; it imports no TensorFlow, so that a slip is told at once.
 
-A program's flags are defined in a function, on a set of flags of its own: programs can be called one after another in one
-process, and no flag is anyone's but its program's.
+A program's flags are defined in a function, on a set of flags of its own: programs can be called one after another in
+one process, and no flag is anyone's but its program's.
 """
 
 import ast
@@ -232,8 +232,8 @@ def _gin(flags: Flags) -> None:
     absl_flags.DEFINE_multi_string(
         "gin_file",
         [],
-        "Configuration file, by path or by its name in the project's gin folder (run/nuclei_demo.gin). May be repeated; "
-        "later files win.",
+        "Configuration file, by path or by its name in the project's gin folder (run/nuclei_demo.gin). May be "
+        "repeated; later files win.",
         flag_values=flags,
     )
     absl_flags.DEFINE_multi_string(

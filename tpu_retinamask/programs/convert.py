@@ -52,8 +52,8 @@ def convert(
     names = class_names(truth.categories)
     if tf.io.gfile.exists(paths["classes"]) and read_classes(paths["classes"]).names != names.names:
         raise UserError(
-            f"--classes {paths['classes']} exists and holds other classes than {paths['instances']}: give another path. "
-            "Files that belong together must share their categories"
+            f"--classes {paths['classes']} exists and holds other classes than {paths['instances']}: give another "
+            "path. Files that belong together must share their categories"
         )
     found = write_csv(
         truth.images,

@@ -5,8 +5,8 @@ r"""Prepare training batches on other machines: the dispatcher and the workers o
   python -m tpu_retinamask.train --data_service=grpc://10.0.0.2:5050 ...
 
 The batches are those of a run without the service, in the same order, however many workers there are. Workers open the
-files themselves: paths must lead to the same files on all machines, as `gs://` paths do. A worker or a dispatcher that is
-lost ends the run, which goes on from its last checkpoint when the same command is run again. The addresses must be
+files themselves: paths must lead to the same files on all machines, as `gs://` paths do. A worker or a dispatcher that
+is lost ends the run, which goes on from its last checkpoint when the same command is run again. The addresses must be
 reachable by nobody else: the service asks for no password.
 """
 

@@ -8,8 +8,8 @@ Forms are added by name, from a file of your own as well: see docs/extending.md.
 import logging
 
 from tpu_retinamask import config
-from tpu_retinamask.export import numpy_file  # noqa: F401  # takes its seat
-from tpu_retinamask.export.registry import EXPORTERS, TrainedModel
+from tpu_retinamask.exporters import numpy_file  # noqa: F401  # takes its seat
+from tpu_retinamask.exporters.registry import EXPORTERS, TrainedModel
 from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.tasks import inference
 

@@ -26,6 +26,8 @@ from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
 from tpu_retinamask.evaluation.results import paste_masks
 from tpu_retinamask.keras_maskrcnn.outputs import keras_maskrcnn_outputs
+from tpu_retinamask.model.postprocess import DetectionFilter
+from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.ops.images import normalize_images
 from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.structures import Batch
@@ -46,7 +48,9 @@ class Row(NamedTuple):
         return math.prod(self.shape) * self.dtype.size
 
 
-def shape_table(model, detection_filter, image_size, batch_size: int) -> list:
+def shape_table(
+    model: RetinaMask, detection_filter: DetectionFilter, image_size: tuple[int, int], batch_size: int
+) -> list:
     """Return a list of (title, rows): the tensors of a forward pass, in their order.
 
     Args:
@@ -84,7 +88,7 @@ def shape_table(model, detection_filter, image_size, batch_size: int) -> list:
     ]
 
 
-def format_table(table) -> str:
+def format_table(table: list) -> str:
     """Return the table as text: name, shape, type and bytes, a tensor a line."""
     lines = []
     for title, rows in table:

@@ -36,8 +36,8 @@ def prepare(
     """Scan the annotated images and write those that can be used.
 
     Args:
-      flags: where the images of the splits `train` and `validation` are listed, and where the data set goes, a folder of
-        its own.
+      flags: where the images of the splits `train` and `validation` are listed, and where the data set goes, a folder
+        of its own.
       on_bad_record: "stop" at a file that cannot be used, or "skip" it, counted.
       exif_orientation: of rotated JPEGs: "refuse", "ignore" (boxes are meant on the stored pixels) or "apply".
       images_per_shard: images a TFRecord file; what an interruption loses at most.

@@ -129,8 +129,9 @@ class Programs:
         height, width = self.pipeline.image_size
         return (
             f"{type(self.model.backbone).__name__}, {self.model.count_params() / 1e6:.1f} M parameters, "
-            f"{self.num_classes} classes, {batch_per_core} x {height} x {width} a core, {self.model.compute_type.name}, "
-            f"{self.replicas} replicas; {len(program) / 1e6:.1f} MB of StableHLO, {len(aliases)} variables"
+            f"{self.num_classes} classes, {batch_per_core} x {height} x {width} a core, "
+            f"{self.model.compute_type.name}, {self.replicas} replicas; {len(program) / 1e6:.1f} MB of StableHLO, "
+            f"{len(aliases)} variables"
         )
 
 

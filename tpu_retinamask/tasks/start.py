@@ -17,11 +17,11 @@ class Start:
     """Where a new run starts.
 
     Attributes:
-      weights: a `.h5` of keras-maskrcnn, keras-retinanet or keras.applications, a model directory or checkpoint of ours,
-        or "imagenet"; see `pretrained`. Step, optimizer and schedule start anew. None: random weights.
+      weights: a `.h5` of keras-maskrcnn, keras-retinanet or keras.applications, a model directory or checkpoint of
+        ours, or "imagenet"; see `pretrained`. Step, optimizer and schedule start anew. None: random weights.
       skip_mismatched: layers whose shapes differ from those of `weights` start anew (other classes).
-      keep_optimizer: take over the whole state of the run that `weights` names: optimizer, step and with it the place in
-        the schedule, average and statistics.
+      keep_optimizer: take over the whole state of the run that `weights` names: optimizer, step and with it the place
+        in the schedule, average and statistics.
 
     Raises:
       UserError: keep_optimizer without weights.
@@ -98,8 +98,8 @@ def _tell_schedule(state: TrainState, step: int, total_steps: int) -> None:
         step,
         total_steps,
         rate,
-        ", which is the end: raise train.epochs or train.steps to go on, or start another --model_dir with --weights and "
-        "a schedule of its own"
+        ", which is the end: raise train.epochs or train.steps to go on, or start another --model_dir with --weights "
+        "and a schedule of its own"
         if step >= total_steps
         else "",
     )

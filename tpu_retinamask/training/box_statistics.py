@@ -35,11 +35,11 @@ class BoxStatistics:
         """Return what a checkpoint must hold, by name."""
         return {"mean": self.mean, "variance": self.variance}
 
-    def beta_with(self, sums) -> tf.Tensor:
+    def beta_with(self, sums: tf.Tensor) -> tf.Tensor:
         """Return beta [4] as it would be after an update with these sums [3, 4]."""
         return self._beta(*self._moved(sums))
 
-    def update(self, sums) -> tf.Tensor:
+    def update(self, sums: tf.Tensor) -> tf.Tensor:
         """Move the statistics by the sums [3, 4] of a whole batch, all replicas (`ops.losses.distance_moments`).
 
         Returns:

@@ -1,5 +1,8 @@
 """A batch taken in parts, so that the activations of one part at a time fill the memory."""
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
@@ -7,7 +10,7 @@ from tpu_retinamask.structures import Batch
 from tpu_retinamask.training.devices.replicas import meets_by_merge_call
 
 
-def micro_batch(batch: Batch, index, parts: int) -> Batch:
+def micro_batch(batch: Batch, index: tf.Tensor, parts: int) -> Batch:
     """Return the images index, index + parts, index + 2 parts, ... of a batch.
 
     Replicas hold successive images of the global batch. Taken at this stride, part number i holds the same images
@@ -35,7 +38,7 @@ def micro_batch(batch: Batch, index, parts: int) -> Batch:
     )
 
 
-def repeat(times: int, body, state):
+def repeat(times: int, body: Callable, state: Any) -> Any:
     """Return the state after `state = body(index, state)` for each index below `times`.
 
     It is a loop of the graph: the body is compiled once, and no two of its runs are in memory together. Replicas that

@@ -23,8 +23,8 @@ class TrainSettings:
       seed: of the initial weights, the order of the images and their augmentation.
       clip_norm: largest global norm of the gradients; None: not clipped.
       accumulate_steps: parts of the batch whose gradients are summed, to train on more images than fit the memory.
-      average_decay: of a moving average of the weights, 0.9998 for one, which is then what is scored, predicted with and
-        exported; None: no average.
+      average_decay: of a moving average of the weights, 0.9998 for one, which is then what is scored, predicted with
+        and exported; None: no average.
       jit_compile: compile the step as one XLA program.
       steps_per_loop: steps without a return to Python; None: STEPS_PER_LOOP_ON_TPU on a TPU, 1 elsewhere. A SIGTERM is
         answered by a checkpoint after the loop, so keep a loop shorter than the notice of a preemption (30 s).

@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tpu_retinamask.errors import UserError
@@ -60,7 +61,7 @@ def _options(topology: str) -> dict:
     return dict(chip_of(topology).options) | alone
 
 
-class CompileError(ValueError):
+class CompileError(UserError):
     """The TPU's compiler refused a program; the message is its own."""
 
 
@@ -93,7 +94,12 @@ _FORMAT = 1  # of the results; raise it when `compile_program` returns something
 
 
 def compile_cached(
-    program: bytes, topology: str, replicas: int, cache_dir: Path, on_wait=lambda seconds: None, aliases=()
+    program: bytes,
+    topology: str,
+    replicas: int,
+    cache_dir: Path,
+    on_wait: Callable[[float], object] = lambda seconds: None,
+    aliases: Sequence[tuple[int, int]] = (),
 ) -> dict:
     """Return what `compile_program` says, from the cache or from a child process.
 
@@ -126,15 +132,17 @@ def compile_cached(
             f"--aliases={json.dumps(list(aliases))}",
         ]
         started = time.monotonic()
-        with open(log_path, "wb") as log:
-            with subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | NO_TPU) as child:
-                try:
-                    while child.poll() is None:
-                        on_wait(time.monotonic() - started)
-                        time.sleep(1)
-                finally:
-                    child.kill()  # if the waiting was interrupted
-                    program_path.unlink(missing_ok=True)  # another process may have compiled the same
+        with (
+            open(log_path, "wb") as log,
+            subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | NO_TPU) as child,
+        ):
+            try:
+                while child.poll() is None:
+                    on_wait(time.monotonic() - started)
+                    time.sleep(1)
+            finally:
+                child.kill()  # if the waiting was interrupted
+                program_path.unlink(missing_ok=True)  # another process may have compiled the same
         if not result_path.exists():
             said = log_path.read_text(errors="replace").strip().splitlines()
             raise CompileError(
@@ -160,7 +168,9 @@ def _hlo_path(result_path: Path) -> Path:
     return result_path.with_suffix(".hlo.gz")
 
 
-def compile_program(program: bytes, topology: str, replicas: int, aliases=()) -> tuple[dict, str]:
+def compile_program(
+    program: bytes, topology: str, replicas: int, aliases: Sequence[tuple[int, int]] = ()
+) -> tuple[dict, str]:
     """Compile serialized StableHLO for replicas that exchange sums, in this process.
 
     Args:
@@ -175,10 +185,9 @@ def compile_program(program: bytes, topology: str, replicas: int, aliases=()) ->
     """
     import jax
     import numpy as np
-    from jax._src.interpreters import mlir
-    from jax._src.lib import xla_client
     from jax.experimental import topologies
-    from jaxlib.mlir import ir
+
+    from tpu_retinamask.private import jax_names
 
     del jax
     chip = chip_of(topology)
@@ -187,15 +196,15 @@ def compile_program(program: bytes, topology: str, replicas: int, aliases=()) ->
     devices = description.devices[:replicas]
     if len(devices) < replicas:
         raise CompileError(f"topology {name} has {len(devices)} cores, {replicas} are needed")
-    context = mlir.make_ir_context()
+    context = jax_names.make_ir_context()
     with context:
-        module = ir.Module.parse(program)
-        _alias(module, aliases, ir)
-    options = xla_client.CompileOptions()
+        module = jax_names.ir.Module.parse(program)
+        _alias(module, aliases, jax_names.ir)
+    options = jax_names.CompileOptions()
     options.num_replicas, options.num_partitions = replicas, 1
-    options.device_assignment = xla_client.DeviceAssignment.create(np.array([[d.id] for d in devices]))
+    options.device_assignment = jax_names.DeviceAssignment.create(np.array([[d.id] for d in devices]))
     started = time.monotonic()
-    executable = devices[0].client.compile(module, xla_client.DeviceList(tuple(devices)), options)
+    executable = devices[0].client.compile(module, jax_names.DeviceList(tuple(devices)), options)
     seconds = time.monotonic() - started
     memory = executable.get_compiled_memory_stats()
     figures = {
@@ -238,7 +247,7 @@ def _alias(module, aliases, ir):
         operation.attributes["arg_attrs"] = ir.ArrayAttr.get(marked)
 
 
-def main():
+def main() -> None:
     """Compile one program and write its figures, or the compiler's refusal.
 
     Whatever else goes wrong, a full disk or a missing package, ends the process without a result: it is no answer.

@@ -10,9 +10,14 @@ import linecache
 import os
 import re
 import sysconfig
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
+
+from tpu_retinamask.errors import UserError, listed
+from tpu_retinamask.private.tensorflow_names import function_graph, function_names
 
 MAX_LISTED = 20  # findings that an error shows; the rest is counted
 
@@ -56,11 +61,11 @@ class Finding:
     function: str
 
 
-class ForbiddenOpError(ValueError):
+class ForbiddenOpError(UserError):
     """A function holds operations that must not be in a compiled step."""
 
 
-def audit(concrete_function) -> tuple[Finding, ...]:
+def audit(concrete_function: Any) -> tuple[Finding, ...]:
     """Find every forbidden operation of a traced function and of all functions that it calls.
 
     Args:
@@ -72,7 +77,7 @@ def audit(concrete_function) -> tuple[Finding, ...]:
       loops and branches, and their gradients).
     """
     findings = []
-    for name, graph in _all_graphs(concrete_function.graph):
+    for name, graph in all_graphs(concrete_function.graph):
         for op in graph.get_operations():
             reasons = _reasons(op)
             if reasons:
@@ -80,23 +85,22 @@ def audit(concrete_function) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: not _why_forbidden(finding.op_type)))  # stable
 
 
-def count_ops(concrete_function) -> collections.Counter:
+def count_ops(concrete_function: Any) -> collections.Counter:
     """Count the operations of a traced function and of all functions that it calls, by type."""
     return collections.Counter(
-        op.type for _, graph in _all_graphs(concrete_function.graph) for op in graph.get_operations()
+        op.type for _, graph in all_graphs(concrete_function.graph) for op in graph.get_operations()
     )
 
 
-def format_findings(findings) -> str:
-    """Return one paragraph a finding: what, where and why."""
-    return "\n".join(
+def format_finding(finding: Finding) -> str:
+    """Return one paragraph: what, where and why."""
+    return (
         f"{finding.op_type} {finding.op_name!r} in {finding.function}: {finding.reason}\n"
         f"    {finding.source or 'source unknown'}"
-        for finding in findings
     )
 
 
-def check(concrete_function):
+def check(concrete_function: Any) -> None:
     """Pass a function that holds no forbidden operation.
 
     Args:
@@ -107,35 +111,22 @@ def check(concrete_function):
     """
     findings = audit(concrete_function)
     if findings:
-        more = len(findings) - MAX_LISTED
         raise ForbiddenOpError(
             f"{len(findings)} operations of {concrete_function.name.decode()} must not be in a compiled step:\n"
-            + format_findings(findings[:MAX_LISTED])
-            + (f"\n... and {more} more" if more > 0 else "")
+            + listed(map(format_finding, findings), most=MAX_LISTED, indent="")
         )
 
 
-def _all_graphs(graph):
+def all_graphs(graph: tf.Graph) -> Iterator[tuple[str, tf.Graph]]:
     """Yield (name, graph) of a function graph and of its whole library, each function once."""
     pending, seen = [(graph.name, graph)], set()
     while pending:
         name, graph = pending.pop(0)
         yield name, graph
-        # Bodies of loops and branches register with the graph that holds the loop, so ask each graph.
-        for name, function in graph._functions.items():
+        for name in function_names(graph):
             if name not in seen:
                 seen.add(name)
-                pending.append((name, _graph_of(name, function, graph)))
-
-
-def _graph_of(name, function, parent):
-    graph = getattr(function, "graph", None)
-    if graph is not None:
-        return graph
-    from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
-
-    with parent.as_default():  # of a saved function only the definition is left; its library is the parent's
-        return function_def_to_graph(parent._get_function_def(name))
+                pending.append((name, function_graph(name, graph)))
 
 
 def _why_forbidden(op_type: str) -> list[str]:
@@ -168,7 +159,7 @@ def _dtypes(op) -> set:
     return found
 
 
-def source_of(op) -> str:
+def source_of(op: tf.Operation) -> str:
     """Return the innermost line of the op's origin that is neither TensorFlow's, Keras's nor Python's own."""
     frames = list(op.traceback or ())
     for frame in reversed(frames):

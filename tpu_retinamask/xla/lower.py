@@ -4,13 +4,14 @@ import re
 
 import tensorflow as tf
 
+from tpu_retinamask.errors import UserError
 from tpu_retinamask.xla.audit import source_of
 from tpu_retinamask.xla.purify import PureFunction
 
 _NODE = re.compile(r"\{\{(?:function_)?node ([^}\s]+)\}\}")
 
 
-class LoweringError(ValueError):
+class LoweringError(UserError):
     """An operation has no kernel on a TPU; names it and the line that made it."""
 
 

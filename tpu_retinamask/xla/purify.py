@@ -6,11 +6,16 @@ value, an assignment the next one, and a call or loop that takes variables is em
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
-from tensorflow.python.framework import ops as framework_ops
-from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
+
+from tpu_retinamask.private.tensorflow_names import (
+    copy_functions,
+    create_operation,
+    function_graph,
+    variable_spec,
+)
 
 _LEFT_OUT = {"NoOp", "TPUReplicateMetadata", "TPUCompilationResult"}
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
@@ -60,7 +65,7 @@ class _Handle(NamedTuple):
     slot: int
 
 
-def pure_function(concrete) -> PureFunction:
+def pure_function(concrete: Any) -> PureFunction:
     """Turn a concrete function of one device into a pure one.
 
     Args:
@@ -94,7 +99,7 @@ def pure_function(concrete) -> PureFunction:
     )
 
 
-def per_core_function(concrete) -> PureFunction:
+def per_core_function(concrete: Any) -> PureFunction:
     """Return what one core of a TPUStrategy does, from a function that calls `strategy.run` once.
 
     Args:
@@ -227,12 +232,10 @@ def _known(graph, values):
 
 def _emit(op, inputs, source, origins):
     """Emit one operation without variables, under its own name where that is free."""
-    target = framework_ops.get_default_graph()
+    target = tf.compat.v1.get_default_graph()
     _copy_library(op, source, target)
     attributes = {name: value for name, value in op.node_def.attr.items() if name not in _DROPPED_ATTRIBUTES}
-    emitted = target._create_op_internal(
-        op.type, inputs, [out.dtype for out in op.outputs], name=op.name.lstrip("_"), attrs=attributes, op_def=op.op_def
-    )
+    emitted = create_operation(target, op, inputs, attributes)
     origins[emitted.name] = op
     return emitted.outputs
 
@@ -241,9 +244,7 @@ def _copy_library(op, source, target):
     """Make the functions that an operation names known to the target graph."""
     named = any(value.HasField("func") or value.list.func for value in op.node_def.attr.values())
     while named and source is not None:
-        for name, function in list(source._functions.items()):
-            if name not in target._functions:
-                target._add_function_recursive(function)
+        copy_functions(source, target)
         source = getattr(source, "outer_graph", None)
 
 
@@ -251,13 +252,9 @@ def _called(op, attribute, graph):
     """Return the graph of the function that an operation names."""
     name = op.get_attr(attribute).name
     while graph is not None:
-        function = graph._functions.get(name)
-        if function is not None:
-            traced = getattr(function, "graph", None)
-            if traced is not None:
-                return traced
-            with graph.as_default():
-                return function_def_to_graph(graph._get_function_def(name))
+        found = function_graph(name, graph)
+        if found is not None:
+            return found
         graph = getattr(graph, "outer_graph", None)
     raise KeyError(name)
 
@@ -274,9 +271,7 @@ def _specs(tensors):
 def _variable_spec(tensors):
     """Return the TensorSpec of the variable behind any of some handles; packed ones carry no shape."""
     for tensor in tensors:
-        data = getattr(tensor, "_handle_data", None)
-        if data is not None and data.shape_and_type:
-            return tf.TensorSpec(
-                tf.TensorShape(data.shape_and_type[0].shape), tf.as_dtype(data.shape_and_type[0].dtype)
-            )
+        spec = variable_spec(tensor)
+        if spec is not None:
+            return spec
     raise ValueError("a captured variable tells neither shape nor dtype")

@@ -1,11 +1,13 @@
 """The tables that tpu_check prints."""
 
+from collections.abc import Sequence
+
 from tpu_retinamask.xla.cost import OTHER, PARTS
 
 _GIB = 2**30
 
 
-def format_report(rows) -> str:
+def format_report(rows: Sequence[dict]) -> str:
     """Return Markdown: what each chip said, the cycles by part of the model, and what carries no estimate.
 
     Args:

@@ -10,7 +10,9 @@ from tpu_retinamask.data.augment.geometry import View
 from tpu_retinamask.ops.select import select
 
 
-def centre_matrix(size, *, rotation, translation, shear, zoom) -> tf.Tensor:
+def centre_matrix(
+    size: tf.Tensor, *, rotation: tf.Tensor, translation: tf.Tensor, shear: tf.Tensor, zoom: tf.Tensor
+) -> tf.Tensor:
     """Return the matrix that zooms, shears, turns about the centre, then shifts.
 
     Args:
@@ -77,7 +79,9 @@ def enclosing_boxes(masks: tf.Tensor, boxes: tf.Tensor, matrix: tf.Tensor) -> tf
     return select(tf.reduce_any(filled, axis=1)[:, tf.newaxis], found, moved_boxes(boxes, matrix))
 
 
-def resample_masks(masks, boxes, windows, matrix, mask_size: int) -> tf.Tensor:
+def resample_masks(
+    masks: tf.Tensor, boxes: tf.Tensor, windows: tf.Tensor, matrix: tf.Tensor, mask_size: int
+) -> tf.Tensor:
     """Crop moved masks: cell (i, j) of a crop is the cell of the mask that lay where its centre is now.
 
     Args:

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tpu_retinamask.errors import SettingError
 from tpu_retinamask.ops.select import select
+from tpu_retinamask.setting_types import check_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Augmentation:
       saturation: s; the saturation of HSV is multiplied by a number from [1 - s, 1 + s], and clipped.
 
     Raises:
-      ValueError: a probability outside [0, 1], a range that is empty or not positive, a colour change or an angle
+      SettingError: a probability outside [0, 1], a range that is empty or not positive, a colour change or an angle
         outside its limits, an unknown fill.
     """
 
@@ -51,7 +53,8 @@ class Augmentation:
     hue: float = 0.0
     saturation: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        check_types(self)
         limits = {
             "horizontal_flip": 1,
             "vertical_flip": 1,
@@ -65,15 +68,15 @@ class Augmentation:
         }
         for name, limit in limits.items():
             if not 0 <= getattr(self, name) <= limit:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a number from 0 to {limit}")
+                raise SettingError(f"{name} is {getattr(self, name)}, expected a number from 0 to {limit}")
         for name in ("scale_jitter", "zoom"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 < low <= high")
+                raise SettingError(f"{name} is {getattr(self, name)}, expected 0 < low <= high")
         if not self.brightness >= 0:
-            raise ValueError(f"brightness is {self.brightness}, expected a number from 0")
+            raise SettingError(f"brightness is {self.brightness}, expected a number from 0")
         if self.fill not in ("nearest", "zero"):
-            raise ValueError(f"fill is {self.fill!r}, expected 'nearest' or 'zero'")
+            raise SettingError(f"fill is {self.fill!r}, expected 'nearest' or 'zero'")
 
     @property
     def is_affine(self) -> bool:
@@ -130,7 +133,7 @@ def draw(augmentation: Augmentation, seed: tf.Tensor) -> Draw:
     )
 
 
-def horizontal_flip(image, boxes, masks):
+def horizontal_flip(image: tf.Tensor, boxes: tf.Tensor, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Mirror left and right.
 
     Args:
@@ -144,12 +147,14 @@ def horizontal_flip(image, boxes, masks):
     return mirror(image, boxes, masks, x=True, y=False)
 
 
-def vertical_flip(image, boxes, masks):
+def vertical_flip(image: tf.Tensor, boxes: tf.Tensor, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Mirror top and bottom; arguments and result as `horizontal_flip`."""
     return mirror(image, boxes, masks, x=False, y=True)
 
 
-def mirror(image, boxes, masks, *, x, y):
+def mirror(
+    image: tf.Tensor, boxes: tf.Tensor, masks: tf.Tensor, *, x: tf.Tensor | bool, y: tf.Tensor | bool
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Mirror along x, along y, both or neither, as two bool scalars say; else as `horizontal_flip`."""
     x, y = tf.convert_to_tensor(x), tf.convert_to_tensor(y)
     dims = tf.stack([y, x, tf.constant(False)])
@@ -164,7 +169,9 @@ def mirror(image, boxes, masks, *, x, y):
     return (tf.raw_ops.Reverse(tensor=image, dims=dims), tf.stack([new_x1, new_y1, new_x2, new_y2], axis=-1), masks)
 
 
-def rot90(image, boxes, masks, quarter_turns):
+def rot90(
+    image: tf.Tensor, boxes: tf.Tensor, masks: tf.Tensor, quarter_turns: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Turn counter-clockwise by quarter turns, as `np.rot90` does.
 
     Args:

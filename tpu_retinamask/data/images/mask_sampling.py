@@ -1,12 +1,16 @@
 """Instance masks cropped to their boxes, sampled straight from the full-resolution mask files."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tpu_retinamask.data.images.decode import decode_mask
 from tpu_retinamask.ops.select import select
 
 
-def sample_masks(read, boxes: tf.Tensor, files: tf.Tensor, values: tf.Tensor, mask_size: int) -> tf.Tensor:
+def sample_masks(
+    read: Callable[[tf.Tensor], tf.Tensor], boxes: tf.Tensor, files: tf.Tensor, values: tf.Tensor, mask_size: int
+) -> tf.Tensor:
     """Crop the masks of one image to their boxes, decoding each file once.
 
     Cell (i, j) of a crop is the pixel under the point ((j + 0.5) / R, (i + 0.5) / R) of the box. No

@@ -11,7 +11,7 @@ import io
 import json
 import posixpath
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -67,6 +67,7 @@ class RecordSplit(Sequence):
     """The images of one split, as `scan.scan_images` would have given them; each is made when asked for."""
 
     def __init__(self, data_dir: str, split: str, index: SplitIndex) -> None:
+        """Take the index of a split; no shard is opened."""
         self._index = index
         count = len(index.shard_bytes)
         self._shards = [posixpath.join(data_dir, shard_name(split, shard, count)) for shard in range(count)]
@@ -74,7 +75,7 @@ class RecordSplit(Sequence):
     def __len__(self) -> int:
         return len(self._index.image_id)
 
-    def __getitem__(self, position):
+    def __getitem__(self, position: int | slice) -> Any:
         if isinstance(position, slice):
             return [self[i] for i in range(*position.indices(len(self)))]
         position = range(len(self))[position]

@@ -1,4 +1,4 @@
-"""Annotated images as tensors that a graph can index: in image and mask files, or in the shards of a prepared data set."""
+"""Annotated images as tensors that a graph can index: in files of their own, or in a prepared data set."""
 
 import concurrent.futures
 import zlib

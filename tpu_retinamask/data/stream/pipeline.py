@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -22,7 +22,9 @@ from tpu_retinamask.data.stream.decoded_cache import decoded_bytes, decoded_tens
 from tpu_retinamask.data.stream.image_tensors import image_tensors
 from tpu_retinamask.data.stream.sample_order import sample_numbers, sample_position
 from tpu_retinamask.data.stream.service import serve_batches
+from tpu_retinamask.errors import SettingError
 from tpu_retinamask.ops.select import select
+from tpu_retinamask.setting_types import check_types
 from tpu_retinamask.structures import Batch
 
 log = logging.getLogger(__name__)
@@ -52,8 +54,7 @@ class InputPipeline:
       prefetch: batches prepared ahead.
 
     Raises:
-      ValueError: a size that is not positive.
-      TypeError: a Python function as augmentation, which no graph can hold.
+      SettingError: a size that is not positive; a Python function as augmentation, which no graph can hold.
     """
 
     image_size: tuple[int, int] = (640, 640)
@@ -68,13 +69,14 @@ class InputPipeline:
     num_parallel_calls: int = tf.data.AUTOTUNE
     prefetch: int = tf.data.AUTOTUNE
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.augmentation, Augmentation | None):
-            raise TypeError(
-                f"InputPipeline.augmentation is {self.augmentation!r}, expected an Augmentation or None: the pipeline is "
-                "a tf.data graph, which a Python transform cannot enter. Give it to data.stream.host_batches.HostBatches, "
-                "which runs on the host"
+            raise SettingError(
+                f"augmentation is {self.augmentation!r}, expected an Augmentation or None: the pipeline is a tf.data "
+                "graph, which a Python transform cannot enter. Give it to train.transform, or to "
+                "data.stream.host_batches.HostBatches, which runs on the host"
             )
+        check_types(self)
         sizes = {
             "image_size": min(self.image_size),
             "min_side": min(self._min_sides(), default=None),
@@ -85,11 +87,11 @@ class InputPipeline:
         }
         for name, value in sizes.items():
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected positive numbers")
+                raise SettingError(f"{name} is {getattr(self, name)}, expected positive numbers")
         if self.cache not in CACHES:
-            raise ValueError(f"cache is {self.cache!r}, expected 'files', 'decoded' or False")
+            raise SettingError(f"cache is {self.cache!r}, expected 'files', 'decoded' or False")
         if isinstance(self.min_side, Sequence) and not self.min_side:
-            raise ValueError("min_side is empty, expected a side, several, or None")
+            raise SettingError("min_side is empty, expected a side, several, or None")
         unreachable = [side for side in self._min_sides() if side > min(self.image_size)]
         if unreachable and len(self._min_sides()) > 1:
             log.warning(
@@ -216,7 +218,19 @@ class InputPipeline:
             seed=seed,
         )
 
-    def compose(self, picture, crop_masks, *, size, original_size, boxes, classes, has_mask, image_id, seed) -> Batch:
+    def compose(
+        self,
+        picture: Callable[[], tf.Tensor],
+        crop_masks: Callable[[tf.Tensor, tf.Tensor, int], tf.Tensor],
+        *,
+        size: tf.Tensor,
+        original_size: tf.Tensor,
+        boxes: tf.Tensor,
+        classes: tf.Tensor,
+        has_mask: tf.Tensor,
+        image_id: tf.Tensor,
+        seed: tf.Tensor | None,
+    ) -> Batch:
         """Make one sample of static shape, in graph operations.
 
         Args:

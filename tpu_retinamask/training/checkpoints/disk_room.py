@@ -14,7 +14,7 @@ log = logging.getLogger("tpu_retinamask")
 PROBE = ".room_for_a_checkpoint"
 
 
-def require_room(model_dir: str, checkpoint_bytes: int, checkpoints: int = 1):
+def require_room(model_dir: str, checkpoint_bytes: int, checkpoints: int = 1) -> None:
     """Write a file into a directory and, on a local disk, reserve a checkpoint's size for a moment.
 
     Args:

@@ -6,7 +6,7 @@ _KEY = re.compile(r"([^/]+)/([^/]+)/\.ATTRIBUTES/VARIABLE_VALUE")
 
 
 def variable_key(part: str, path: str) -> str:
-    """Return the key of the variable `path` of a part, such as "model"; keys of a dict write "/" as ".S", "." as ".."."""
+    """Return the key of the variable `path` of a part ("model"): a dict's key has ".S" for "/" and ".." for "."."""
     escaped = path.replace(".", "..").replace("/", ".S")
     return f"{part}/{escaped}/.ATTRIBUTES/VARIABLE_VALUE"
 

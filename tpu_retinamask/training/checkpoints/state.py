@@ -25,7 +25,14 @@ class TrainState:
       files, best: CheckpointFiles of the newest and of the best checkpoints.
     """
 
-    def __init__(self, model_dir: str, model, optimizer=None, keep: int = 3, extra: dict | None = None) -> None:
+    def __init__(
+        self,
+        model_dir: str,
+        model: keras.Model,
+        optimizer: keras.Optimizer | None = None,
+        keep: int = 3,
+        extra: dict | None = None,
+    ) -> None:
         """Attach to a model directory.
 
         Args:

@@ -10,11 +10,9 @@ import re
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.client.session import _DeviceAttributes
-from tensorflow.python.eager import context
-from tensorflow.python.tpu.tpu_system_metadata import TPUSystemMetadata
 
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.private import tensorflow_names
 
 PREFIX = "fake:"  # of the flag's value, --tpu=fake:2x2
 
@@ -33,58 +31,30 @@ def describe_strategy(topology: str = "2x2") -> tf.distribute.TPUStrategy:
             f"--tpu={PREFIX}{topology}: got {topology!r}, expected cores along x and y, such as {PREFIX}2x2"
         )
     mesh = [int(side) for side in topology.split("x")]
-    make_logical_cpus(math.prod(mesh))
-    resolver = _DescribedResolver(mesh)
-    assignment = tf.tpu.experimental.DeviceAssignment.build(resolver.topology, num_replicas=resolver.cores)
+    cores = math.prod(mesh)
+    make_logical_cpus(cores)
+    coordinates = [[[x, y, 0, 0] for y in range(mesh[1]) for x in range(mesh[0])]]  # one task, x y z core
+    described = tf.tpu.experimental.Topology(
+        mesh_shape=[*mesh, 1, 1], device_coordinates=np.array(coordinates, np.int32)
+    )
+    resolver = tensorflow_names.DescribedResolver(described, _device_names("TPU", cores))
+    assignment = tf.tpu.experimental.DeviceAssignment.build(described, num_replicas=cores)
     strategy = tf.distribute.TPUStrategy(resolver, experimental_device_assignment=assignment)
-    # Variables need devices that exist.
-    strategy.extended._tpu_devices = np.array([[name] for name in _device_names("CPU", resolver.cores)], dtype=object)
+    tensorflow_names.put_variables_on(strategy, _device_names("CPU", cores))
     return strategy
-
-
-class _DescribedResolver(tf.distribute.cluster_resolver.TPUClusterResolver):
-    """Answers for one host whose cores form a mesh."""
-
-    def __init__(self, mesh) -> None:
-        self.cores = math.prod(mesh)
-        coordinates = [[[x, y, 0, 0] for y in range(mesh[1]) for x in range(mesh[0])]]  # one task, x y z core
-        self.topology = tf.tpu.experimental.Topology(
-            mesh_shape=[*mesh, 1, 1], device_coordinates=np.array(coordinates, np.int32)
-        )
-        self._tpu = ""
-        self._tpu_topology = self.topology.serialized()
-
-    def get_tpu_system_metadata(self):
-        devices = tuple(_DeviceAttributes(name, "TPU", 0, 0) for name in _device_names("TPU", self.cores))
-        return TPUSystemMetadata(
-            num_cores=self.cores, num_hosts=1, num_of_cores_per_host=self.cores, topology=self.topology, devices=devices
-        )
-
-    def master(self, *args, **kwargs):
-        del args, kwargs
-        return ""
-
-    get_master = master
-    environment = ""
-
-    def cluster_spec(self):
-        return None
-
-    def get_job_name(self):
-        return None
 
 
 def _device_names(kind: str, count: int) -> list[str]:
     return [f"/job:localhost/replica:0/task:0/device:{kind}:{i}" for i in range(count)]
 
 
-def make_logical_cpus(count: int):
+def make_logical_cpus(count: int) -> None:
     """Divide the CPU into as many devices.
 
     Raises:
       UserError: TensorFlow has already fixed its devices.
     """
-    if context.context()._initialized and len(tf.config.list_logical_devices("CPU")) >= count:
+    if tensorflow_names.devices_are_fixed() and len(tf.config.list_logical_devices("CPU")) >= count:
         return
     try:
         tf.config.set_logical_device_configuration(

@@ -1,6 +1,8 @@
 """Where a training runs: one device, several of this machine, or all cores of a TPU. The step is the same."""
 
 import logging
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import tensorflow as tf
 
@@ -76,7 +78,7 @@ def is_tpu(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, tf.distribute.TPUStrategy)
 
 
-def refuse_local_paths(paths):
+def refuse_local_paths(paths: Iterable[tuple[str, str]]) -> None:
     """Refuse a file of this machine where TPU hosts, reached over the network, would have to open it.
 
     Args:
@@ -115,7 +117,9 @@ def replica_batch_size(strategy: tf.distribute.Strategy, batch_size: int) -> int
     return batch_size // replicas
 
 
-def distribute_batches(strategy: tf.distribute.Strategy, make_dataset, batch_size: int, start_step: int):
+def distribute_batches(
+    strategy: tf.distribute.Strategy, make_dataset: Callable, batch_size: int, start_step: int
+) -> Any:
     """Return the batches of a run, each replica's share on its device.
 
     Every host of a TPU runs an input pipeline of its own for its own replicas. Step s shows samples
@@ -143,12 +147,12 @@ def distribute_batches(strategy: tf.distribute.Strategy, make_dataset, batch_siz
     return strategy.distribute_datasets_from_function(of_host)
 
 
-def compile_step(train_step, *, jit_compile: bool = True):
+def compile_step(train_step: Callable, *, jit_compile: bool = True) -> Callable:
     """Return the step as one tf.function; with jit_compile it is a single XLA program, traced once."""
     return tf.function(train_step, jit_compile=jit_compile, autograph=False)
 
 
-def distribute_step(strategy: tf.distribute.Strategy, train_step, *, jit_compile: bool):
+def distribute_step(strategy: tf.distribute.Strategy, train_step: Callable, *, jit_compile: bool) -> Callable:
     """Return the step as a function of a global batch, metrics of all replicas out.
 
     On one device the whole step is one compiled program. A TPU compiles the step of each replica, its sums over
@@ -171,7 +175,7 @@ def distribute_step(strategy: tf.distribute.Strategy, train_step, *, jit_compile
     return global_step
 
 
-def distribute_detector(strategy: tf.distribute.Strategy, detect, *, jit_compile: bool = True):
+def distribute_detector(strategy: tf.distribute.Strategy, detect: Callable, *, jit_compile: bool = True) -> Callable:
     """Return `Batch -> Detections` that gives every replica an equal share of the batch.
 
     Args:

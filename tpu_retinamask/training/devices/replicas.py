@@ -1,9 +1,14 @@
 """What the replicas of a strategy do together: sum what each of them has, update what all of them share."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import tensorflow as tf
 
+from tpu_retinamask.private.tensorflow_names import merge_call
 
-def sum_over_replicas(value):
+
+def sum_over_replicas(value: Any) -> Any:
     """Return the sum over all replicas of a tensor, or of each in a list or dict; itself where there is one."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
@@ -17,7 +22,7 @@ def meets_by_merge_call() -> bool:
     return strategy.num_replicas_in_sync > 1 and not isinstance(strategy, tf.distribute.TPUStrategy)
 
 
-def update_copies(update, variables, *values):
+def update_copies(update: Callable, variables: Sequence, *values: Sequence) -> None:
     """Run `update(variable, *its values)` for each variable, on each replica's copy of it.
 
     The values must be equal on all replicas. Assigning to a variable inside a replica would sum or send them over all
@@ -33,6 +38,4 @@ def update_copies(update, variables, *values):
         for variable, *arguments in zip(variables, *values):
             strategy.extended.update(variable, update, args=tuple(arguments), group=False)
 
-    tf.__internal__.distribute.interim.maybe_merge_call(
-        on_each, tf.distribute.get_strategy(), list(variables), *(list(value) for value in values)
-    )
+    merge_call(on_each, list(variables), *(list(value) for value in values))

@@ -1,7 +1,8 @@
 """Several training steps in one call, without a return to Python between them."""
 
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -21,7 +22,7 @@ class StepLoop:
     program is the same whatever n, and so are its numbers.
     """
 
-    def __init__(self, step, batches) -> None:
+    def __init__(self, step: Callable, batches: Iterable) -> None:
         """Start to read the batches.
 
         Args:
@@ -47,7 +48,7 @@ class StepLoop:
             rows.append({name: np.float32(value) for name, value in self.step(batch).items()})
         return LoopResult({name: np.array([row[name] for row in rows]) for name in rows[0]}, waited)
 
-    def trace(self):
+    def trace(self) -> Any:
         """Return the concrete function of the loop, of which nothing is run.
 
         Raises:

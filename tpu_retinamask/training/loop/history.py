@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+from collections.abc import Iterable
 
 import tensorflow as tf
 
@@ -59,17 +60,17 @@ class History:
         """Tell whether a step has been evaluated."""
         return any(entry["step"] == step and SCORE in entry for entry in self.entries)
 
-    def count(self, losses):
+    def count(self, losses: Iterable[float]) -> None:
         """Take in the losses of some steps."""
         self._losses.extend(float(loss) for loss in losses)
 
-    def end_interval(self, step: int):
+    def end_interval(self, step: int) -> None:
         """Note the mean of the losses since the last interval ended."""
         if self._losses:
             self._note(step, {"loss": sum(self._losses) / len(self._losses)})
             self._losses.clear()
 
-    def evaluated(self, step: int, scores: dict, state: TrainState | None = None):
+    def evaluated(self, step: int, scores: dict, state: TrainState | None = None) -> None:
         """Note an evaluation; the best one's weights are saved in a folder of their own."""
         score = scores.get(SCORE)
         if score is None or not math.isfinite(score):  # nothing to find in the validation images

@@ -5,12 +5,14 @@ import logging
 import os
 import re
 import signal
+from collections.abc import Callable, Iterable, Iterator
 
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.training.checkpoints.files import SaveError
 from tpu_retinamask.training.checkpoints.state import TrainState
+from tpu_retinamask.training.loop.device_loop import LoopResult
 from tpu_retinamask.training.loop.history import History
 from tpu_retinamask.training.loop.progress import Progress
 
@@ -33,7 +35,7 @@ class StopRequest:
         self.received = False
 
     @contextlib.contextmanager
-    def listening(self):
+    def listening(self) -> Iterator["StopRequest"]:
         """Note the first SIGTERM within the block; a second one kills."""
         before = signal.signal(signal.SIGTERM, self._note)
         try:
@@ -49,7 +51,7 @@ class StopRequest:
         os.write(2, b"SIGTERM: stopping after this loop\n")
 
 
-def loop_length(step: int, *, total_steps: int, steps_per_loop: int, boundaries) -> int:
+def loop_length(step: int, *, total_steps: int, steps_per_loop: int, boundaries: Iterable[int | None]) -> int:
     """Return how many steps the next loop makes.
 
     Args:
@@ -63,18 +65,18 @@ def loop_length(step: int, *, total_steps: int, steps_per_loop: int, boundaries)
 
 
 def run_training(
-    loop,
+    loop: Callable[[int], LoopResult],
     state: TrainState,
     progress: Progress,
     *,
     total_steps: int,
     checkpoint_every: int,
     steps_per_loop: int = 1,
-    evaluate=None,
+    evaluate: Callable[[], dict] | None = None,
     evaluate_every: int | None = None,
     stop: StopRequest | None = None,
     history: History | None = None,
-):
+) -> None:
     """Update the model until it has made `total_steps` updates.
 
     One process drives all replicas, those on other hosts too, so whatever is saved is saved once. A save that fails

@@ -129,7 +129,7 @@ class Progress:
 
 
 def terms_of(metrics: dict) -> list[str]:
-    """Name the terms that the loss is the sum of: class, box and mask first, further ones in the order of their names."""
+    """Name the terms that the loss is the sum of: class, box and mask first, further ones by their names."""
     known = ("class_loss", "box_loss", "mask_loss")
     further = sorted(name for name in metrics if name.endswith("_loss") and name not in known)
     return [name for name in (*known, *further) if name in metrics]

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.export.registry import EXPORTERS, TrainedModel
+from tpu_retinamask.exporters.registry import EXPORTERS, TrainedModel
 from tpu_retinamask.version import __version__
 
 

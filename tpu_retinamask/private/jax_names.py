@@ -1,0 +1,20 @@
+"""Names that jax keeps private: StableHLO modules, and the options of a compile. Import it where jax is installed."""
+
+from jax._src.interpreters import mlir
+from jax._src.lib import xla_client
+from jaxlib.mlir import ir
+
+from tpu_retinamask.private.checking import require
+
+_KNOWN = {"library": "jax", "distributions": ("jax",), "works": "0.8.0"}
+require(mlir, "make_ir_context", **_KNOWN)
+require(xla_client, "CompileOptions", "DeviceAssignment", "DeviceList", **_KNOWN)
+
+make_ir_context = mlir.make_ir_context
+CompileOptions, DeviceAssignment, DeviceList = (
+    xla_client.CompileOptions,
+    xla_client.DeviceAssignment,
+    xla_client.DeviceList,
+)
+
+__all__ = ["CompileOptions", "DeviceAssignment", "DeviceList", "ir", "make_ir_context"]
