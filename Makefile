@@ -7,11 +7,12 @@ RUN_DIR ?= runs/nuclei_demo
 BIN = $(VENV)/bin
 NUCLEI = examples/nuclei
 
-.PHONY: help install demo test test-all benchmark tpu-install tpu-test tpu-check tpu-check-r50 clean
+.PHONY: help install demo lint test test-all benchmark tpu-install tpu-test tpu-check tpu-check-r50 clean
 
 help:
 	@echo "make demo      install, train on examples/nuclei, evaluate, write pictures to $(RUN_DIR)/pictures"
 	@echo "make test      install and run the tests; make test-all adds the slow ones"
+	@echo "make lint      ruff and pyright, as CI runs them"
 	@echo "make benchmark the training step of ResNet-50 at 512 x 512, with and without XLA"
 	@echo "make tpu-test        the TPU kernels and four host replicas, tested (installs 3.3 GB)"
 	@echo "make tpu-check       the small network's step compiled by the TPU's own compiler for v2 to v6e, then these tests"
@@ -34,11 +35,25 @@ demo: install
 	    --output_dir=$(RUN_DIR)/pictures
 	@echo "Pictures: $(RUN_DIR)/pictures    Figures: $(RUN_DIR)/metrics.json"
 
+# Two processes, which share the cores; each test file stays in one of them.
+PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: install
-	$(BIN)/python -m pytest -m "not tpu"
+	$(PYTEST) -m "not tpu"
+
+lint: $(VENV)/installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@# pyright looks at what a wheel would hold, for tpu_retinamask.ops lies elsewhere in a checkout.
+	rm -rf build/lint && mkdir -p build/lint && cp -r tpu_retinamask build/lint/ && cp -r ops build/lint/tpu_retinamask/
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+$(VENV)/installed-lint: $(VENV)/installed-$(EXTRA)
+	$(BIN)/pip install --quiet --editable '.[lint]'
+	touch $@
 
 benchmark: install
 	$(BIN)/python -m tpu_retinamask.benchmark --gin_file=run/benchmark_r50_512.gin

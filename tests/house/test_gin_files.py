@@ -67,11 +67,11 @@ def test_settings_that_do_not_exist_are_refused():
 
 
 def test_later_files_and_settings_win(tmp_path):
-    (tmp_path / "mine.gin").write_text("include 'model/small.gin'\nRetinaMask.fpn_channels = 8\n")
+    (tmp_path / "mine.gin").write_text("include 'recipe/small.gin'\nRetinaMask.fpn_channels = 8\n")
     config.parse_gin([str(tmp_path / "mine.gin")], [])
     assert gin.query_parameter("RetinaMask.fpn_channels") == 8
     assert gin.query_parameter("RetinaMask.backbone") == "small"
-    config.parse_gin([str(tmp_path / "mine.gin"), "model/small.gin"], [])
+    config.parse_gin([str(tmp_path / "mine.gin"), "recipe/small.gin"], [])
     assert gin.query_parameter("RetinaMask.fpn_channels") == 64
     config.parse_gin([str(tmp_path / "mine.gin")], ["RetinaMask.fpn_channels = 4"])
     assert gin.query_parameter("RetinaMask.fpn_channels") == 4
@@ -79,9 +79,9 @@ def test_later_files_and_settings_win(tmp_path):
 
 def test_a_file_is_found_by_its_bare_name_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    expected = str(ROOT / "gin" / "model" / "small.gin")
-    assert config.find_gin_file("model/small.gin") == config.find_gin_file("model/small") == expected
-    with pytest.raises(UserError, match=r"model/smal.gin: no such file.*model/small.gin"):
+    expected = str(ROOT / "gin" / "recipe" / "small.gin")
+    assert config.find_gin_file("recipe/small.gin") == config.find_gin_file("recipe/small") == expected
+    with pytest.raises(UserError, match=r"model/smal.gin: no such file.*recipe/small.gin"):
         config.find_gin_file("model/smal.gin")
 
 
@@ -97,7 +97,7 @@ def test_a_folder_of_the_users_does_not_hide_an_included_file(tmp_path):
 
 
 def test_what_a_run_wrote_down_is_read_back_and_can_be_overruled(tmp_path):
-    config.parse_gin(["model/small.gin"], ["RetinaMask.fpn_channels = 16", "Criterion.mask_rois = 7"])
+    config.parse_gin(["recipe/small.gin"], ["RetinaMask.fpn_channels = 16", "Criterion.mask_rois = 7"])
     assert config.Criterion().mask_rois == 7
     config.recipe()  # what is in force is what has been asked for
     for name, text in config.config_files().items():
@@ -113,7 +113,7 @@ def test_configured_classes_are_the_classes_themselves():
     from tpu_retinamask.model.losses import Criterion
     from tpu_retinamask.model.retinamask import RetinaMask
 
-    config.parse_gin(["model/small.gin"], ["Criterion.mask_rois = 7"])
+    config.parse_gin(["recipe/small.gin"], ["Criterion.mask_rois = 7"])
     criterion = config.Criterion()
     assert isinstance(criterion, Criterion) and criterion != Criterion()
     assert Criterion().mask_rois == 100  # the class of the library is not configured behind a caller's back

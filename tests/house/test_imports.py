@@ -35,6 +35,7 @@ BELOW = {
     "recipe": {"model", "data", "training", "setting_types"},
     "tasks": {
         "recipe",
+        "ops",
         "model",
         "data",
         "evaluation",

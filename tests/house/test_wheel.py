@@ -59,7 +59,7 @@ def test_the_installed_wheel_finds_its_gin_files_from_elsewhere(wheel, tmp_path)
         "import tpu_retinamask, tpu_retinamask.ops.nms, gin\n"
         "from tpu_retinamask import config\n"
         "config.parse_gin(['run/nuclei_demo.gin'], [])\n"
-        "print(config.find_gin_file('model/small'), gin.query_parameter('RetinaMask.backbone'))\n"
+        "print(config.find_gin_file('recipe/small'), gin.query_parameter('RetinaMask.backbone'))\n"
         "print(tpu_retinamask.__file__, tpu_retinamask.ops.nms.__file__)\n"
     )
     done = subprocess.run(

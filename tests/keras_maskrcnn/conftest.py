@@ -1,4 +1,4 @@
-"""The golden network: gin/model/keras_maskrcnn.gin with the weights of the manifest."""
+"""The golden network: gin/recipe/keras_maskrcnn.gin with the weights of the manifest."""
 
 import functools
 from typing import NamedTuple
@@ -36,7 +36,7 @@ def weights_by_name(model) -> dict:
 
 def _configure(build, *params):
     """Return what `build()` makes under keras_maskrcnn.gin and further settings."""
-    config.parse_gin(["model/keras_maskrcnn.gin"], params)
+    config.parse_gin(["recipe/keras_maskrcnn.gin"], params)
     try:
         return build()
     finally:

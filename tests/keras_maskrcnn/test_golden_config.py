@@ -1,4 +1,4 @@
-"""gin/model/keras_maskrcnn.gin: the choices of the original, its size, and a step that compiles."""
+"""gin/recipe/keras_maskrcnn.gin: the choices of the original, its size, and a step that compiles."""
 
 import pytest
 import tensorflow as tf

@@ -22,7 +22,7 @@ MISTAKES = {
         ("canvas",),
         ["line 1, gone.png", "no such file"],
     ),
-    "unknown gin file": ("train", (*TRAIN, "--gin_file=model/smal.gin"), (), ["model/smal.gin", "model/small.gin"]),
+    "unknown gin file": ("train", (*TRAIN, "--gin_file=model/smal.gin"), (), ["model/smal.gin", "recipe/small.gin"]),
     "unknown gin name": ("train", TRAIN, ("RetinMask.backbone = 'small'",), ["RetinMask"]),
     "misspelt parameter": ("train", TRAIN, ("RetinaMask.bakbone = 'small'",), ["RetinaMask", "bakbone"]),
     "misspelt parameter of the program": ("train", TRAIN, ("train.bach_size = 3",), ["train", "bach_size"]),

@@ -54,7 +54,7 @@ def test_four_replicas_of_the_lowered_step_equal_one_device(tmp_path, options):
     from tpu_retinamask.programs import tpu_check
     from tpu_retinamask.programs.benchmark import fixed_batch
 
-    config.parse_gin(["model/small.gin"], SETTINGS + options)
+    config.parse_gin(["recipe/small.gin"], SETTINGS + options)
     four, one = tpu_check.Programs(REPLICAS, num_classes=3), tpu_check.Programs(1, num_classes=3)
     start = {name: _value(variable) for name, variable in named_variables(four).items()}
     batches = [global_batch(fixed_batch, seed) for seed in range(STEPS)]

@@ -20,7 +20,7 @@ def cropped(self, logits, rois, batch, batch_size):
 
 Criterion.mask_loss = cropped
 {before}
-config.parse_gin(["model/small.gin"], ["InputPipeline.image_size = (64, 64)", "tpu_check.batch_per_core = 1"])
+config.parse_gin(["recipe/small.gin"], ["InputPipeline.image_size = (64, 64)", "tpu_check.batch_per_core = 1"])
 row, = tpu_check.tpu_check(["v5e"], "unused")
 print(row["lowered"], row["reason"])
 """

@@ -7,6 +7,7 @@ error that names the entries. The caller's lists and dicts are never changed.
 """
 
 import json
+import math
 import numbers
 import os
 from collections import Counter
@@ -58,7 +59,7 @@ def load_ground_truth(ground_truth: dict | str | os.PathLike, with_masks: bool) 
     Raises:
         FileNotFoundError, UserError: naming the file and up to 20 bad entries.
     """
-    name = f"ground truth {os.fspath(ground_truth)}" if _is_path(ground_truth) else "ground truth"
+    name = _named("ground truth", ground_truth)
     dataset = read_json(ground_truth, "ground truth")
     if not isinstance(dataset, dict) or not {"images", "categories"} <= dataset.keys():
         got = f"keys {sorted(dataset)[:9]}" if isinstance(dataset, dict) else type(dataset).__name__
@@ -103,7 +104,7 @@ def load_results(results: list[dict] | str | os.PathLike, truth: GroundTruth, io
         FileNotFoundError, UserError: for unknown image or category ids, missing keys, a box, score or mask
             that cannot be right; naming up to 20 of them.
     """
-    name = f"results {os.fspath(results)}" if _is_path(results) else "results"
+    name = _named("results", results)
     entries = read_json(results, "results")
     if not isinstance(entries, list):
         hint = "; this looks like a dataset, not like results" if isinstance(entries, dict) else ""
@@ -162,7 +163,7 @@ def _annotation(entry: dict, image: dict, with_masks: bool, new_id: int) -> dict
 
 def _result(entry: dict, image: dict, iou_types, new_id: int) -> dict:
     score, box, rle = entry["score"], entry.get("bbox") or None, None
-    if not isinstance(score, numbers.Real) or not np.isfinite(score):
+    if not isinstance(score, numbers.Real) or not math.isfinite(score):
         raise _BadEntry(f"score {score!r}, expected a finite number")
     if "segm" in iou_types or box is None:
         rle = _to_rle(entry.get("segmentation"), image)
@@ -210,8 +211,10 @@ def _to_rle(segmentation, image: dict) -> dict | None:
         raise _BadEntry(f"segmentation is neither polygons nor run lengths: {error!r}") from None
 
 
-def _is_path(value) -> bool:
-    return isinstance(value, (str, os.PathLike))
+def _named(what: str, path_or_content: Any) -> str:
+    """Return what is read, with its path where it has one."""
+    is_path = isinstance(path_or_content, str | os.PathLike)
+    return f"{what} {os.fspath(path_or_content)}" if is_path else what
 
 
 def _is_box(value) -> bool:

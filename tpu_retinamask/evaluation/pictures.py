@@ -24,9 +24,9 @@ def draw_detections(
     image: np.ndarray,
     boxes: np.ndarray,
     masks: np.ndarray | None,
-    classes: Sequence[int],
-    scores: Sequence[float],
-    class_names: Sequence[str] | Mapping[int, str],
+    classes: np.ndarray | Sequence[int],
+    scores: np.ndarray | Sequence[float],
+    class_names: Sequence[str | None] | Mapping[int, str],
     *,
     score_threshold: float = 0.5,
     labels: bool | None = None,
@@ -56,8 +56,8 @@ def draw_detections(
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"draw_detections: got an image {image.shape} of {image.dtype}, expected [h, w, 3] of uint8")
-    boxes, classes, scores = np.asarray(boxes, np.float64), np.asarray(classes), np.asarray(scores)
-    boxes = boxes.reshape(-1, 4)
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    classes, scores = np.array(classes), np.array(scores)
     masks = None if masks is None else np.asarray(masks, np.bool_)
     if not len(boxes) == len(classes) == len(scores) or (
         masks is not None and masks.shape != (len(boxes),) + image.shape[:2]

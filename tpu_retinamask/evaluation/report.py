@@ -58,7 +58,7 @@ class Metrics:
         return numbers
 
 
-def format_table(metrics: Metrics, class_names: Mapping[int, str] | Sequence[str] | None = None) -> str:
+def format_table(metrics: Metrics, class_names: Mapping[int, str] | Sequence[str | None] | None = None) -> str:
     """Lay the metrics out as an aligned text table.
 
     Args:

@@ -117,9 +117,9 @@ def result_entry(
 
 def detections_to_results(
     detections: Detections,
-    image_ids: Sequence,
-    image_scales: Sequence[float],
-    original_sizes: Sequence,
+    image_ids: np.ndarray | Sequence,
+    image_scales: np.ndarray | Sequence[float],
+    original_sizes: np.ndarray | Sequence,
     category_ids: Sequence[int],
     threshold: float = 0.5,
 ) -> list[dict]:
@@ -147,8 +147,8 @@ def detections_to_results(
     boxes, scores = np.asarray(detections.boxes), np.asarray(detections.scores)
     classes = np.asarray(detections.classes)
     masks = None if detections.masks is None else np.asarray(detections.masks, np.float32)
-    image_ids, image_scales = np.asarray(image_ids), np.asarray(image_scales, np.float64)
-    original_sizes = np.asarray(original_sizes)
+    image_ids, image_scales = np.array(image_ids), np.array(image_scales, np.float64)
+    original_sizes = np.array(original_sizes)
     batch, kept = classes.shape
     expected = {
         "boxes": (boxes, (batch, kept, 4)),
@@ -188,7 +188,7 @@ def detections_to_results(
                     f"{scores[b, k]}; expected finite numbers: the model diverged or its weights are damaged"
                 )
             mask = None
-            if with_masks:
+            if with_masks and masks is not None:
                 mask = np.zeros((height, width), np.bool_)
                 _paste_one(mask, masks[b, k], box, threshold)
             clipped = np.clip(box, 0, [width, height, width, height])

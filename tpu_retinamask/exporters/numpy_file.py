@@ -36,7 +36,7 @@ def write_numpy(trained: TrainedModel, output: str) -> None:
     }
     arrays = {variable.path: np.asarray(variable.value) for variable in trained.model.variables}
     content = io.BytesIO()
-    np.savez(content, about=np.array(json.dumps(about)), **arrays)
+    np.savez(content, **{"about": np.array(json.dumps(about)), **arrays}, allow_pickle=False)
     folder = os.path.dirname(output)
     if folder:
         tf.io.gfile.makedirs(folder)

@@ -1,5 +1,7 @@
 """The affine warp of keras-retinanet's random transforms in NumPy, the very numbers that OpenCV gives."""
 
+import functools
+
 import numpy as np
 
 # OpenCV warps on a grid of 1/32 pixel: coordinates are sums of numbers rounded to 1/1024 pixel, and the
@@ -85,10 +87,12 @@ def _sample(image, x, y):
         (below, right, fy * fx),
     )
     if image.dtype == np.float32:
-        return sum(
+        parts = (
             image[row, column] * (weight / np.float32(grid * grid)).astype(np.float32)
             for row, column, weight in corners
         )
+        return functools.reduce(np.add, parts)
     scale = 1 << _WEIGHT_BITS - 2 * _GRID_BITS
-    total = sum(image[row, column].astype(np.int64) * (weight * scale) for row, column, weight in corners)
+    parts = (image[row, column].astype(np.int64) * (weight * scale) for row, column, weight in corners)
+    total = functools.reduce(np.add, parts)
     return (total + (1 << _WEIGHT_BITS - 1) >> _WEIGHT_BITS).astype(np.uint8)

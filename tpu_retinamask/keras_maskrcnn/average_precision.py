@@ -98,7 +98,7 @@ def mean_average_precision(per_class: dict, *, weighted: bool = False) -> float:
     return float(sum(ap * w for ap, w in counted) / sum(w for _, w in counted)) if counted else 0.0
 
 
-def average_precision(right: np.ndarray, num_objects: int) -> float:
+def average_precision(right: np.ndarray | Sequence[bool], num_objects: int) -> float:
     """Return the area under the envelope of the precision-recall curve.
 
     Args:

@@ -258,6 +258,7 @@ class CSVGenerator(keras.utils.PyDataset):
         return kept
 
     def _move(self, image, masks, boxes):
+        assert self.transform_generator is not None  # asked before
         with self._lock:
             matrix = next(self.transform_generator)
         matrix = centre_transform(matrix, *image.shape[:2])

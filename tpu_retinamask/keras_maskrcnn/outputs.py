@@ -46,7 +46,7 @@ def keras_maskrcnn_outputs(
     images = tf.convert_to_tensor(images)
     image_size = tuple(images.shape[1:3])
     outputs = _after_normalization(model, images) if normalized else model(images, content_size, training=False)
-    found = detection_filter(outputs, model.anchor_grid.anchors(image_size), model.box_coder, image_size)
+    found = detection_filter(outputs, model.frame(image_size))
     masks = tf.sigmoid(model.mask_logits(outputs.features, found.boxes, None, image_size))  # [B, K, S, S, C]
     _, rows, height, width, classes = masks.shape
     flat = tf.reshape(masks, [-1, rows, height * width * classes])

@@ -74,8 +74,9 @@ class DetectionFilter:
             boxes = clip_boxes(frame.coder.decode(deltas, tf.gather(tf.constant(level), anchor)), limits)
             candidates.append((boxes, scores, classes, anchor + start, cut))
             start += level.shape[0]
-        boxes, scores, classes, anchor, cut = (list(part) for part in zip(*candidates))
-        return self._suppress(*(tf.concat(part, 1) for part in (boxes, scores, classes, anchor)), tf.add_n(cut))
+        *parts, cut = (list(part) for part in zip(*candidates))
+        boxes, scores, classes, anchor = (tf.concat(part, 1) for part in parts)
+        return self._suppress(boxes, scores, classes, anchor, tf.add_n(cut))
 
     def from_boxes(self, boxes: tf.Tensor, scores: tf.Tensor) -> tuple[Detections, tf.Tensor]:
         """Select detections among boxes that are decoded and clipped already.

@@ -62,7 +62,7 @@ class RetinaMask(keras.Model):
             self.fpn = FeaturePyramid(
                 settings.fpn_channels, p6_from=settings.p6_from, num_levels=len(levels), name="fpn"
             )
-            head = dict(
+            head: dict[str, Any] = dict(
                 channels=settings.head_channels, depth=settings.head_depth, initializer=settings.head_initializer
             )
             per_cell = self.anchor_grid.per_cell
@@ -85,7 +85,8 @@ class RetinaMask(keras.Model):
 
     def frame(self, image_size: tuple[int, int]) -> AnchorFrame:
         """Return the anchors of a canvas (H, W), and what their boxes are coded with."""
-        return AnchorFrame(tuple(image_size), self.anchor_grid.anchors(image_size), self.box_coder)
+        height, width = image_size
+        return AnchorFrame((height, width), self.anchor_grid.anchors(image_size), self.box_coder)
 
     def create_weights(self, image_size: tuple[int, int]) -> "RetinaMask":
         """Create all variables by shape inference, computing nothing, and return the model.

@@ -158,6 +158,10 @@ def _load_imagenet(model: RetinaMask, *, skip_mismatched: bool) -> WeightsReport
         )
     if pretrained.read is not None:
         layers = pretrained.read()
+    elif pretrained.application is None:
+        raise WeightsError(
+            f"the backbone {model.settings.backbone} says neither `application` nor `read` of its weights"
+        )
     else:
         layers = keras_applications.to_keras_resnet(keras_applications.download(pretrained.application))
     check_construction(model, IMAGENET, pretrained.construction, pretrained.pixel_mode)

@@ -23,6 +23,7 @@ def all_layers(model: keras.Layer, *, include_self: bool = True) -> list[keras.L
 
 def scope_of(optimizer: keras.Optimizer) -> AbstractContextManager:
     """Return the scope of the strategy under which an optimizer was made."""
+    require(optimizer, "_distribution_strategy", **_KNOWN)
     return optimizer._distribution_strategy.scope()
 
 

@@ -39,7 +39,7 @@ class Report(NamedTuple):
     @property
     def bound(self) -> str:
         """Return the stage that takes the most time."""
-        return max(self.seconds, key=self.seconds.get)
+        return max(self.seconds, key=lambda stage: self.seconds[stage])
 
 
 @gin.configurable

@@ -5,7 +5,7 @@ one process, and no flag is anyone's but its program's.
 """
 
 import ast
-import importlib.util
+import importlib.resources
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -210,9 +210,8 @@ def help_text(program: str, flags: Flags) -> str:
 
 def docstring(program: str) -> str:
     """Return the docstring of a program's module, which is not imported for it."""
-    path = importlib.util.find_spec(f"tpu_retinamask.programs.{program}").origin
-    with open(path, encoding="utf-8") as file:
-        return ast.get_docstring(ast.parse(file.read()))
+    text = importlib.resources.files("tpu_retinamask.programs").joinpath(f"{program}.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(text)) or program
 
 
 def _annotations(flags: Flags, what: str, *, classes: str = "", data_dir: str = "--annotations and --classes") -> None:

@@ -1,8 +1,8 @@
 r"""Show what annotated images hold, and what the network makes of its input.
 
-  python -m tpu_retinamask.inspect_data --annotations=train.csv --classes=classes.csv --gin_file=model/small.gin
+  python -m tpu_retinamask.inspect_data --annotations=train.csv --classes=classes.csv --gin_file=recipe/small.gin
   python -m tpu_retinamask.inspect_data --data_dir=cells --split=train --batches=2 --output_dir=seen \
-      --gin_file=model/small.gin
+      --gin_file=recipe/small.gin
   python -m tpu_retinamask.inspect_data --shapes --image_size=876x1876 --num_classes=300 --batch_size=2
 
 With images, prints what they hold. --batches adds the digest of the first training batches (equal digests, equal

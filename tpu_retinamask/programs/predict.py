@@ -68,14 +68,14 @@ def predict(
     for image, (image_id, results) in zip(
         tqdm(found, unit="image"), inference.detect_all(detector, dataset, list(range(names.num_classes)))
     ):
-        picture = apply_orientation(decode_image(tf.io.read_file(image.image)), tf.constant(image.orientation)).numpy()
-        name = picture_name(image.image, taken)
+        picture = apply_orientation(decode_image(tf.io.read_file(image.name)), tf.constant(image.orientation)).numpy()
+        name = picture_name(image.name, taken)
         save_picture(os.path.join(output_dir, name), overlay(picture, results, names.names, draw_above))
         everything.extend(results)
         written.append(
             {
                 "id": image_id,
-                "file_name": image.image,
+                "file_name": image.name,
                 "height": image.height,
                 "width": image.width,
                 "picture": name,

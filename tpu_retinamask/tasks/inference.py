@@ -69,7 +69,8 @@ def load_model(
     classes = read_classes(os.path.join(model_dir, CLASSES_FILE))
     model = build_model(classes.num_classes).create_weights(image_size)
     state = TrainState(model_dir, model)
-    if state.restore(checkpoint) is None:
+    state.restore(checkpoint)
+    if state.restored is None:
         raise UserError(
             f"{model_dir} holds no checkpoint yet: let train run until it has saved one"
             if checkpoint == LAST

@@ -2,14 +2,15 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage
+from tpu_retinamask.data.record_format import StoredImage
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.ops.anchors import AnchorGrid
-from tpu_retinamask.structures import Batch
 from tpu_retinamask.training.loop.device_loop import StepLoop
 from tpu_retinamask.training.runtimes.registry import Runtime
 from tpu_retinamask.xla import audit
@@ -22,7 +23,7 @@ MAX_UNCOVERED = 0.05  # share of boxes without an anchor at the positive IoU abo
 def files_of(images: Iterable[AnnotatedImage]) -> Iterator[tuple[str, str]]:
     """Yield (what it is, path) of every file that the batches are made of."""
     for annotated in images:
-        yield "image", getattr(annotated.image, "shard", annotated.image)
+        yield "image", annotated.image.shard if isinstance(annotated.image, StoredImage) else annotated.image
         for instance in annotated.instances:
             for path in instance.mask.files() if instance.mask is not None else ():
                 yield "mask", path
@@ -66,7 +67,7 @@ def report_coverage(
         log.info("%s", message)
 
 
-def audit_training(runtime: Runtime, step: Callable, batches: Iterable[Batch]) -> str:
+def audit_training(runtime: Runtime, step: Callable, batches: Any) -> str:
     """Trace the step of a training and the loop around it, refuse forbidden operations, and say what was traced.
 
     The step is audited; the loop runs on the host, where a data set's iterator is at home.

@@ -54,7 +54,7 @@ def start_state(state: TrainState, total_steps: int, start: Start, average: Weig
     if step is not None:
         if start.weights:
             log.info("--weights %s is passed over: the run goes on from its own checkpoint", start.weights)
-    elif start.keep_optimizer:
+    elif start.keep_optimizer and start.weights:
         saved = find_checkpoint(start.weights)
         if saved is None:
             raise UserError(f"--weights {start.weights} holds no optimizer: leave --keep_optimizer out")
@@ -62,6 +62,7 @@ def start_state(state: TrainState, total_steps: int, start: Start, average: Weig
     if step is None:
         _start_anew(state, total_steps, start)
         return 0
+    assert state.restored is not None
     if "average" in state.missing_parts and average is not None:
         average.restart()
     for part in state.missing_parts:
@@ -92,7 +93,8 @@ def _start_anew(state: TrainState, total_steps: int, start: Start) -> None:
 
 
 def _tell_schedule(state: TrainState, step: int, total_steps: int) -> None:
-    rate, earlier = state.learning_rate, state.restored.values.get("learning_rate")
+    restored = state.restored
+    rate, earlier = state.learning_rate, restored.values.get("learning_rate") if restored else None
     log.info(
         "resuming at step %d of %d with a learning rate of %.3g%s",
         step,

@@ -236,7 +236,8 @@ def _batches(training: Training, first: int) -> Iterable[Batch]:
 
 def _evaluation(training: Training) -> Callable[[], dict]:
     """Return a function that scores the model, or the average of its weights, logs the table and returns scalars."""
-    recipe, sources, average = training.recipe, training.sources, training.learner.average
+    recipe, average = training.recipe, training.learner.average
+    classes, images = training.sources.classes, training.sources.validation or ()
     detector = inference.make_detector(training.learner.model, recipe.detection_filter, runtime=training.runtime)
 
     def evaluate() -> dict:
@@ -244,12 +245,12 @@ def _evaluation(training: Training) -> Callable[[], dict]:
             metrics, _ = inference.evaluate_images(
                 detector,
                 recipe.pipeline,
-                sources.validation,
-                sources.classes,
+                images,
+                classes,
                 batch_size=training.batch_size,
                 max_detections=max(100, recipe.detection_filter.max_detections),
             )
-        log.info("evaluation\n%s", format_table(metrics, sources.classes.names))
+        log.info("evaluation\n%s", format_table(metrics, classes.names))
         return {f"val/{key}": value for key, value in metrics.flat().items()}
 
     return evaluate

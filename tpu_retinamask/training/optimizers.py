@@ -56,7 +56,7 @@ class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
         return {"rate": self.rate, "boundaries": self.boundaries, "factor": self.factor}
 
 
-class _CoupledDecay:
+class _CoupledDecay(keras.optimizers.Optimizer):
     """Before a Keras optimizer: weight decay that is added to the gradient (L2 regularisation).
 
     Each gradient is increased by `coupled_decay` times its kernel.

@@ -210,7 +210,7 @@ def make_train_step(
             "learning_rate": tf.cast(optimizer.learning_rate, tf.float32),
         }
         optimizer.apply(gradients, variables)
-        if criterion.self_adjusting:
+        if criterion.self_adjusting and box_statistics is not None:
             metrics["box_beta"] = tf.reduce_mean(box_statistics.update(moments))
         if average is not None:
             average.update(optimizer.iterations)

@@ -254,7 +254,7 @@ def main() -> None:
     """
     import jax
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Compile one program for a TPU.")
     parser.add_argument("program")
     parser.add_argument("--topology", required=True)
     parser.add_argument("--replicas", type=int, required=True)

@@ -115,7 +115,7 @@ class _RowReader:
         if not any(coordinates):
             return self._negative_row(line, image, name, class_name, mask)
         box, problem = self._box(line, coordinates)
-        if problem:
+        if box is None:
             return problem
         if class_name not in self.ids:
             return self._wrong(line, 6, class_name, self._known_class(class_name))

@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import dataclasses
+import itertools
 import logging
 import math
 from collections.abc import Sequence
@@ -95,7 +96,7 @@ def scan_images(
     if exif_orientation not in ("refuse", "ignore", "apply"):
         raise SettingError(f"exif_orientation is {exif_orientation!r}, expected 'refuse', 'ignore' or 'apply'")
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        found = pool.map(lambda job: _scan_image(*job, exif_orientation), enumerate(images))
+        found = pool.map(_scan_image, range(len(images)), images, itertools.repeat(exif_orientation))
         found = list(tqdm.tqdm(found, total=len(images), desc="scan", unit="image", disable=not progress))
     problems = [problem for _, image_problems in found for problem in image_problems]
     if problems and on_bad_record == "stop":

@@ -4,7 +4,7 @@ The convention is that of albumentations: `transform(image=, masks=, labels=, bb
 the same keys. Python code runs on the host only: see `generator.CSVGenerator` and `host_batches`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,10 +34,10 @@ def apply_transform(
     transform: Callable,
     image: np.ndarray,
     masks: np.ndarray,
-    labels: np.ndarray,
-    bboxes: np.ndarray,
+    labels: np.ndarray | Sequence[float],
+    bboxes: np.ndarray | Sequence[Sequence[float]],
     *,
-    has_mask: np.ndarray | None = None,
+    has_mask: np.ndarray | Sequence[bool] | None = None,
     name: str = "image",
 ) -> Transformed:
     """Call a transform and check what it returns.
@@ -69,7 +69,7 @@ def apply_transform(
             "host_batches.HostBatches"
         )
     count = len(bboxes)
-    has_mask = np.ones(count, bool) if has_mask is None else np.asarray(has_mask, bool)
+    masked = np.ones(count, bool) if has_mask is None else np.array(has_mask, bool)
     given = {
         "image": image.copy(),
         "masks": [mask[:, :, None].astype(np.uint8) for mask in masks],
@@ -82,25 +82,25 @@ def apply_transform(
         got = f"the keys {sorted(result)}" if isinstance(result, Mapping) else _describe(result)
         raise _wrong(name, "the result", got, f"a dict with the keys {list(KEYS)}")
     image = _check_image(name, result["image"])
-    bboxes = _check_boxes(name, result["bboxes"], image.shape)
-    labels = _check_labels(name, result["labels"], len(bboxes))
-    masks = _check_masks(name, result["masks"], image.shape)  # [n or more, h, w]
-    if len(masks) != len(bboxes):
-        rows = _surviving_rows(masks, labels_given, labels, bboxes) if len(masks) == count > len(bboxes) else None
+    boxes = _check_boxes(name, result["bboxes"], image.shape)
+    classes = _check_labels(name, result["labels"], len(boxes))
+    found = _check_masks(name, result["masks"], image.shape)  # [n or more, h, w]
+    if len(found) != len(boxes):
+        rows = _surviving_rows(found, labels_given, classes, boxes) if len(found) == count > len(boxes) else None
         if rows is None:
             raise _wrong(
                 name,
                 "masks",
-                f"{len(masks)} masks for {len(bboxes)} bboxes ({count} were given)",
+                f"{len(found)} masks for {len(boxes)} bboxes ({count} were given)",
                 "a mask for every box that is returned, or all that were given, in order",
             )
-        masks, has_mask = masks[rows], has_mask[rows]
-    elif len(bboxes) != count:
+        found, masked = found[rows], masked[rows]
+    elif len(boxes) != count:
         # Which instances are left is the transform's secret; without a mask means without a pixel, unless all had one.
-        has_mask = masks.any(axis=(1, 2)) | has_mask.all()
-    seen = np.all(bboxes[:, 2:] > bboxes[:, :2], axis=1) & (masks.any(axis=(1, 2)) | ~has_mask)
+        masked = np.asarray(found.any(axis=(1, 2)) | masked.all())
+    seen = np.all(boxes[:, 2:] > boxes[:, :2], axis=1) & (found.any(axis=(1, 2)) | ~masked)
     return Transformed(
-        image, masks[seen], has_mask[seen], labels[seen], bboxes[seen], dropped=max(0, count - int(seen.sum()))
+        image, found[seen], masked[seen], classes[seen], boxes[seen], dropped=max(0, count - int(seen.sum()))
     )
 
 

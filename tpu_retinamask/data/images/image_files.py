@@ -166,7 +166,7 @@ def _open(data: bytes) -> PIL.Image.Image:
     return picture
 
 
-def _damaged(image_format: str) -> str:
+def _damaged(image_format: str | None) -> str:
     return f"a {image_format} file that cannot be decoded to its end: truncated or damaged"
 
 
@@ -237,4 +237,4 @@ def _label_step(data: bytes, picture: PIL.Image.Image) -> tuple[int | None, str]
         channels = np.asarray(picture)[..., :3]
         if np.any(channels != channels[..., :1]):
             return None, "a label map must have one channel; this file holds colours"
-    return label_step(png_bit_depth(data)), ""
+    return label_step(png_bit_depth(data) or 8), ""

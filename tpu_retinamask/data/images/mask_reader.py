@@ -13,7 +13,7 @@ from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstanc
 from tpu_retinamask.data.images.image_files import BadFile, png_bit_depth, read_file
 from tpu_retinamask.data.images.packed_masks import unpack_mask
 from tpu_retinamask.data.masks import ArrayMask, FileMask, Mask, PolygonMask, RunLengthMask, StoredMask
-from tpu_retinamask.data.record_format import StoredImage, read_stored_masks
+from tpu_retinamask.data.record_format import StoredImage, read_stored_image, read_stored_masks
 
 Instance = ListedInstance | AnnotatedInstance
 
@@ -76,7 +76,7 @@ class MaskReader:
         data = read_file(path)
         picture = PIL.Image.open(io.BytesIO(data))
         # Pillow stretches 2 and 4 bits to 8 and reads 1 bit as True.
-        self._label_step = {2: 85, 4: 17}.get(png_bit_depth(data), 1)
+        self._label_step = {2: 85, 4: 17}.get(png_bit_depth(data) or 8, 1)
         if picture.mode not in ("1", "L", "I", "I;16"):
             picture = picture.convert("RGB")  # leaves alpha out, replaces palette entries by their colours
         self._path, self._values = path, np.asarray(picture)
@@ -124,6 +124,11 @@ def draw_mask(mask: Mask, height: int, width: int) -> np.ndarray:
             encoded = coco_mask.frPyObjects({"size": [rows, columns], "counts": list(mask.counts)}, rows, columns)
         return coco_mask.decode(encoded).astype(bool)
     raise TypeError(f"{type(mask).__name__} is not drawn, but read from a file")
+
+
+def picture_bytes(image: str | StoredImage) -> bytes:
+    """Read the image file of an annotated image, wherever it lies."""
+    return read_stored_image(image) if isinstance(image, StoredImage) else read_file(image)
 
 
 def shared_mask_files(annotated: AnnotatedImage) -> set[str]:

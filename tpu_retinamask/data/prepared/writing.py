@@ -22,7 +22,7 @@ from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.annotations.scan import ScanResult
 from tpu_retinamask.data.images.decode import decode_image, decode_mask
 from tpu_retinamask.data.images.image_files import read_file
-from tpu_retinamask.data.images.mask_reader import draw_mask, inside_box, is_shared, shared_mask_files
+from tpu_retinamask.data.images.mask_reader import draw_mask, inside_box, is_shared, picture_bytes, shared_mask_files
 from tpu_retinamask.data.images.packed_masks import pack_masks
 from tpu_retinamask.data.masks import ArrayMask, FileMask, Mask
 from tpu_retinamask.data.prepared.reading import (
@@ -41,6 +41,7 @@ from tpu_retinamask.data.prepared.reading import (
     shard_name,
 )
 from tpu_retinamask.data.record_format import FRAME_BYTES, tfds_features, tfds_serializer
+from tpu_retinamask.files import read_bytes
 
 log = logging.getLogger(__name__)
 
@@ -180,13 +181,15 @@ class RecordsBuilder:
                     places.append((offset, len(serialized)))
                     offset += len(serialized) + FRAME_BYTES
                     bar.update()
-        digest, size = file_sha256(partial), file_bytes(partial)
-        if size != offset:
-            raise RecordsError(f"{partial} has {size} bytes after writing {offset}: the disk may be full")
+        digest = file_sha256(partial)
+        if file_bytes(partial) != offset:
+            raise RecordsError(
+                f"{partial} has {file_bytes(partial)} bytes after writing {offset}: the disk may be full"
+            )
         name = shard_name(split, shard, self._shard_count(split))
         tf.io.gfile.rename(partial, self._path(name), overwrite=True)
         self._write(self._part(split, shard) + ".sha256", f"{digest}  {name}\n".encode())
-        self._write(self._part(split, shard), _index(images, places, shard, size).to_bytes())
+        self._write(self._part(split, shard), _index(images, places, shard, offset).to_bytes())
 
     def _serialize(self, annotated: AnnotatedImage) -> bytes:
         windows, packed = pack_masks(list(_instance_masks(annotated)))
@@ -218,8 +221,8 @@ class RecordsBuilder:
         sums, infos = [], []
         for split in self.images:
             count = self._shard_count(split)
-            parts = [SplitIndex.from_bytes(read_if_there(self._part(split, shard))) for shard in range(count)]
-            sums += [read_if_there(self._part(split, shard) + ".sha256").decode() for shard in range(count)]
+            parts = [SplitIndex.from_bytes(read_bytes(self._part(split, shard))) for shard in range(count)]
+            sums += [read_bytes(self._part(split, shard) + ".sha256").decode() for shard in range(count)]
             index = _merged(parts)
             self._write(self._path(index_name(split)), index.to_bytes())
             infos.append(
@@ -282,7 +285,7 @@ def _instance_masks(annotated: AnnotatedImage) -> Iterator[np.ndarray | None]:
 
 
 def _image_file(annotated: AnnotatedImage) -> bytes:
-    data = read_file(annotated.image)
+    data = picture_bytes(annotated.image)
     if data[:3] == b"GIF":  # TFDS would read it as a film; PNG holds the same pixels
         return tf.io.encode_png(decode_image(data)).numpy()
     return data
@@ -337,5 +340,5 @@ def _digested(mask: Mask | None) -> object:
     if isinstance(mask, FileMask):
         return mask.value
     if isinstance(mask, ArrayMask):
-        return hashlib.sha256(np.ascontiguousarray(mask.array)).hexdigest()
+        return hashlib.sha256(mask.array.tobytes()).hexdigest()
     return mask

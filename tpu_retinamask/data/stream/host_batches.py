@@ -11,10 +11,8 @@ import tensorflow as tf
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.augment.transform import apply_transform
 from tpu_retinamask.data.images.decode import apply_orientation, decode_image
-from tpu_retinamask.data.images.image_files import read_file
-from tpu_retinamask.data.images.mask_reader import MaskReader
+from tpu_retinamask.data.images.mask_reader import MaskReader, picture_bytes
 from tpu_retinamask.data.images.mask_sampling import sample_mask_stack
-from tpu_retinamask.data.record_format import StoredImage, read_stored_image
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.structures import Batch
@@ -124,7 +122,9 @@ class HostBatches:
     def _sample(self, number: int) -> Batch:
         position, seed = self.pipeline.sample_position(tf.constant(number, tf.int64), len(self.images))
         annotated = self.images[int(position)]
-        image = apply_orientation(decode_image(tf.constant(_image_file(annotated))), tf.constant(annotated.orientation))
+        image = apply_orientation(
+            decode_image(tf.constant(picture_bytes(annotated.image))), tf.constant(annotated.orientation)
+        )
         reader = MaskReader()
         masks = np.zeros((len(annotated.instances), annotated.height, annotated.width), np.uint8)
         for row, instance in enumerate(annotated.instances):
@@ -164,12 +164,6 @@ class HostBatches:
             image_id=image_id,
             seed=seed,
         )
-
-
-def _image_file(annotated: AnnotatedImage) -> bytes:
-    return (
-        read_stored_image(annotated.image) if isinstance(annotated.image, StoredImage) else read_file(annotated.image)
-    )
 
 
 def _refuse_remote_devices(transform):

@@ -170,8 +170,9 @@ def image_tensors(images: Sequence[AnnotatedImage], keep_bytes: bool) -> FileTen
     if not images:
         raise ValueError("no images: expected at least one image")
     with tf.device("/CPU:0"):  # a graph on the host cannot capture a tensor of an accelerator
-        if isinstance(images[0].image, StoredImage):
-            return _stored_tensors([annotated.image for annotated in images], keep_bytes)
+        stored = [annotated.image for annotated in images if isinstance(annotated.image, StoredImage)]
+        if stored:
+            return _stored_tensors(stored, keep_bytes)
         return _file_tensors(images, keep_bytes)
 
 

@@ -259,7 +259,7 @@ class InputPipeline:
         else:
             view = place(size, canvas, scale * changes.scale_factor, changes.position)
         matrix, moved = None, boxes
-        if changes is not None and self.augmentation.is_affine:
+        if changes is not None and self.augmentation is not None and self.augmentation.is_affine:
             matrix = centre_matrix(
                 size, rotation=changes.rotation, translation=changes.translation, shear=changes.shear, zoom=changes.zoom
             )
@@ -284,7 +284,7 @@ class InputPipeline:
                 tf.gather(values, rows) for values in (fine, boxes, windows, seen, chosen)
             )
             masks = resample_masks(fine, boxes, windows, matrix, self.mask_size)
-            image = render_moved(picture(), view, matrix, self.augmentation.fill)
+            image = render_moved(picture(), view, matrix, (self.augmentation or Augmentation()).fill)
 
         image, boxes, masks = self._change(image, seen, masks, changes)
         return self._pad(
@@ -326,9 +326,10 @@ class InputPipeline:
         return order[: tf.minimum(tf.reduce_sum(tf.cast(visible, tf.int32)), self.max_instances)]
 
     def _change(self, image, boxes, masks, changes: Draw | None):
-        if changes is not None and (self.augmentation.hue or self.augmentation.saturation):
+        settings = self.augmentation or Augmentation()
+        if changes is not None and (settings.hue or settings.saturation):
             image = adjust_hues(image, changes.hue, changes.saturation)
-        if changes is not None and (self.augmentation.brightness or self.augmentation.contrast):
+        if changes is not None and (settings.brightness or settings.contrast):
             image = adjust_colours(image, changes.brightness, changes.contrast)
         image = tf.cast(tf.round(tf.clip_by_value(image, 0.0, 255.0)), tf.uint8)
         if changes is None:

@@ -13,7 +13,7 @@ from tpu_retinamask.errors import SettingError
 from tpu_retinamask.model.backbones.normalization import check_normalization, make_normalization
 from tpu_retinamask.model.backbones.registry import BACKBONES, Backbone, PretrainedWeights
 
-BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
+BLOCKS: dict[str, tuple[int, ...]] = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
 # What a ResNet must be built with to compute the features of keras.applications' ImageNet weights.
 APPLICATION_OPTIONS = {"conv1_padding": "explicit", "pool_padding": "explicit", "epsilon": 1.001e-5}
 
@@ -88,7 +88,7 @@ class ResNet(Backbone):
     @property
     def pretrained(self) -> PretrainedWeights | None:
         """Return the network of keras.applications that has its blocks."""
-        depths = {blocks: name for name, blocks in BLOCKS.items()}
+        depths = {tuple(blocks): name for name, blocks in BLOCKS.items()}
         if self.blocks not in depths:
             return None
         application = depths[self.blocks].replace("resnet", "ResNet")

@@ -69,6 +69,7 @@ class TrainState:
     @property
     def learning_rate(self) -> float:
         """Return the rate of the next update."""
+        assert self.optimizer is not None, "only the model was given"
         return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))  # a constant one is a mirrored variable
 
     @property

@@ -32,7 +32,7 @@ class StepLoop:
         self.step = step
         self.iterator = iter(batches)
         self.in_graph = isinstance(batches, tf.data.Dataset | tf.distribute.DistributedDataset)
-        self._names = None
+        self._names: list[str] = []
         self._run = tf.function(self._steps, autograph=False)
 
     def __call__(self, count: int) -> LoopResult:

@@ -105,6 +105,7 @@ def run_training(
         return progress.step >= total_steps or (bool(interval) and progress.step > 0 and progress.step % interval == 0)
 
     def evaluate_now():
+        assert evaluate is not None  # else nothing is ever due
         scores = evaluate()
         progress.write_scalars(scores)
         if history is not None:
