@@ -1,4 +1,4 @@
-"""What docs/extending.md adds, from files outside the package: trained with, saved, scored and exported, by gin alone."""
+"""What docs/extending.md adds, from files outside the package: trained, saved, scored and exported by gin alone."""
 
 import pathlib
 import re
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
-BLOCKS = {name: text for name, text in re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL)}
+BLOCKS = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
 SMALL = """
 InputPipeline.image_size = (64, 64)
 InputPipeline.max_instances = 2
@@ -70,8 +70,8 @@ def test_ten_steps_are_trained_with_a_backbone_a_term_and_a_source_of_ones_own(r
     assert "objects.toy: 2 images, read as toy" in run.said
     lines = [line for line in run.said.splitlines() if re.search(r" step \d+/10 ", line)]
     assert len(lines) == 10
-    terms = [tuple(map(float, re.search(r"loss (\S+) \(class (\S+)  box (\S+)  mask (\S+)  area (\S+)\)", line).groups()))
-             for line in lines]  # fmt: skip
+    shape = r"loss (\S+) \(class (\S+)  box (\S+)  mask (\S+)  area (\S+)\)"
+    terms = [tuple(map(float, re.search(shape, line).groups())) for line in lines]
     for total, first, second, third, area in terms:
         # Four decimals of each are shown.
         assert total == pytest.approx(first + second + third + 0.1 * area, abs=3e-4) and area > 0

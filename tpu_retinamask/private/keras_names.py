@@ -4,11 +4,13 @@ from contextlib import AbstractContextManager
 
 import keras
 
-from tpu_retinamask.private.checking import require
+from tpu_retinamask.private.checking import require, require_attribute
 
 _KNOWN = {"library": "Keras", "distributions": ("keras",), "works": "3.10 to 3.15"}
-require(keras.Layer(), "_layers", "_flatten_layers", **_KNOWN)
-require(keras.optimizers.SGD(), "_all_reduce_sum_gradients", "_distribution_strategy", "_get_variable_index", **_KNOWN)
+require(keras.Layer, "_flatten_layers", **_KNOWN)
+require_attribute(keras.Layer, "_layers", **_KNOWN)
+require(keras.optimizers.SGD, "_all_reduce_sum_gradients", "_get_variable_index", **_KNOWN)
+require_attribute(keras.optimizers.SGD, "_distribution_strategy", **_KNOWN)
 
 
 def child_layers(layer: keras.Layer) -> list[keras.Layer]:
@@ -23,7 +25,6 @@ def all_layers(model: keras.Layer, *, include_self: bool = True) -> list[keras.L
 
 def scope_of(optimizer: keras.Optimizer) -> AbstractContextManager:
     """Return the scope of the strategy under which an optimizer was made."""
-    require(optimizer, "_distribution_strategy", **_KNOWN)
     return optimizer._distribution_strategy.scope()
 
 

@@ -9,18 +9,18 @@ from tensorflow.python.client import session
 from tensorflow.python.eager import context
 from tensorflow.python.tpu import tpu_system_metadata
 
-from tpu_retinamask.private.checking import require
+from tpu_retinamask.private.checking import require, require_attribute
 
 _KNOWN = {
     "library": "TensorFlow",
     "distributions": ("tensorflow-cpu", "tensorflow", "tensorflow-tpu"),
     "works": "2.20 and 2.21",
 }
-_EMPTY = tf.Graph()
-require(_EMPTY, "_functions", "_create_op_internal", "_add_function_recursive", **_KNOWN)
+require(tf.Graph, "_create_op_internal", "_add_function_recursive", **_KNOWN)
+require_attribute(tf.Graph, "_functions", **_KNOWN)
 require(session, "_DeviceAttributes", **_KNOWN)
 require(tpu_system_metadata, "TPUSystemMetadata", **_KNOWN)
-require(context.context(), "_initialized", **_KNOWN)
+require_attribute(context.Context, "_initialized", **_KNOWN)
 require(tf.__internal__.distribute.interim, "maybe_merge_call", **_KNOWN)
 
 
