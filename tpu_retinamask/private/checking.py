@@ -42,8 +42,8 @@ def _spoken_of(function: object) -> tuple:
 
 def _missing(name: str, library: str, distributions: tuple[str, ...], works: str) -> str:
     return (
-        f"{library} {_version(distributions)} has no {name}, which is used here: tpu_retinamask works with {library} {works}. "
-        "Install a version that setup.cfg allows: pip install 'tpu-retinamask[cpu]'"
+        f"{library} {_version(distributions)} has no {name}, which is used here: tpu_retinamask works with {library} "
+        f"{works}. Install a version that setup.cfg allows: pip install 'tpu-retinamask[cpu]'"
     )
 
 

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights: what is evaluated and exported, while the weights train."""
+"""An exponential moving average of the weights: what is evaluated, predicted with and exported."""
 
 import contextlib
 from collections.abc import Iterator

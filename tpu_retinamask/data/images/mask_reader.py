@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 import numpy as np
 import PIL.Image
-from pycocotools import mask as coco_mask
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance, ListedInstance
 from tpu_retinamask.data.images.image_files import BadFile, png_bit_depth, read_file
 from tpu_retinamask.data.images.packed_masks import unpack_mask
+from tpu_retinamask.data.images.run_lengths import polygon_pixels, run_length_pixels
 from tpu_retinamask.data.masks import ArrayMask, FileMask, Mask, PolygonMask, RunLengthMask, StoredMask
 from tpu_retinamask.data.record_format import StoredImage, read_stored_image, read_stored_masks
 
@@ -103,26 +103,9 @@ def draw_mask(mask: Mask, height: int, width: int) -> np.ndarray:
             raise BadFile("mask size", f"a mask of shape {mask.array.shape}, expected [height, width]")
         return np.asarray(mask.array) != 0
     if isinstance(mask, PolygonMask):
-        for polygon in mask.polygons:
-            if len(polygon) < 6 or len(polygon) % 2 or not all(map(math.isfinite, polygon)):
-                raise BadFile(
-                    "bad polygon", f"a polygon of {len(polygon)} numbers, expected x,y pairs of three corners or more"
-                )
-        if not mask.polygons:
-            raise BadFile("bad polygon", "no polygon, expected one or more")
-        parts = coco_mask.frPyObjects([list(polygon) for polygon in mask.polygons], height, width)
-        return coco_mask.decode(coco_mask.merge(parts)).astype(bool)
+        return polygon_pixels(mask.polygons, height, width)
     if isinstance(mask, RunLengthMask):
-        rows, columns = mask.size
-        if isinstance(mask.counts, str):
-            encoded = {"size": [rows, columns], "counts": mask.counts.encode("ascii")}
-        else:
-            if sum(mask.counts) != rows * columns or min(mask.counts, default=0) < 0:
-                raise BadFile(
-                    "bad run lengths", f"run lengths of {sum(mask.counts)} pixels in all, expected {rows * columns}"
-                )
-            encoded = coco_mask.frPyObjects({"size": [rows, columns], "counts": list(mask.counts)}, rows, columns)
-        return coco_mask.decode(encoded).astype(bool)
+        return run_length_pixels(mask.counts, *mask.size)
     raise TypeError(f"{type(mask).__name__} is not drawn, but read from a file")
 
 

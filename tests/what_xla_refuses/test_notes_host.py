@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from notes.support import (
+from what_xla_refuses.support import (
     CANVAS,
     CRITERION,
     MASK_SIDE,

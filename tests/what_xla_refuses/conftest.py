@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
-from notes.support import CANVAS, CLASSES, CRITERION, SCENES, set_class_bias, small_model
+from what_xla_refuses.support import CANVAS, CLASSES, CRITERION, SCENES, set_class_bias, small_model
 
 from tpu_retinamask.data.annotations.class_names import read_classes
 from tpu_retinamask.data.annotations.csv_annotations import read_annotations

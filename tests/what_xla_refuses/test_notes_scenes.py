@@ -4,7 +4,7 @@ import pathlib
 import re
 
 import pytest
-from notes.support import (
+from what_xla_refuses.support import (
     MUCH_FOUND,
     ODD_CANVAS,
     SCENES,
@@ -83,9 +83,9 @@ def test_odd_pyramid_sizes(step):
 
 
 def test_the_table_names_every_test():
-    """Each test stands in the table of docs/failures-of-the-notes.md, and each name there is a test here."""
+    """Each test stands in the table of docs/what_xla_refuses.md, and each name there is a test here."""
     here = pathlib.Path(__file__).parent
-    table = here.parents[1] / "docs" / "failures-of-the-notes.md"
+    table = here.parents[1] / "docs" / "what_xla_refuses.md"
     named = set(re.findall(r"`(test_\w+)`", table.read_text(encoding="utf-8")))
     tests = {
         name

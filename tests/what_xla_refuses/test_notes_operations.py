@@ -1,4 +1,4 @@
-"""Every failure in the notes of the original (docs/failures-of-the-notes.md): its construct today, and ours.
+"""Every failure in the notes of the original (docs/what_xla_refuses.md): its construct today, and ours.
 
 Each row has the old construct in its smallest form, which the compiler still refuses or has since learned to
 accept (tried with TensorFlow 2.20 and 2.21), and what this project does in its place: it compiles, the audit
@@ -10,7 +10,7 @@ reads the graph and needs no TPU; the TPU compiler's own word belongs to a check
 import numpy as np
 import pytest
 import tensorflow as tf
-from notes.support import (
+from what_xla_refuses.support import (
     FEATURE,
     REGION_CANVAS,
     REGIONS,

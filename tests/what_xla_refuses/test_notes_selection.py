@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from notes.support import (
+from what_xla_refuses.support import (
     FEATURE,
     MUCH_FOUND,
     NOTHING_FOUND,
