@@ -41,7 +41,9 @@ def detector(trained):
 
 
 def test_a_detector_finds_what_predict_finds(trained, shapes, detector, quick_program, tmp_path):
-    done = quick_program("predict", f"--images={shapes}/*e.png", f"--model_dir={trained[0]}", f"--output_dir={tmp_path}")
+    done = quick_program(
+        "predict", f"--images={shapes}/*e.png", f"--model_dir={trained[0]}", f"--output_dir={tmp_path}"
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads((tmp_path / "predictions.json").read_text())
     files = {image["id"]: image["file_name"] for image in json.loads((tmp_path / "images.json").read_text())}

@@ -84,6 +84,8 @@ def run(flags: Flags) -> None:
     if flags.predictions:
         metrics, names = evaluate_coco(flags.coco_json, flags.predictions), None
         output = flags.metrics or "metrics.json"
+    elif flags.data_dir and (flags.annotations or flags.classes):
+        raise UserError("--data_dir holds images, annotations and classes: leave out --annotations and --classes")
     elif (flags.annotations or flags.data_dir) and flags.model_dir:
         config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir)
         metrics, results, classes = evaluate(flags)

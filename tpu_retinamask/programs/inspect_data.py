@@ -74,7 +74,7 @@ def shape_table(
     regression, classification, masks = named["outputs"][:3]
     sections = [
         ("image", ["uint8 pixels"], [images]),
-        ("backbone", ["C3", "C4", "C5"], named["backbone"]),
+        ("backbone", list(named["backbone"]), list(named["backbone"].values())),
         ("feature pyramid", levels, named["features"]),
         ("regression", levels, named["deltas"]),
         ("concat_regression", ["all levels"], [regression]),
