@@ -17,7 +17,7 @@ _FILTER_INFO = golden_set.values("layers/filter_detections")
 _LEVELS = (3, 4, 5, 6, 7)
 
 
-@pytest.mark.parametrize("index", [key.split("_")[1] for key in _UPSAMPLE if key.startswith("source_")])
+@pytest.mark.parametrize("index", [key.split("_")[1] for key in _UPSAMPLE.keys() if key.startswith("source_")])  # noqa: SIM118
 def test_nearest_upsampling_to_any_size(index):
     source, output = _UPSAMPLE[f"source_{index}"], _UPSAMPLE[f"output_{index}"]
     np.testing.assert_array_equal(upsample_nearest(tf.constant(source), output.shape[1:3]), output)  # copies

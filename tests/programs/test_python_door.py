@@ -96,9 +96,15 @@ def test_the_package_lists_what_it_offers():
 
 def test_a_recipe_says_the_same_in_gin_and_in_python(tmp_path):
     Recipe, read = tpu_retinamask.Recipe, tpu_retinamask.read_recipe
-    by_gin = read(settings=["train.epochs = 3", "RetinaMask.backbone = 'small'", "InputPipeline.augmentation = @Augmentation()",
-                            "Augmentation.rot90 = 0.5", "Criterion.proposal_filter = @p/DetectionFilter()",
-                            "p/DetectionFilter.nms_iou = 0.6"])  # fmt: skip
+    settings = [
+        "train.epochs = 3",
+        "RetinaMask.backbone = 'small'",
+        "Augmentation.rot90 = 0.5",
+        "InputPipeline.augmentation = @Augmentation()",
+        "Criterion.proposal_filter = @p/DetectionFilter()",
+        "p/DetectionFilter.nms_iou = 0.6",
+    ]
+    by_gin = read(settings=settings)
     by_hand = Recipe(
         train=tpu_retinamask.TrainSettings(epochs=3),
         network=tpu_retinamask.NetworkSettings(backbone="small"),

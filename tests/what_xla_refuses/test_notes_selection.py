@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from reference import nms_reference
 from what_xla_refuses.support import (
     FEATURE,
     MUCH_FOUND,
@@ -20,7 +21,6 @@ from what_xla_refuses.support import (
     set_class_bias,
     uniform,
 )
-from reference import nms_reference
 
 from tpu_retinamask.model.postprocess import DetectionFilter, detect
 from tpu_retinamask.ops.losses import mask_loss
