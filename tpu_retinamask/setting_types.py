@@ -2,6 +2,7 @@
 
 import collections.abc
 import dataclasses
+import difflib
 import functools
 import types
 import typing
@@ -25,6 +26,25 @@ def check_types(settings: object) -> None:
         value = getattr(settings, name)
         if not _fits(value, hint):
             raise SettingError(f"{name} is {value!r}, expected {_described(hint)}")
+
+
+def check_names(settings_type: type, names: collections.abc.Iterable[str], called: str) -> None:
+    """Refuse names that are no settings.
+
+    Args:
+      settings_type: a dataclass.
+      names: that were given.
+      called: whose settings they are, in the words of the error: "RetinaMask".
+
+    Raises:
+      SettingError: names the first that is none, and the nearest one that is.
+    """
+    known = [field.name for field in dataclasses.fields(settings_type)]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f": its settings are {', '.join(known)}"
+            raise SettingError(f"{called} has no setting {name!r}{hint}")
 
 
 @functools.cache

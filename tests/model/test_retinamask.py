@@ -10,6 +10,7 @@ from tpu_retinamask.model.heads import AnchorHead, MaskHead
 from tpu_retinamask.model.losses import Criterion
 from tpu_retinamask.model.postprocess import DetectionFilter, detect
 from tpu_retinamask.model.retinamask import RetinaMask
+from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.step import make_train_step
 
 _SMALL = dict(
@@ -167,7 +168,7 @@ def test_training_changes_all_but_frozen_normalisation(normalization):
     optimizer = keras.optimizers.SGD(0.01)
     optimizer.build(model.trainable_variables)
     before = {v.path: v.numpy() for v in model.variables}
-    metrics = make_train_step(model, Criterion(), optimizer, clip_norm=10.0)(batch)
+    metrics = make_train_step(model, Criterion(), optimizer, clip_norm=10.0, box_statistics=BoxStatistics())(batch)
     assert np.isfinite(metrics["loss"]) and float(metrics["num_positive"]) > 0 and float(metrics["mask_rois"]) > 0
     for variable in model.variables:
         changed = not np.array_equal(before[variable.path], variable.numpy())

@@ -1,5 +1,8 @@
 """Our own checkpoints as the start of another run, with the same classes or others."""
 
+import re
+import tempfile
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,6 +10,7 @@ from reference.small_runs import scramble, small_run
 
 from tpu_retinamask.pretrained import load
 from tpu_retinamask.pretrained.h5_file import WeightsError
+from tpu_retinamask.training.checkpoints.keys import variable_key, variable_of
 from tpu_retinamask.training.checkpoints.state import TrainState
 
 
@@ -50,5 +54,17 @@ def test_one_checkpoint_of_several_can_be_named(tmp_path):
 
 def test_checkpoint_of_something_else_is_refused(tmp_path):
     path = tf.train.Checkpoint(a=tf.Variable(1.0)).save(str(tmp_path / "other"))
-    with pytest.raises(WeightsError, match="was not written by train"):
+    with pytest.raises(WeightsError, match=f"^{re.escape(path)} was not written by train"):
         load.load_weights(small_run(num_classes=2, seed=0)[0], path)
+
+
+def test_every_path_is_found_again_in_its_key():
+    for path in ("retinamask/backbone/conv1/kernel", "a.b/c", "a./S", "a.S/b", "..", "S/.S."):
+        variables = {path: tf.Variable(1.0)}
+        checkpoint = tf.train.Checkpoint(model=variables)
+        assert variable_of(variable_key("model", path)) == ("model", path)
+        if "/" in path[1:-1]:  # and TensorFlow itself names it so
+            with tempfile.TemporaryDirectory() as folder:
+                saved = checkpoint.write(f"{folder}/one")
+                assert tf.train.load_checkpoint(saved).has_tensor(variable_key("model", path))
+    assert variable_of("save_counter/.ATTRIBUTES/VARIABLE_VALUE") is None

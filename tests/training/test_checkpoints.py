@@ -7,6 +7,7 @@ import pytest
 
 from tpu_retinamask.errors import NonFiniteLossError
 from tpu_retinamask.model.losses import Criterion
+from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.checkpoints.state import TrainState
 from tpu_retinamask.training.step import make_train_step
 
@@ -53,7 +54,8 @@ def test_a_restored_run_goes_on_as_if_never_stopped(tmp_path, small_model, built
     def start():
         model = small_model(normalization="batch")
         optimizer = built_optimizer(model, name="adamw", learning_rate=1e-3, weight_decay=1e-2)
-        return model, optimizer, make_train_step(model, TRUTH_ONLY, optimizer, clip_norm=1.0)
+        step = make_train_step(model, TRUTH_ONLY, optimizer, clip_norm=1.0, box_statistics=BoxStatistics())
+        return model, optimizer, step
 
     model, optimizer, step = start()
     for batch in batches[:2]:

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tpu_retinamask.model.losses import Criterion
+from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.debug import TensorStatistics, debug_step
 from tpu_retinamask.training.step import make_train_step
 
@@ -21,7 +22,9 @@ def debug(small_model, built_optimizer, make_batch):
         lines = []
 
         def make_step(probe):
-            return make_train_step(model, criterion, optimizer, clip_norm=1.0, probe=probe)
+            return make_train_step(
+                model, criterion, optimizer, clip_norm=1.0, probe=probe, box_statistics=BoxStatistics()
+            )
 
         name = debug_step(make_step, model, make_batch(3, 2) if batch is None else batch, lines.append)
         return name, lines, model

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.model.losses import Criterion
+from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.optimizers import DECAYS, OPTIMIZERS, StepDecay, WarmUp, make_optimizer
 from tpu_retinamask.training.step import make_train_step
 
@@ -202,7 +203,8 @@ def test_a_frozen_variable_gets_no_slot_and_no_decay(small_model, built_optimize
     optimizer = built_optimizer(model, learning_rate=0.1, weight_decay=0.5)
     assert not any("res2" in v.path or "stem" in v.path for v in optimizer.variables)
     before = {v.path: v.numpy() for v in model.variables}
-    step = make_train_step(model, Criterion(mask_rois=8, mask_rois_from_detections=0), optimizer, clip_norm=1.0)
+    criterion = Criterion(mask_rois=8, mask_rois_from_detections=0)
+    step = make_train_step(model, criterion, optimizer, clip_norm=1.0, box_statistics=BoxStatistics())
     step(make_batch(2))
     moved = {v.path for v in model.variables if not np.array_equal(v.numpy(), before[v.path])}
     assert moved and not any(f"/{part}" in path for path in moved for part in ("stem", "res2", "res3", "bn_"))
@@ -212,3 +214,8 @@ def test_a_network_frozen_whole_is_refused(small_model):
     model = small_model(freeze="")
     with pytest.raises(UserError, match="every layer is frozen"):
         make_train_step(model, Criterion(), keras.optimizers.SGD(0.1))
+
+
+def test_a_setting_that_there_is_not_is_told_with_the_nearest():
+    with pytest.raises(UserError, match="make_optimizer has no setting 'learning_rte'; did you mean 'learning_rate'"):
+        make_optimizer(10, learning_rte=0.1)

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tpu_retinamask.model.losses import Criterion
+from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.devices.placement import compile_step
 from tpu_retinamask.training.step import compute_losses, make_train_step, metric_names
 
@@ -35,7 +36,8 @@ def runs(request, small_model, built_optimizer, make_batch):
         model = small_model(normalization=request.param, class_bias=-1.0)
         optimizer = built_optimizer(model, learning_rate=0.01, weight_decay=1e-3)
         criterion = Criterion(mask_rois=20, mask_rois_from_detections=20)
-        step = compile_step(make_train_step(model, criterion, optimizer, clip_norm=1.0), jit_compile=jit_compile)
+        step = make_train_step(model, criterion, optimizer, clip_norm=1.0, box_statistics=BoxStatistics())
+        step = compile_step(step, jit_compile=jit_compile)
         metrics, states = _run(model, optimizer, step, batches)
         setattr(result, name, types.SimpleNamespace(step=step, metrics=metrics, states=states))
     return result

@@ -39,6 +39,7 @@ from tpu_retinamask.ops.anchors import AnchorGrid
 from tpu_retinamask.ops.boxes import CornerBoxCoder
 from tpu_retinamask.ops.images import normalize_images
 from tpu_retinamask.pretrained.load import load_weights, model_layers
+from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.debug import debug_step
 from tpu_retinamask.training.step import make_train_step
 from tpu_retinamask.xla import audit
@@ -324,7 +325,7 @@ def debug(model, batch):
     lines = []
 
     def make_step(probe):
-        return make_train_step(model, CRITERION, optimizer, probe=probe)
+        return make_train_step(model, CRITERION, optimizer, probe=probe, box_statistics=BoxStatistics())
 
     return debug_step(make_step, model, batch, lines.append), lines
 

@@ -13,6 +13,7 @@ from tpu_retinamask.model.losses import Criterion
 from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.ops.select import select
 from tpu_retinamask.programs.benchmark import fixed_batch
+from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.devices.placement import compile_step
 from tpu_retinamask.training.optimizers import make_optimizer
 from tpu_retinamask.training.step import make_train_step
@@ -318,7 +319,7 @@ def test_the_training_step_is_clean(normalization, detections):
     optimizer = make_optimizer(10, name="adamw", weight_decay=1e-4)
     optimizer.build(model.trainable_variables)
     criterion = Criterion(mask_rois=16, mask_rois_from_detections=detections)
-    step = compile_step(make_train_step(model, criterion, optimizer, clip_norm=1.0))
+    step = compile_step(make_train_step(model, criterion, optimizer, clip_norm=1.0, box_statistics=BoxStatistics()))
     traced = step.get_concrete_function(fixed_batch(2, (128, 128), 8, 3, mask_size=28))
     kinds = {op.type for op in traced.graph.get_operations()}
     assert {"Conv2DBackpropFilter", "ResourceApplyGradientDescent", "AssignSubVariableOp"} & kinds  # backward, update
@@ -344,6 +345,6 @@ def test_a_forbidden_op_in_the_step_is_found(monkeypatch):
     optimizer = make_optimizer(10)
     optimizer.build(model.trainable_variables)
     criterion = Criterion(mask_rois=16, mask_rois_from_detections=0)
-    step = compile_step(make_train_step(model, criterion, optimizer))
+    step = compile_step(make_train_step(model, criterion, optimizer, box_statistics=BoxStatistics()))
     with pytest.raises(audit.ForbiddenOpError, match="tf.print\\(total\\)"):
         audit.check(step.get_concrete_function(fixed_batch(2, (128, 128), 8, 3, mask_size=28)))

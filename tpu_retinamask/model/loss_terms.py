@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import tensorflow as tf
 
+from tpu_retinamask.errors import UserError
 from tpu_retinamask.seats import Seat
 from tpu_retinamask.structures import AnchorFrame, Batch, MaskRois, RawOutputs, Targets
 
@@ -48,6 +49,23 @@ def box_loss(given: LossInputs) -> tf.Tensor:
 def mask_loss(given: LossInputs) -> tf.Tensor:
     """Return the cross-entropy of the masks of regions."""
     return given.criterion.mask_loss(given.mask_logits, given.rois, given.batch, given.batch_size)
+
+
+def compute_terms(given: LossInputs) -> dict[str, tf.Tensor]:
+    """Return the value of each term of the criterion, in its order.
+
+    Raises:
+      UserError: a term returns something else than a float32 scalar.
+    """
+    values = {}
+    for term in given.criterion.terms:
+        value = values[term] = tf.convert_to_tensor(LOSS_TERMS.get(term)(given))
+        if value.shape.rank != 0 or value.dtype != tf.float32:
+            raise UserError(
+                f"loss term {term!r} returns {value.dtype.name} of shape {value.shape}, expected a float32 scalar: a "
+                "sum over images or anchors, divided by a count of the global batch"
+            )
+    return values
 
 
 def by_level(values: tf.Tensor, outputs: RawOutputs) -> list[tf.Tensor]:

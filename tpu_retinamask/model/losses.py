@@ -45,7 +45,7 @@ class Criterion:
       box_weight: weight of the box loss.
       mask_weight: weight of the mask loss.
       terms: what is summed, by the names of the seat `loss_terms.LOSS_TERMS`; each is shown as NAME_loss.
-      term_weights: weights of further terms by name, 1 where not given.
+      term_weights: weights of further terms than the three above, by name; 1 where not given.
 
     Raises:
       SettingError: a value of another type, or none of those that there are.
@@ -79,15 +79,23 @@ class Criterion:
             LOSS_TERMS.get(term)
         if not self.terms or len(set(self.terms)) < len(self.terms):
             raise SettingError(f"terms is {self.terms}, expected one name or more, each once")
-        strange = sorted(set(self.term_weights or ()) - set(self.terms))
-        if strange:
-            raise SettingError(f"term_weights names {strange}, which are not among terms {self.terms}")
+        for term, weight in (self.term_weights or {}).items():
+            if term not in self.terms:
+                raise SettingError(f"term_weights names {term!r}, which is not among terms {self.terms}")
+            if term in self._own_weights:
+                raise SettingError(f"term_weights names {term!r}, whose weight is the setting {term}_weight")
+            if isinstance(weight, bool) or not isinstance(weight, int | float):
+                raise SettingError(f"term_weights gives {term!r} the weight {weight!r}, expected a number")
 
     @property
     def weights(self) -> dict[str, float]:
         """Return the weight of each term in the sum, in the order of `terms`."""
-        known = {"class": self.class_weight, "box": self.box_weight, "mask": self.mask_weight}
-        return {term: float((self.term_weights or {}).get(term, known.get(term, 1.0))) for term in self.terms}
+        known = {**self._own_weights, **(self.term_weights or {})}
+        return {term: float(known.get(term, 1.0)) for term in self.terms}
+
+    @property
+    def _own_weights(self) -> dict[str, float]:
+        return {"class": self.class_weight, "box": self.box_weight, "mask": self.mask_weight}
 
     @property
     def self_adjusting(self) -> bool:

@@ -12,8 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tpu_retinamask.errors import SettingError
-from tpu_retinamask.model.backbones.registry import make_backbone
+from tpu_retinamask.model.backbones.registry import check_levels, make_backbone
 from tpu_retinamask.model.fpn import FeaturePyramid
 from tpu_retinamask.model.freeze import freeze_layers, freeze_stages
 from tpu_retinamask.model.heads import AnchorHead, MaskHead
@@ -22,6 +21,7 @@ from tpu_retinamask.ops.anchors import AnchorGrid
 from tpu_retinamask.ops.boxes import CenterBoxCoder, CornerBoxCoder
 from tpu_retinamask.ops.images import normalize_images
 from tpu_retinamask.ops.roi_align import multilevel_roi_align
+from tpu_retinamask.setting_types import check_names
 from tpu_retinamask.structures import AnchorFrame, RawOutputs
 
 
@@ -40,9 +40,7 @@ class RetinaMask(keras.Model):
           SettingError: a setting that there is not, or a value that it cannot have.
         """
         super().__init__(name="retinamask")
-        unknown = sorted(set(changes) - {field.name for field in dataclasses.fields(NetworkSettings)})
-        if unknown:
-            raise SettingError(f"{unknown} are no settings of RetinaMask; see NetworkSettings")
+        check_names(NetworkSettings, changes, "RetinaMask")
         settings = dataclasses.replace(settings or NetworkSettings(), **changes)
         self.settings, self.num_classes = settings, num_classes
         policy = keras.dtype_policies.get(settings.dtype)
@@ -117,7 +115,9 @@ class RetinaMask(keras.Model):
         """
         x = normalize_images(images, content_size, self.pixel_mode)  # [B, H, W, 3] float32
         x = tf.cast(x, self.compute_type)
-        features = self.fpn(self.backbone(x, training=training))  # P3.. each [B, h, w, F]
+        levels = self.backbone(x, training=training)  # C3, C4, C5
+        check_levels(levels, x.shape[1:3], self.settings.backbone)
+        features = self.fpn(levels)  # P3.. each [B, h, w, F]
         return RawOutputs(
             features=features,
             class_logits=tuple(self.class_head(level) for level in features),  # [B, h * w * A, C]

@@ -2,7 +2,10 @@
 
 import dataclasses
 
+import keras
+
 from tpu_retinamask.errors import SettingError
+from tpu_retinamask.ops.images import MODES as PIXEL_MODES
 from tpu_retinamask.setting_types import check_types
 
 BOX_CODERS = ("center", "corner")
@@ -34,7 +37,7 @@ class NetworkSettings:
       p6_from: "p5" (the paper) or "c5".
       head_channels: of the class and box heads.
       head_depth: hidden convolutions of the class and box heads.
-      head_initializer: "normal" is N(0, 0.01); narrow heads want "he_normal".
+      head_initializer: "normal" is N(0, 0.01); narrow heads want "he_normal", or another that Keras has by name.
       mask_channels: of the mask head.
       mask_depth: hidden convolutions of the mask head.
       mask_upsample: "deconv" (the paper) or "nearest"; see `heads.MaskHead`.
@@ -91,6 +94,8 @@ class NetworkSettings:
             "mask_upsample": MASK_UPSAMPLES,
             "roi_semantics": ROI_SEMANTICS,
             "roi_implementation": ROI_IMPLEMENTATIONS,
+            "pixel_mode": PIXEL_MODES,
+            "dtype": DTYPES,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -98,3 +103,17 @@ class NetworkSettings:
         for name in ("fpn_channels", "head_channels", "mask_channels", "roi_size", "roi_levels", "roi_sampling_ratio"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        for name in ("head_depth", "mask_depth"):
+            if getattr(self, name) < 0:
+                raise SettingError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        for name in ("anchor_sizes", "anchor_ratios", "anchor_scales"):
+            if not getattr(self, name) or min(getattr(self, name)) <= 0:
+                raise SettingError(f"{name} is {getattr(self, name)}, expected one number above 0 or more")
+        if not 3 <= len(self.anchor_sizes) <= 5:
+            raise SettingError(f"anchor_sizes is {self.anchor_sizes}, expected 3 to 5 sizes, one a level from P3 on")
+        # By its name alone: making one draws its seed, after which every later weight would start otherwise.
+        if self.head_initializer != "normal" and not callable(getattr(keras.initializers, self.head_initializer, None)):
+            raise SettingError(
+                f"head_initializer {self.head_initializer!r} is neither 'normal' nor the name of one of Keras' "
+                "(keras.initializers), such as 'he_normal'"
+            )

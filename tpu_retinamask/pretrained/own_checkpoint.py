@@ -40,9 +40,9 @@ def read_checkpoint(path: str) -> tuple[dict, bool]:
     try:
         reader = tf.train.load_checkpoint(path)
         for key in sorted(reader.get_variable_to_shape_map(), reverse=True):  # the averages, over the weights, last
-            part, path = variable_of(key) or (None, "")
+            part, name = variable_of(key) or (None, "")
             if part in ("model", "average"):
-                layer, weight = path.split("/")[-2:]
+                layer, weight = name.split("/")[-2:]
                 layers.setdefault(layer, {})[weight] = reader.get_tensor(key)
                 averaged |= part == "average"
     except tf.errors.OpError as error:

@@ -1,7 +1,5 @@
 """Names that Keras keeps private: layers within layers, and how its optimizers meet replicas."""
 
-from contextlib import AbstractContextManager
-
 import keras
 
 from tpu_retinamask.private.checking import require, require_attribute
@@ -10,7 +8,6 @@ _KNOWN = {"library": "Keras", "distributions": ("keras",), "works": "3.10 to 3.1
 require(keras.Layer, "_flatten_layers", **_KNOWN)
 require_attribute(keras.Layer, "_layers", **_KNOWN)
 require(keras.optimizers.SGD, "_all_reduce_sum_gradients", "_get_variable_index", **_KNOWN)
-require_attribute(keras.optimizers.SGD, "_distribution_strategy", **_KNOWN)
 
 
 def child_layers(layer: keras.Layer) -> list[keras.Layer]:
@@ -21,11 +18,6 @@ def child_layers(layer: keras.Layer) -> list[keras.Layer]:
 def all_layers(model: keras.Layer, *, include_self: bool = True) -> list[keras.Layer]:
     """Return a model's layers, those within layers too."""
     return list(model._flatten_layers(include_self=include_self))
-
-
-def scope_of(optimizer: keras.Optimizer) -> AbstractContextManager:
-    """Return the scope of the strategy under which an optimizer was made."""
-    return optimizer._distribution_strategy.scope()
 
 
 def leave_sums_to_caller(optimizer: keras.Optimizer) -> None:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.private.keras_names import variable_index
-from tpu_retinamask.setting_types import check_types
+from tpu_retinamask.setting_types import check_names, check_types
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 DECAYS = ("constant", "step", "cosine")
@@ -169,4 +169,5 @@ class OptimizerSettings:
 
 def make_optimizer(total_steps: int, *, batch_size: int | None = None, **settings: Any) -> keras.Optimizer:
     """Build an optimizer of single settings; see `OptimizerSettings`."""
+    check_names(OptimizerSettings, settings, "make_optimizer")
     return OptimizerSettings(**settings).build(total_steps, batch_size)

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from tpu_retinamask.errors import UserError
-from tpu_retinamask.model.loss_terms import LOSS_TERMS, LossInputs
+from tpu_retinamask.errors import UserError, listed
+from tpu_retinamask.model.loss_terms import LossInputs, compute_terms
 from tpu_retinamask.model.losses import Criterion
 from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.private import keras_names
@@ -96,7 +96,7 @@ def compute_losses(
 
     given = LossInputs(criterion, batch, frame, targets, outputs, rois, mask_logits, num_positive, batch_size, beta)
     with tf.name_scope("losses"):
-        terms = {term: LOSS_TERMS.get(term)(given) for term in criterion.terms}
+        terms = compute_terms(given)
     weighted = [weight * terms[term] for term, weight in criterion.weights.items()]
     total = functools.reduce(operator.add, weighted)
     counts = (own_positive, rois.valid, rois.overflow, batch.dropped)
@@ -128,7 +128,8 @@ def make_train_step(
       accumulate_steps: parts that the batch is divided into; the network sees one at a time, and their gradients
         are summed. The update is that of the undivided batch, but that "batch" normalisation takes its statistics
         from each part, and that the self-adjusting box loss of a part knows the parts before it only.
-      box_statistics: state of the self-adjusting loss, to be saved; None: made here, and lost with the process.
+      box_statistics: state of the self-adjusting box loss, to be saved; None: only where the loss does not adjust
+        itself.
       average: average of the weights, moved after each update, to be saved; None: none.
 
     Returns:
@@ -136,8 +137,9 @@ def make_train_step(
       replicas, gradient_norm, learning_rate and, where the box loss adjusts itself, box_beta (mean of 4).
 
     Raises:
-      ValueError: the optimizer clips.
-      UserError: every layer is frozen; on a call: the batch does not divide into the parts.
+      ValueError: the optimizer clips, or the box loss adjusts itself and has no statistics.
+      UserError: every layer is frozen; on a call: the batch does not divide into the parts, or no loss depends on a
+        variable.
     """
     if optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue:
         raise ValueError(
@@ -153,8 +155,10 @@ def make_train_step(
     if accumulate_steps < 1:
         raise UserError(f"train.accumulate_steps is {accumulate_steps}, expected 1 (the batch undivided) or more")
     if criterion.self_adjusting and box_statistics is None:
-        with keras_names.scope_of(optimizer):
-            box_statistics = BoxStatistics(criterion.smooth_l1_beta)
+        raise ValueError(
+            "make_train_step: the self-adjusting box loss needs box_statistics; make BoxStatistics("
+            "criterion.smooth_l1_beta) in the scope of the strategy that trains"
+        )
     keras_names.leave_sums_to_caller(optimizer)  # by then they are summed already, and clipped
 
     def part_of_step(
@@ -165,7 +169,15 @@ def make_train_step(
             total, metrics, moments = compute_losses(
                 model, criterion, part, probe, whole=whole, statistics=box_statistics, moments=moments
             )
-        return moments, tape.gradient(total, [v.value for v in variables]), metrics
+        gradients = tape.gradient(total, [v.value for v in variables])
+        unreached = [variable.path for variable, gradient in zip(variables, gradients) if gradient is None]
+        if unreached:
+            raise UserError(
+                f"no loss of Criterion.terms = {criterion.terms} depends on {len(unreached)} of the {len(variables)} "
+                f"variables that are trained:\n{listed(unreached)}\nAdd the term that trains them, or freeze their "
+                "layers (RetinaMask.freeze)"
+            )
+        return moments, gradients, metrics
 
     def count_positives(part: Batch) -> tf.Tensor:
         labels = criterion.assign(model.frame(tuple(part.image.shape[1:3])), part).labels

@@ -1,7 +1,7 @@
 """The seat of backbones, and what a network asks of one."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -10,6 +10,7 @@ import tensorflow as tf
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.seats import Seat
 
+PYRAMID_STRIDES = {"C3": 8, "C4": 16, "C5": 32}  # what the pyramid is built on, in canvas pixels a cell
 BACKBONES: Seat[Callable[..., "Backbone"]] = Seat("backbone", "tpu_retinamask.backbones")
 
 
@@ -33,7 +34,7 @@ class Backbone(keras.Layer):
       pretrained: where its ImageNet weights come from, or None.
     """
 
-    strides: Mapping[str, int] = {"C3": 8, "C4": 16, "C5": 32}
+    strides: Mapping[str, int] = PYRAMID_STRIDES
     pretrained: PretrainedWeights | None = None
 
     def call(self, images: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
@@ -75,8 +76,33 @@ def make_backbone(name: str, *, normalization: str = "frozen", **options: Any) -
     if "normalization" in accepted:
         options["normalization"] = normalization
     backbone = build(name="backbone", **options)
-    wanted = {"C3": 8, "C4": 16, "C5": 32}
-    given = {level: backbone.strides.get(level) for level in wanted}
-    if given != wanted:
-        raise SettingError(f"backbone {name!r} has the strides {dict(backbone.strides)}, expected {wanted}")
+    given = {level: backbone.strides.get(level) for level in PYRAMID_STRIDES}
+    if given != PYRAMID_STRIDES:
+        raise SettingError(f"backbone {name!r} has the strides {dict(backbone.strides)}, expected {PYRAMID_STRIDES}")
     return backbone
+
+
+def check_levels(features: Mapping[str, tf.Tensor], image_size: Sequence[int], name: str) -> None:
+    """Refuse features that the pyramid, and the anchors on it, cannot be laid upon.
+
+    Args:
+      features: what a backbone returned.
+      image_size: (H, W) of the canvas.
+      name: of the backbone.
+
+    Raises:
+      SettingError: no dict by level, or a level that is missing or has another size than its stride says.
+    """
+    if not isinstance(features, Mapping):
+        raise SettingError(
+            f"backbone {name!r} returns {type(features).__name__}, expected a dict of {[*PYRAMID_STRIDES]}"
+        )
+    for level, stride in PYRAMID_STRIDES.items():
+        wanted = tuple(-(-side // stride) for side in image_size)
+        shape = features[level].shape if level in features else None
+        if shape is None or len(shape) != 4 or tuple(shape[1:3]) != wanted:
+            returned = "not at all" if shape is None else f"of shape {tuple(shape)}"
+            raise SettingError(
+                f"backbone {name!r} on a canvas of {image_size[0]} x {image_size[1]} returns {level} {returned}, "
+                f"expected [B, {wanted[0]}, {wanted[1]}, .]"
+            )

@@ -14,4 +14,7 @@ def variable_key(part: str, path: str) -> str:
 def variable_of(key: str) -> tuple[str, str] | None:
     """Return the part and the path that a key stands for, or None where it stands for no variable of a part."""
     match = _KEY.fullmatch(key)
-    return (match[1], match[2].replace(".S", "/").replace("..", ".")) if match else None
+    if match is None:
+        return None
+    # From the left: a name that ends in "." and "S" after it is "..S", which holds a ".S" that is no "/".
+    return match[1], re.sub(r"\.([.S])", lambda escape: "/" if escape[1] == "S" else ".", match[2])
