@@ -74,3 +74,8 @@ def test_file_holds_plain_numbers(metrics, tmp_path):
 def test_categories_of_one_name_keep_their_own_keys(make_truth, square):
     numbers = evaluate_coco(make_truth([square(0, 0, 9)], categories=("cell", "cell")), []).flat()
     assert (numbers["ground_truths/cell (10)"], numbers["ground_truths/cell (20)"]) == (1, 0)
+
+
+def test_names_with_a_gap_between_the_ids_fit(make_truth):
+    truth = make_truth([])
+    assert format_table(evaluate_coco(truth, []), ("cell", None, "dust")) == format_table(evaluate_coco(truth, []))

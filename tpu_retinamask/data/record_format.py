@@ -78,7 +78,9 @@ def tfds_features(class_names: Iterable[str]) -> Any:
             "masks": tfds.features.Tensor(
                 shape=(),
                 dtype=np.object_,
-                doc="zlib stream: the window of each mask, row by row, 8 pixels a byte, highest bit first.",
+                # Part of features.json: other words would be other bytes.
+                doc="zlib stream: for each object with a mask its window, row by row, 8 pixels a byte, "
+                "highest bit first.",
             ),
         }
     )

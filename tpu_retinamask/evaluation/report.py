@@ -123,12 +123,13 @@ def _class_names(metrics: Metrics, class_names) -> list[str]:
         return [row.name for row in metrics.per_class]
     if isinstance(class_names, Mapping):
         return [class_names.get(row.category_id, row.name) for row in metrics.per_class]
-    if len(class_names) != len(metrics.per_class):
+    names = [name for name in class_names if name is not None]  # an id that no class has is no category
+    if len(names) != len(metrics.per_class):
         raise ValueError(
-            f"format_table: got {len(class_names)} class names for {len(metrics.per_class)} categories in "
+            f"format_table: got {len(names)} class names for {len(metrics.per_class)} categories in "
             "the ground truth; give one a category in ascending id, or a mapping of category id to name"
         )
-    return list(class_names)
+    return names
 
 
 def _number(value: float) -> str:

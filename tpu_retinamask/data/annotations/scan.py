@@ -160,6 +160,8 @@ def _scan_instance(
 ) -> AnnotatedInstance:
     x1, y1, x2, y2 = instance.box
     tolerance = BORDER_TOLERANCE
+    if not all(map(math.isfinite, instance.box)):
+        raise BadFile("box outside the image", f"the box {x1:g},{y1:g},{x2:g},{y2:g} is not finite")
     if min(x1, y1) < -tolerance or x2 > image.width + tolerance or y2 > image.height + tolerance:
         raise BadFile(
             "box outside the image",

@@ -13,7 +13,7 @@ from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
 from tpu_retinamask.data.annotations.scan import ScanResult, scan_images
 from tpu_retinamask.data.prepared.reading import open_records
 from tpu_retinamask.data.sources.registry import SOURCES, SourceContent
-from tpu_retinamask.errors import UserError
+from tpu_retinamask.errors import UserError, listed
 from tpu_retinamask.files import read_bytes
 
 log = logging.getLogger(__name__)
@@ -142,6 +142,16 @@ def read_source(path: str, classes: ClassNames | None, source_format: str | None
     """
     name = source_format or _recognised(path)
     content = SOURCES.get(name).read(path, classes)
+    unknown = [
+        f"line {instance.line}, {image.name}: class {instance.class_id}"
+        for image in content.images
+        for instance in image.instances
+        if not 0 <= instance.class_id < content.classes.num_classes
+    ]
+    if unknown:
+        raise UserError(
+            f"{path}: {len(unknown)} classes outside 0..{content.classes.num_classes - 1}\n{listed(unknown)}"
+        )
     log.info("%s: %d images, read as %s", os.path.basename(path.rstrip("/")), len(content.images), name)
     return content
 

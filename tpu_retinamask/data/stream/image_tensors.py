@@ -16,6 +16,7 @@ from tpu_retinamask.data.images.mask_sampling import sample_masks, sample_packed
 from tpu_retinamask.data.images.packed_masks import pack_masks, packed_starts
 from tpu_retinamask.data.masks import FileMask, Mask
 from tpu_retinamask.data.record_format import FRAME_BYTES, StoredImage, parse_example, read_serialized
+from tpu_retinamask.errors import SettingError
 
 
 class SourceImage(NamedTuple):
@@ -164,13 +165,15 @@ def image_tensors(images: Sequence[AnnotatedImage], keep_bytes: bool) -> FileTen
       keep_bytes: read every file now and keep its bytes, so that no file is opened again.
 
     Raises:
-      ValueError: no images.
+      SettingError: no images, or some in files and some in shards.
       image_files.BadFile: with `keep_bytes`, a file that can no longer be read.
     """
     if not images:
-        raise ValueError("no images: expected at least one image")
+        raise SettingError("no images: expected at least one image")
     with tf.device("/CPU:0"):  # a graph on the host cannot capture a tensor of an accelerator
         stored = [annotated.image for annotated in images if isinstance(annotated.image, StoredImage)]
+        if 0 < len(stored) < len(images):
+            raise SettingError("some images are in a prepared data set and some are not: prepare them together")
         if stored:
             return _stored_tensors(stored, keep_bytes)
         return _file_tensors(images, keep_bytes)
