@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tqdm
@@ -178,7 +178,7 @@ def _scan_instance(
         mask = _check_file(mask, instance, box, image, _load_once(mask.path, files))
     elif mask is not None:
         drawn = draw_mask(mask, image.height, image.width)
-        _check_pixels(f"mask {mask}", drawn, drawn, instance, box, image)
+        _check_pixels(f"mask {mask}", drawn, lambda part: part, instance, box, image)
     return AnnotatedInstance(instance.line, box, instance.class_id, mask)
 
 
@@ -197,17 +197,17 @@ def _load_once(path: str, files: dict[str, MaskFile | BadFile]) -> MaskFile:
 def _check_file(mask: FileMask, instance: ListedInstance, box: tuple, image: ImageFile, file: MaskFile) -> FileMask:
     """Return the mask with the value that its label is decoded as."""
     where = f"mask {mask.path}"
-    _check_size(where, file.values, image)
     if mask.value is None:
-        _check_pixels(where, file.values != 0, file.values, instance, box, image)
+        _check_pixels(where, file.values, lambda part: part != 0, instance, box, image)
         return mask
+    _check_size(where, file.values, image)
     if file.label_step is None:
         raise BadFile("not a label map", f"{where}: {file.no_labels_because}")
     value = mask.value * file.label_step
-    labelled = file.values == value
-    if value > 65535 or not np.any(labelled):
-        raise BadFile("label absent", f"{where} has no pixel of value {mask.value}")
-    _check_pixels(where, labelled, file.values, instance, box, image)
+    absent = BadFile("label absent", f"{where} has no pixel of value {mask.value}")
+    if value > 65535:
+        raise absent
+    _check_pixels(where, file.values, lambda part: part == value, instance, box, image, absent)
     return dataclasses.replace(mask, decoded_value=value)
 
 
@@ -221,14 +221,21 @@ def _check_size(where: str, values: np.ndarray, image: ImageFile) -> None:
 
 
 def _check_pixels(
-    where: str, mask: np.ndarray, values: np.ndarray, instance: ListedInstance, box: tuple, image: ImageFile
+    where: str,
+    values: np.ndarray,
+    belongs: Callable[[np.ndarray], np.ndarray],
+    instance: ListedInstance,
+    box: tuple,
+    image: ImageFile,
+    absent: BadFile | None = None,
 ) -> None:
     """Refuse a mask of another size than its image, one without a pixel, and one without a pixel in its box."""
     _check_size(where, values, image)
-    if np.any(mask[math.floor(box[1]) : math.ceil(box[3]), math.floor(box[0]) : math.ceil(box[2])]):
+    # The box first: of a label map that holds a hundred objects, the whole is compared only where something is wrong.
+    if np.any(belongs(values[math.floor(box[1]) : math.ceil(box[3]), math.floor(box[0]) : math.ceil(box[2])])):
         return
-    if not np.any(mask):
-        raise BadFile("empty mask", f"{where} is empty: every pixel is zero")
+    if not np.any(belongs(values)):
+        raise absent or BadFile("empty mask", f"{where} is empty: every pixel is zero")
     raise BadFile(
         "mask outside its box",
         (f"{where} has no pixel inside the box {','.join(f'{edge:g}' for edge in instance.box)}"),
