@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from tpu_retinamask.coco.reading import read_json
 from tpu_retinamask.errors import UserError
 
-_log = logging.getLogger("tpu_retinamask")
+log = logging.getLogger(__name__)
 _LISTED = 20  # missing names in one error
 
 
@@ -41,7 +41,7 @@ def renumber_results(
     new_ids = {key: image_ids[name] for key, name in wanted.items()}
     run = set(new_ids.values())
     if left_out := len(dataset["images"]) - len(run):
-        _log.warning(
+        log.warning(
             "%d of the %d images of the COCO file are not among the annotated images and are not scored",
             left_out,
             len(dataset["images"]),

@@ -23,7 +23,7 @@ from tpu_retinamask.evaluation.report import IOU_NAMES, ClassMetrics, Metrics, f
 
 __all__ = ["ClassMetrics", "Metrics", "evaluate_coco", "format_table", "write_metrics"]
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def evaluate_coco(
@@ -77,7 +77,7 @@ def evaluate_coco(
     for iou_type in iou_types:
         start = time.monotonic()
         if progress:
-            _log.info(
+            log.info(
                 "Scoring %s: %d images, %d ground truths, %d detections",
                 IOU_NAMES[iou_type],
                 len(truth.images),
@@ -90,7 +90,7 @@ def evaluate_coco(
         ap[iou_type] = [_mean(precision[:, :, k]) for k in range(len(category_ids))]
         ap50[iou_type] = [_mean(precision[0, :, k]) for k in range(len(category_ids))]
         if progress:
-            _log.info("Scoring %s took %.1f s", IOU_NAMES[iou_type], time.monotonic() - start)
+            log.info("Scoring %s took %.1f s", IOU_NAMES[iou_type], time.monotonic() - start)
 
     truth_count = Counter(annotation["category_id"] for annotation in wanted)
     detection_count = Counter(detection["category_id"] for detection in detections)
@@ -183,9 +183,9 @@ def _mean(values: np.ndarray) -> float:
 
 def _warn(truth: GroundTruth, wanted: list[dict], without_mask: int, max_detections: int) -> None:
     if not wanted:
-        _log.warning("The %d images hold no ground truth: AP and AR are undefined", len(truth.images))
+        log.warning("The %d images hold no ground truth: AP and AR are undefined", len(truth.images))
     if without_mask:
-        _log.warning(
+        log.warning(
             "%d of %d ground truths have no mask: mask AP ignores them and what lies on them",
             without_mask,
             len(wanted),
@@ -193,7 +193,7 @@ def _warn(truth: GroundTruth, wanted: list[dict], without_mask: int, max_detecti
     per_image = Counter((annotation["image_id"], annotation["category_id"]) for annotation in wanted)
     most = max(per_image.values(), default=0)
     if most > max_detections:
-        _log.warning(
+        log.warning(
             "An image has %d objects of one class, but only %d detections count: recall cannot reach 1; "
             "raise max_detections",
             most,

@@ -1,7 +1,7 @@
 """A trained model as a function of pictures: paths or arrays in, objects in the picture's own pixels out."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,9 @@ from tpu_retinamask.data.images.image_files import BadFile, check_image, read_fi
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.results import paste_masks
-from tpu_retinamask.structures import Batch, Detections
+from tpu_retinamask.model.postprocess import DetectionFilter, detect
+from tpu_retinamask.model.retinamask import RetinaMask
+from tpu_retinamask.structures import Detections
 
 Picture = str | os.PathLike | np.ndarray
 
@@ -45,14 +47,24 @@ class Detector:
     """
 
     def __init__(
-        self, model: tf.Module, classes: ClassNames, pipeline: InputPipeline, detect: Callable[[Batch], Detections]
+        self,
+        model: RetinaMask,
+        classes: ClassNames,
+        pipeline: InputPipeline,
+        detection_filter: DetectionFilter,
+        *,
+        jit_compile: bool = True,
     ) -> None:
-        """Take what `inference.load_model` and `inference.make_detector` gave."""
+        """Take what `inference.load_model` gave, and the settings of its run; nothing is compiled yet."""
         self.model, self.classes, self.pipeline = model, classes, pipeline
-        self._detect = detect
-        self._fit = tf.function(
-            self._compose, autograph=False, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)]
-        )
+
+        def run(image: tf.Tensor, content_size: tf.Tensor) -> Detections:
+            return detect(model, detection_filter, image[tf.newaxis], content_size[tf.newaxis])
+
+        # Apart: the first takes pictures of any size, the second is one program of static shape.
+        spec = tf.TensorSpec([None, None, 3], tf.uint8)
+        self._fit = tf.function(pipeline.fit, autograph=False, input_signature=[spec])
+        self._detect = tf.function(run, jit_compile=jit_compile, autograph=False)
 
     def __call__(
         self, pictures: Picture | Sequence[Picture], *, exif_orientation: str = "apply"
@@ -75,12 +87,12 @@ class Detector:
         return [self._one(_pixels(picture, exif_orientation)) for picture in pictures]
 
     def _one(self, pixels: np.ndarray) -> ImageDetections:
-        sample = self._fit(pixels)
-        found = self._detect(Batch(*(field[tf.newaxis] for field in sample)))
+        fitted = self._fit(pixels)
+        found = self._detect(fitted.image, fitted.content_size)
         boxes, scores, classes, masks = (np.asarray(part)[0] for part in found[:4])
         rows = np.flatnonzero(classes >= 0)
         height, width = pixels.shape[:2]
-        whole = boxes[rows] / np.float32(sample.image_scale)
+        whole = boxes[rows] / np.float32(fitted.scale)
         return ImageDetections(
             boxes=np.clip(whole, 0, np.array([width, height, width, height], np.float32)),
             scores=scores[rows],
@@ -89,20 +101,6 @@ class Detector:
             mask_probabilities=masks[rows],
             mask_boxes=whole,
             size=(height, width),
-        )
-
-    def _compose(self, pixels: tf.Tensor) -> Batch:
-        size = tf.shape(pixels)[:2]
-        return self.pipeline.compose(
-            lambda: pixels,
-            lambda boxes, rows, side: tf.zeros([tf.size(rows), side, side], tf.uint8),
-            size=size,
-            original_size=size,
-            boxes=tf.zeros([0, 4]),
-            classes=tf.zeros([0], tf.int32),
-            has_mask=tf.zeros([0], tf.bool),
-            image_id=tf.constant(0, tf.int64),
-            seed=None,
         )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -32,6 +33,14 @@ log = logging.getLogger(__name__)
 MOVED_MASK_OVERSAMPLING = 2  # cells along a mask that is to be turned, per cell of what becomes of it
 CACHES = ("files", "decoded", False, True)
 MIN_SIDE_DRAW = 1  # tells the seed of the drawn short side from those of the other changes
+
+
+class FittedPicture(NamedTuple):
+    """A picture on the canvas, as `structures.Batch` has it."""
+
+    image: tf.Tensor  # [H, W, 3] uint8
+    content_size: tf.Tensor  # [2] int32
+    scale: tf.Tensor  # float32 scalar; canvas pixels per pixel of the picture
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,6 +202,22 @@ class InputPipeline:
     def scales_of(self, images: Sequence[AnnotatedImage]) -> dict[tuple[int, int], float]:
         """Return `scale_of` each (height, width) among the images, each worked out once."""
         return {size: self.scale_of(*size) for size in {(annotated.height, annotated.width) for annotated in images}}
+
+    def fit(self, picture: tf.Tensor) -> FittedPicture:
+        """Fit one picture, uint8 [h, w, 3], into the canvas, in graph operations: the very pixels of `eval_dataset`."""
+        size = tf.shape(picture)[:2]
+        sample = self.compose(
+            lambda: picture,
+            lambda boxes, rows, side: tf.zeros([tf.size(rows), side, side], tf.uint8),
+            size=size,
+            original_size=size,
+            boxes=tf.zeros([0, 4]),
+            classes=tf.zeros([0], tf.int32),
+            has_mask=tf.zeros([0], tf.bool),
+            image_id=tf.constant(0, tf.int64),
+            seed=None,
+        )
+        return FittedPicture(sample.image, sample.content_size, sample.image_scale)
 
     def _batches(self, samples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
         # drop_remainder makes the batch dimension static; no sample is ever dropped by it, because the

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.files import reason_of
 
-log = logging.getLogger("tpu_retinamask")
+log = logging.getLogger(__name__)
 
 PROBE = ".room_for_a_checkpoint"
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.files import reason_of, write_json_atomically
 
-log = logging.getLogger("tpu_retinamask")
+log = logging.getLogger(__name__)
 
 NAME = re.compile(r"ckpt-(\d+)[._].*")
 MANIFEST = ".manifest.json"

@@ -11,7 +11,7 @@ from tpu_retinamask.errors import NonFiniteLossError, UserError, listed
 from tpu_retinamask.training.checkpoints.files import CheckpointFiles, DamagedCheckpointError, SavedCheckpoint
 from tpu_retinamask.training.checkpoints.keys import variable_key
 
-log = logging.getLogger("tpu_retinamask")
+log = logging.getLogger(__name__)
 
 LAST, BEST = "last", "best"
 

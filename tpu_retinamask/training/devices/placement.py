@@ -10,7 +10,7 @@ from tpu_retinamask.errors import UserError
 from tpu_retinamask.structures import Batch
 from tpu_retinamask.training.devices import described_tpu
 
-log = logging.getLogger("tpu_retinamask")
+log = logging.getLogger(__name__)
 
 
 def make_strategy(tpu: str | None = None, replicas: int = 1) -> tf.distribute.Strategy:

@@ -12,7 +12,7 @@ from tpu_retinamask.files import reason_of, write_json_atomically
 from tpu_retinamask.training.checkpoints.files import SaveError
 from tpu_retinamask.training.checkpoints.state import TrainState
 
-log = logging.getLogger("tpu_retinamask")
+log = logging.getLogger(__name__)
 
 FILE = "history.json"
 SCORE = "val/segm/AP"

@@ -16,7 +16,7 @@ from tpu_retinamask.training.loop.device_loop import LoopResult
 from tpu_retinamask.training.loop.history import History
 from tpu_retinamask.training.loop.progress import Progress
 
-log = logging.getLogger("tpu_retinamask")
+log = logging.getLogger(__name__)
 
 
 class TrainingInterrupted(Exception):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tpu_retinamask.errors import NonFiniteLossError
 from tpu_retinamask.files import reason_of
 
-log = logging.getLogger("tpu_retinamask")
+log = logging.getLogger(__name__)
 
 
 COUNTED = ("boxes_dropped", "mask_rois_overflow")  # what is left out is summed over the steps between two lines
