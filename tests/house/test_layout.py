@@ -115,3 +115,14 @@ def test_importing_the_package_loads_no_tensorflow():
     assert done.stdout.split()[0] == "False", done.stderr
     version = (ROOT / "tpu_retinamask" / "version.py").read_text()
     assert done.stdout.split()[1] in version
+
+
+def test_importing_everything_starts_no_tensorflow():
+    # Once it has started its devices are fixed: replicas on one CPU and described TPUs would be refused.
+    done = _run(
+        "import tensorflow as tf, tpu_retinamask.api, tpu_retinamask.xla.purify, tpu_retinamask.programs.train\n"
+        "cpu, = tf.config.list_physical_devices('CPU')\n"
+        "tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)\n"
+        "print(len(tf.config.list_logical_devices('CPU')))"
+    )
+    assert done.stdout == "2\n", done.stderr[-1000:]

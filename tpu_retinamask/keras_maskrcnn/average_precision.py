@@ -1,6 +1,6 @@
 """Mask average precision as keras-maskrcnn reports it: one IoU threshold, area under the precision envelope.
 
-`evaluation.coco` is what to compare models with; this gives the number that users of the original know.
+`coco.scores` is what to compare models with; this gives the number that users of the original know.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """The CSVGenerator of keras-maskrcnn: images and the three tensors of targets, as its users know them.
 
-Training here uses `data.pipeline`, which sends a few kilobytes of boxes to the device. This generator makes the
+Training here uses `data.stream.pipeline`, which sends a few kilobytes of boxes to the device. This generator makes the
 original's targets on the host, full-size masks and all: for code that reads them, and to compare numbers.
 """
 
