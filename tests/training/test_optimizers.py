@@ -172,7 +172,9 @@ def test_coupled_decay_of_adam_is_scaled_away():
     model = _Layers()
     optimizer = make_optimizer(10, name="adam", learning_rate=0.1, weight_decay=0.5, warmup_steps=0, decay="constant")
     optimizer.build(model.trainable_variables)
-    before = model.conv.kernel.numpy()
+    # Far from 0, beside which Adam's epsilon is nothing, and from 0.1, where the difference below would cancel.
+    before = np.array([0.5, -0.6, 0.8, -1.0], np.float32).reshape(model.conv.kernel.shape)
+    model.conv.kernel.assign(before)
     optimizer.apply([tf.zeros(v.shape) for v in model.trainable_variables], model.trainable_variables)
     np.testing.assert_allclose(model.conv.kernel.numpy(), before - 0.1 * np.sign(before), rtol=1e-4)
     assert (model.conv.bias.numpy() == 1.0).all()
