@@ -1,12 +1,69 @@
-"""Where the shared real data lies, and small made-up COCO files."""
+"""What stays in one test process, where the shared real data lies, programs run in forks, small made-up COCO files."""
 
+import json
 import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from tpu_retinamask.evaluation.results import encode_rle
+# Where tests run in two processes, the files of each of these stay in one: they share a training, a compiled step or a
+# process that has imported TensorFlow, which would be made twice.
+TOGETHER = {
+    "tests/programs/": "programs",
+    "tests/extending/": "programs",
+    "tests/what_xla_refuses/": "the notes' step",
+}
+
+
+@pytest.hookimpl(optionalhook=True)  # known to pytest-xdist alone
+def pytest_xdist_make_scheduler(config, log):
+    """Hand out tests by file, and what lies TOGETHER as if it were one file."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class LoadTogether(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            shared = [name for folder, name in TOGETHER.items() if nodeid.startswith(folder)]
+            return shared[0] if shared else super()._split_scope(nodeid)
+
+    return LoadTogether(config, log)
+
+
+@pytest.fixture(scope="session")
+def program_environment() -> dict[str, str]:
+    """The environment of the programs: the caller's, whatever the tests' own settings."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+
+@pytest.fixture(scope="session")
+def quick_program(tmp_path_factory, program_environment):
+    """Run a program in a fork that need not import TensorFlow: quick_program("train", flag, gin=[...], cwd=folder).
+
+    Gives a CompletedProcess with text output, some seconds earlier than a process of its own would.
+    """
+    elsewhere = tmp_path_factory.mktemp("elsewhere")  # not the checkout: nothing may depend on where one stands
+    server = subprocess.Popen(
+        [sys.executable, str(pathlib.Path(__file__).with_name("programs") / "forked.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        stderr=subprocess.DEVNULL,
+        env=program_environment,
+    )
+
+    def run(name, *flags, gin=(), cwd=elsewhere):
+        command = [name, *map(str, flags), *(f"--gin_param={line}" for line in gin)]
+        server.stdin.write(json.dumps([str(cwd), *command]) + "\n")
+        server.stdin.flush()
+        return subprocess.CompletedProcess(command, *json.loads(server.stdout.readline()))
+
+    yield run
+    server.stdin.close()
+    server.wait()
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +96,8 @@ def make_truth():
 @pytest.fixture
 def square():
     """Build an annotation or result whose mask is its box: square(x, y, side, category=10, image=1)."""
+    # Not above: the process that hands out tests reads this file as well, and runs none.
+    from tpu_retinamask.evaluation.results import encode_rle
 
     def build(x, y, side, *, category=10, image=1, size=(100, 100), **more):
         mask = np.zeros(size, bool)

@@ -31,7 +31,7 @@ train.log_every = 1
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, quick_program):
     """The files of the page in a folder of their own, and what ten steps of training with them said."""
     folder = tmp_path_factory.mktemp("toys")
     for name, text in BLOCKS.items():
@@ -43,14 +43,15 @@ def run(tmp_path_factory):
         PIL.Image.fromarray(image).save(folder / name)
     (folder / "objects.toy").write_text("a.png 8 10 38 40\nb.png 8 10 38 40\n")
 
-    def program(*arguments):
-        # As a user does: in the folder that holds the files, which `python -m` puts on the path.
-        command = [sys.executable, "-m", "tpu_retinamask", *arguments]
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-
-    done = program("train", "--annotations=objects.toy", "--model_dir=run", "--gin_file=toy.gin",
-                   "--val_annotations=objects.toy")  # fmt: skip
+    # As a user does: in the folder that holds the files, which `python -m` puts on the path.
+    command = [sys.executable, "-m", "tpu_retinamask", "train", "--annotations=objects.toy", "--model_dir=run",
+               "--gin_file=toy.gin", "--val_annotations=objects.toy"]  # fmt: skip
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+    def program(*arguments):
+        return quick_program(*arguments, cwd=folder)
+
     program.folder, program.said = folder, done.stderr
     return program
 

@@ -1,8 +1,5 @@
 """A tiny data set of coloured shapes, and the programs run on it as a user runs them."""
 
-import json
-import os
-import pathlib
 import subprocess
 import sys
 
@@ -94,47 +91,22 @@ def _command(program, *flags, gin=()):
 
 
 @pytest.fixture(scope="session")
-def program(tmp_path_factory):
+def program(tmp_path_factory, program_environment):
     """Run a program to its end: program("train", flag, ..., gin=[...]) -> CompletedProcess with text output."""
     folder = tmp_path_factory.mktemp("elsewhere")  # not the checkout: nothing may depend on where one stands
 
     def run(name, *flags, gin=()):
         return subprocess.run(
-            _command(name, *flags, gin=gin), cwd=folder, capture_output=True, text=True, check=False, env=environment()
+            _command(name, *flags, gin=gin),
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=program_environment,
         )
 
-    run.command, run.folder, run.environment = _command, folder, environment()
+    run.command, run.folder, run.environment = _command, folder, program_environment
     return run
-
-
-@pytest.fixture(scope="session")
-def quick_program(program):
-    """Run a program like `program`, but in a fork that need not import TensorFlow: some seconds less."""
-    script = pathlib.Path(__file__).with_name("forked.py")
-    server = subprocess.Popen(
-        [sys.executable, str(script)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        stderr=subprocess.DEVNULL,
-        cwd=program.folder,
-        env=program.environment,
-    )
-
-    def run(name, *flags, gin=()):
-        command = [name, *map(str, flags), *(f"--gin_param={line}" for line in gin)]
-        server.stdin.write(json.dumps(command) + "\n")
-        server.stdin.flush()
-        return subprocess.CompletedProcess(command, *json.loads(server.stdout.readline()))
-
-    yield run
-    server.stdin.close()
-    server.wait()
-
-
-def environment():
-    """The environment of the programs; theirs is the caller's, whatever the tests' own settings."""
-    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
 STEPS = 150

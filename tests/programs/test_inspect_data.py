@@ -1,8 +1,6 @@
 """The shape report equals the table of the original notes, and allocates nothing of it."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 import tensorflow as tf
@@ -41,14 +39,8 @@ def _parse(text):
     return sections, rows
 
 
-def _run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "tpu_retinamask.inspect_data", *arguments], capture_output=True, text=True, check=False
-    )
-
-
-def test_report_equals_the_notes_line_by_line():
-    process = _run("--shapes", "--image_size", "876x1876", "--num_classes", "300")
+def test_report_equals_the_notes_line_by_line(quick_program):
+    process = quick_program("inspect_data", "--shapes", "--image_size", "876x1876", "--num_classes", "300")
     assert process.returncode == 0, process.stderr
     sections, rows = _parse(process.stdout)
     expected = {}
@@ -104,7 +96,7 @@ def test_malformed_image_sizes_are_refused(text):
         (["--shapes", "--image_size=1x1"], "error: --shapes needs --num_classes"),
     ],
 )
-def test_missing_flags_are_named(arguments, message):
-    process = _run(*arguments)
+def test_missing_flags_are_named(arguments, message, quick_program):
+    process = quick_program("inspect_data", *arguments)
     assert process.returncode == 2
     assert message in process.stderr and "Traceback" not in process.stderr

@@ -57,7 +57,9 @@ def test_two_replicas_train_in_loops_save_and_evaluate(training, quick_program, 
     assert _saved_numbers(tmp_path)["optimizer/iteration/.ATTRIBUTES/VARIABLE_VALUE"] == 4
 
 
-def test_stopped_by_sigterm_it_goes_on_in_other_loops_to_the_same_bits(trained, training, program, tmp_path):
+def test_stopped_by_sigterm_it_goes_on_in_other_loops_to_the_same_bits(
+    trained, training, program, quick_program, tmp_path
+):
     command = program.command("train", *training.flags(tmp_path), gin=training.gin + ["train.steps_per_loop = 7"])
     process = subprocess.Popen(command, cwd=program.folder, stderr=subprocess.PIPE, text=True, env=program.environment)
     seen = []
@@ -72,7 +74,7 @@ def test_stopped_by_sigterm_it_goes_on_in_other_loops_to_the_same_bits(trained, 
     assert int(stopped) >= 15 and int(stopped) < training.steps
     assert tf.train.latest_checkpoint(tmp_path / "checkpoints").endswith(f"ckpt-{stopped}")
 
-    done = program("train", *training.flags(tmp_path), gin=training.gin + ["train.steps_per_loop = 3"])
+    done = quick_program("train", *training.flags(tmp_path), gin=training.gin + ["train.steps_per_loop = 3"])
     assert done.returncode == 0, done.stderr[-2000:]
     assert f"resuming at step {stopped} of {training.steps}" in done.stderr
     # Loops of 7 and of 3, and an interruption, against one step at a time without.

@@ -76,7 +76,7 @@ def _kill_at(command, folder, environment, step):
     assert process.wait() == -signal.SIGKILL, "".join(seen)[-2000:]
 
 
-def test_killed_at_a_random_step_it_goes_on_as_if_nothing_had_been(trained, training, program, tmp_path):
+def test_killed_at_a_random_step_it_goes_on_as_if_nothing_had_been(trained, training, program, quick_program, tmp_path):
     whole, _ = trained
     step = random.SystemRandom().randrange(11, training.steps - 20)
     command = program.command("train", *training.flags(tmp_path), gin=training.gin)
@@ -84,7 +84,7 @@ def test_killed_at_a_random_step_it_goes_on_as_if_nothing_had_been(trained, trai
     saved = int(tf.train.latest_checkpoint(tmp_path / "checkpoints").rsplit("-", 1)[1])
     # When step k is shown, the save of an earlier multiple of ten has ended.
     assert saved % 10 == 0 and saved >= (step - 1) // 10 * 10, step
-    done = program("train", *training.flags(tmp_path), gin=training.gin)
+    done = quick_program("train", *training.flags(tmp_path), gin=training.gin)  # knows nothing of the one killed
     assert done.returncode == 0, done.stderr[-2000:]
     assert f"resuming at step {saved} of {training.steps}" in done.stderr
     assert list(_shown_steps(done.stderr)) == list(range(saved + 1, training.steps + 1)), step
