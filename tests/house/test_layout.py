@@ -71,6 +71,13 @@ def test_setup_cfg_lists_every_package():
     assert (ROOT / "tpu_retinamask" / "py.typed").is_file()
 
 
+def test_the_fixtures_of_all_tests_import_no_tensorflow():
+    # tests/tpu/conftest.py must come first: TensorFlow's TPU build else looks for a TPU for eight minutes. And the
+    # process that hands out tests to two others runs none itself.
+    done = _run("import conftest, sys; print('tensorflow' in sys.modules)", cwd=ROOT / "tests")
+    assert done.stdout == "False\n", done.stderr[-1000:]
+
+
 def test_a_bare_ops_is_refused_by_name():
     done = _run("import ops", cwd=ROOT)
     assert done.returncode == 1
