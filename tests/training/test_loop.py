@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tpu_retinamask.errors import NonFiniteLossError, UserError
 from tpu_retinamask.training.checkpoints.files import SaveError
-from tpu_retinamask.training.loop.device_loop import LoopResult, StepLoop
+from tpu_retinamask.training.loop.device_loop import BatchError, LoopResult, StepLoop
 from tpu_retinamask.training.loop.history import SCORE, History
 from tpu_retinamask.training.loop.outer_loop import StopRequest, TrainingInterrupted, loop_length, run_training
 from tpu_retinamask.training.loop.progress import Progress
@@ -144,6 +144,27 @@ def test_a_batch_that_cannot_be_made_is_told_with_its_step(tmp_path):
     with pytest.raises(UserError, match="after step 3 a batch could not be made: .*gone.png; No such file") as error:
         run_training(loop, _State(progress), progress, total_steps=4, checkpoint_every=100)
     assert "prepare --verify" in str(error.value)
+
+
+@pytest.mark.parametrize("as_dataset", [True, False])
+def test_an_input_error_is_told_by_where_it_came_from(counting_step, as_dataset):
+    # Not one of files: nothing in TensorFlow's words but the operations it passed says that it is of the input.
+    numbers = tf.data.Dataset.range(1, 9).map(
+        lambda n: tf.debugging.check_numerics(1.0 / tf.cast(4 - n, tf.float32), "x")
+    )
+    loop = StepLoop(counting_step, numbers if as_dataset else iter(numbers))
+    loop(3)
+    with pytest.raises(BatchError, match="^a batch could not be made: .*Inf") as error:
+        loop(1)
+    assert isinstance(error.value.__cause__, tf.errors.OpError)
+
+
+def test_an_error_of_a_step_in_the_graph_is_not_taken_for_the_inputs():
+    numbers = tf.data.Dataset.range(1, 9).map(lambda number: tf.cast(number, tf.float32))
+    loop = StepLoop(lambda number: {"x": tf.debugging.check_numerics(1.0 / (3.0 - number), "ours")}, numbers)
+    loop(2)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="ours"):
+        loop(1)
 
 
 def test_an_error_of_the_step_itself_is_not_taken_for_the_inputs(tmp_path):

@@ -1,11 +1,21 @@
 """Several training steps in one call, without a return to Python between them."""
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from tpu_retinamask.errors import UserError
+
+_FETCH = "fetch_of_batch"  # scope of what takes a batch from the input: errors name the operations they passed
+_GONE = (tf.errors.UnavailableError, tf.errors.AbortedError)  # the devices or the service, not a batch
+
+
+class BatchError(UserError):
+    """The input could not make a batch; says why."""
 
 
 class LoopResult(NamedTuple):
@@ -32,18 +42,21 @@ class StepLoop:
         self.step = step
         self.iterator = iter(batches)
         self.in_graph = isinstance(batches, tf.data.Dataset | tf.distribute.DistributedDataset)
-        self._names: list[str] = []
         self._run = tf.function(self._steps, autograph=False)
 
     def __call__(self, count: int) -> LoopResult:
-        """Make `count` steps."""
+        """Make `count` steps.
+
+        Raises:
+          BatchError: a batch could not be made.
+        """
         if self.in_graph:
-            values, waited = self._run(self.iterator, tf.constant(count))
-            return LoopResult(dict(zip(self._names, values.numpy().T)), float(waited))
+            metrics, waited = self._run_in_graph(count)
+            return LoopResult({name: values.numpy() for name, values in metrics.items()}, float(waited))
         waited, rows = 0.0, []
         for _ in range(count):
             started = time.monotonic()
-            batch = next(self.iterator)
+            batch = self._next_batch()
             waited += time.monotonic() - started
             rows.append({name: np.float32(value) for name, value in self.step(batch).items()})
         return LoopResult({name: np.array([row[name] for row in rows]) for name in rows[0]}, waited)
@@ -62,18 +75,39 @@ class StepLoop:
         """Return how often the loop was traced."""
         return self._run.experimental_get_tracing_count()
 
+    def _run_in_graph(self, count):
+        try:
+            return self._run(self.iterator, tf.constant(count))
+        except _GONE:
+            raise
+        except tf.errors.OpError as error:
+            # The second is the operation's own name, should a device tell no scopes.
+            if not any(name in str(error) for name in (_FETCH, "IteratorGetNext")):
+                raise
+            raise _batch_error(error) from error
+
+    def _next_batch(self):
+        try:
+            return next(self.iterator)
+        except _GONE:
+            raise
+        except tf.errors.OpError as error:
+            raise _batch_error(error) from error
+
     def _steps(self, iterator, count):
+        names = []  # of the metrics, known once the body below is traced
+
         def one(index, waited, rows):
             started = tf.timestamp()
-            with tf.control_dependencies([started]):
+            with tf.control_dependencies([started]), tf.name_scope(_FETCH):
                 batch = next(iterator)
             with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
                 arrived = tf.timestamp()
             with tf.control_dependencies([arrived]):  # else one core may run the step first, and call it waiting
                 metrics = self.step(batch)
             waited += arrived - started
-            self._names = sorted(metrics)  # Python's part of the trace: the row says what, the list says which
-            row = tf.stack([tf.cast(metrics[name], tf.float32) for name in self._names])
+            names[:] = sorted(metrics)
+            row = tf.stack([tf.cast(metrics[name], tf.float32) for name in names])
             return index + 1, waited, rows.write(index, row)
 
         rows = tf.TensorArray(tf.float32, count, element_shape=[None])
@@ -81,4 +115,11 @@ class StepLoop:
         _, waited, rows = tf.while_loop(
             lambda index, *_: index < count, one, (0, tf.zeros([], tf.float64), rows), parallel_iterations=1
         )
-        return rows.stack(), waited
+        return dict(zip(names, tf.unstack(rows.stack(), len(names), axis=1))), waited
+
+
+def _batch_error(error):
+    """Return the error of an input, without the iterators and graphs through which TensorFlow tells it."""
+    lines = [line for line in error.message.splitlines() if line and not line.startswith("\t")]
+    reason = re.sub(r"^.*Iterator::\S*: ", "", lines[-1] if lines else str(error))
+    return BatchError(f"a batch could not be made: {reason}")

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import re
 import signal
 from collections.abc import Callable, Iterable, Iterator
 
@@ -12,7 +11,7 @@ import tensorflow as tf
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.training.checkpoints.files import SaveError
 from tpu_retinamask.training.checkpoints.state import TrainState
-from tpu_retinamask.training.loop.device_loop import LoopResult
+from tpu_retinamask.training.loop.device_loop import BatchError, LoopResult
 from tpu_retinamask.training.loop.history import History
 from tpu_retinamask.training.loop.progress import Progress
 
@@ -171,17 +170,9 @@ def _run(loop, count, step):
             f"after step {step} the devices, or the data service, no longer answered ({error.message}). The "
             "last checkpoint is kept: run the same command once they are back"
         ) from error
-    except tf.errors.OpError as error:
-        if "IteratorGetNext" not in str(error):  # not of the input
-            raise
+    except BatchError as error:
         raise UserError(
-            f"after step {step} a batch could not be made: {_input_reason(error)}. The last checkpoint is kept. If "
+            f"after step {step} {error}. The last checkpoint is kept. If "
             "files have changed or gone since the start, put them back and run the same command; "
             "`prepare --verify` names the damaged files of a --data_dir"
         ) from error
-
-
-def _input_reason(error) -> str:
-    """Return what went wrong, without the iterators and graphs through which TensorFlow tells it."""
-    lines = [line for line in error.message.splitlines() if line and not line.startswith("\t")]
-    return re.sub(r"^.*Iterator::\S*: ", "", lines[-1] if lines else str(error))

@@ -34,7 +34,7 @@ class Runtime(Protocol):
         ...
 
     def loop(self, step: Callable, batches: Iterable[Batch]) -> Callable[[int], LoopResult]:
-        """Return a function that makes so many steps and returns what they gave."""
+        """Return a function that makes so many steps and returns what they gave; it raises BatchError for its input."""
         ...
 
     def detector(self, detect: Callable, *, jit_compile: bool) -> Callable[[Batch], Detections]:
