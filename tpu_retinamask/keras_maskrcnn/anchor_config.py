@@ -2,9 +2,8 @@
 
 import configparser
 
-import tensorflow as tf
-
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.files import read_bytes
 from tpu_retinamask.ops.anchors import AnchorGrid
 
 _ANCHORS, _LEVELS = "anchor_parameters", "pyramid_levels"
@@ -22,14 +21,13 @@ def read_anchor_config(path: str) -> AnchorGrid:
 
     Raises:
       FileNotFoundError: the file does not exist.
-      UserError: not an `.ini` file, an unknown section or key, a missing key, a value that is not a list of
-        numbers, sizes or strides that do not match the levels.
+      UserError: it cannot be read or is not an `.ini` file of UTF-8 text; an unknown section or key, a missing
+        key, a value that is not a list of numbers, sizes or strides that do not match the levels.
     """
     try:
-        with tf.io.gfile.GFile(path) as file:
-            text = file.read()
-    except tf.errors.NotFoundError as error:
-        raise FileNotFoundError(f"{path}: no such file") from error
+        text = read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not an .ini file: not UTF-8 text, first at byte {error.start}") from error
     parser = configparser.ConfigParser()
     try:
         parser.read_string(text, path)
