@@ -1,4 +1,4 @@
-"""What the tests of the notes share: the compiler's word on a construct, one small network, and scenes."""
+"""What these tests share: the compiler's word on a construct, one small network, and scenes."""
 
 import re
 
@@ -38,7 +38,7 @@ def refusal(function, *args) -> str:
 
 
 def has_no_kernel(op_type: str, message: str) -> bool:
-    """Whether a message is of the notes' kind: "No registered 'Where' OpKernel for XLA_CPU_JIT devices"."""
+    """Whether a message is of this kind: "No registered 'Where' OpKernel for XLA_CPU_JIT devices"."""
     return re.search(rf"No registered '{op_type}' OpKernel for XLA_[CG]PU_JIT devices", message) is not None
 
 

@@ -1,4 +1,4 @@
-"""The failures of the notes outside the compiler: Python in graphs, anchors, `training`, pixels, debugging."""
+"""What was refused outside the compiler: Python in graphs, anchors, `training`, pixels, debugging."""
 
 import warnings
 
@@ -174,7 +174,7 @@ def test_add_of_anchors_compiles():
     """Row "class Anchors has incompatible Ops - Add": a list of TensorBoard's; the compiler takes Add."""
     grid = AnchorGrid()
 
-    def shifted(base):  # the layer of the notes: anchors of one cell plus the shift of every cell
+    def shifted(base):  # the original's layer: anchors of one cell plus the shift of every cell
         y, x = tf.meshgrid((tf.range(8.0) + 0.5) * 8.0, (tf.range(8.0) + 0.5) * 8.0, indexing="ij")
         shifts = tf.reshape(tf.stack([x, y, x, y], axis=-1), [64, 1, 4])
         return tf.reshape(tf.raw_ops.Add(x=shifts, y=base[None]), [576, 4])

@@ -1,9 +1,9 @@
-"""Every failure in the notes of the original (docs/what_xla_refuses.md): its construct today, and ours.
+"""Every operation that was refused (docs/what_xla_refuses.md): its construct today, and ours.
 
 Each row has the old construct in its smallest form, which the compiler still refuses or has since learned to
 accept (tried with TensorFlow 2.20 and 2.21), and what this project does in its place: it compiles, the audit
 passes it, its gradients are finite and its numbers are those of NumPy or of the old construct run eagerly.
-The compiler here is that of the CPU. Where the notes quote the TPU's, `xla.audit` stands in for it, which
+The compiler here is that of the CPU. Where an error was the TPU's, `xla.audit` stands in for it, which
 reads the graph and needs no TPU; the TPU compiler's own word belongs to a check of its own.
 """
 
@@ -180,7 +180,7 @@ def mask_loss_of_ours(logits, targets, valid):
 def test_gradient_of_a_map_in_a_cond_is_refused():
     """Row "FakeParam, mask_conditional": the branch not taken stands in for a TensorList by a variant.
 
-    The notes have it from XLA_CPU_JIT and from XLA_TPU_JIT. The CPU's compiler says the same today; for the
+    It was told by XLA_CPU_JIT and from XLA_TPU_JIT. The CPU's compiler says the same today; for the
     TPU the audit refuses the construct here, which reads the graph.
     """
     args = uniform(3, 2, 2), tf.abs(uniform(3, 2, 2, seed=1)), tf.constant([True, False, True])

@@ -1,4 +1,4 @@
-"""The failures of the notes around padding and selection: asserts, padding to a size, top-k of nothing."""
+"""What was refused around padding and selection: asserts, padding to a size, top-k of nothing."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What makes a batch unlike others: one program, traced once, serves every scene of the notes."""
+"""What makes a batch unlike others: one program, traced once, serves every scene."""
 
 import pathlib
 import re
