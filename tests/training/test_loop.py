@@ -159,6 +159,24 @@ def test_an_input_error_is_told_by_where_it_came_from(counting_step, as_dataset)
     assert isinstance(error.value.__cause__, tf.errors.OpError)
 
 
+def test_an_input_error_of_several_replicas_tells_the_first_of_them(counting_step):
+    # As two mirrored replicas told it in TensorFlow 2.21; its last line says nothing.
+    told = (
+        "Graph execution error:\n\nDetected at node ReadFile defined at (most recent call last):\n"
+        "<stack traces unavailable>\n2 root error(s) found.\n"
+        "  (0) NOT_FOUND:  /data/gone.png; No such file or directory\n\t [[{{node ReadFile}}]]\n\t [[RemoteCall]]\n"
+        "  (1) NOT_FOUND:  /data/gone.png; No such file or directory\n\t [[{{node ReadFile}}]]\n\t [[RemoteCall]]\n"
+        "0 successful operations.\n0 derived errors ignored. [Op:__inference__steps_199]"
+    )
+
+    def batches():
+        raise tf.errors.NotFoundError(None, None, told)
+        yield
+
+    with pytest.raises(BatchError, match="^a batch could not be made: /data/gone.png; No such file or directory$"):
+        StepLoop(counting_step, batches())(1)
+
+
 def test_an_error_of_a_step_in_the_graph_is_not_taken_for_the_inputs():
     numbers = tf.data.Dataset.range(1, 9).map(lambda number: tf.cast(number, tf.float32))
     loop = StepLoop(lambda number: {"x": tf.debugging.check_numerics(1.0 / (3.0 - number), "ours")}, numbers)

@@ -120,6 +120,8 @@ class StepLoop:
 
 def _batch_error(error):
     """Return the error of an input, without the iterators and graphs through which TensorFlow tells it."""
+    several = re.search(r"^\s*\(0\) [A-Z_]+:\s*(.+)$", error.message, re.MULTILINE)  # replicas, each with its own
     lines = [line for line in error.message.splitlines() if line and not line.startswith("\t")]
-    reason = re.sub(r"^.*Iterator::\S*: ", "", lines[-1] if lines else str(error))
+    last = several[1] if several else lines[-1] if lines else str(error)
+    reason = re.sub(r"^.*Iterator::\S*: ", "", last)
     return BatchError(f"a batch could not be made: {reason}")
