@@ -50,6 +50,27 @@ def clip_boxes(boxes: tf.Tensor, limits: tf.Tensor) -> tf.Tensor:
     return tf.minimum(tf.maximum(boxes, 0.0), high)
 
 
+def centres_inside(boxes: tf.Tensor, content_size: tf.Tensor) -> tf.Tensor:
+    """Return which boxes have their centre in each image's picture.
+
+    Args:
+      boxes: [N, 4] float32 or float64.
+      content_size: [B, 2], height and width of the picture at the top left of the canvas.
+
+    Returns:
+      [B, N] bool; the left and upper border belong to the picture, the right and lower do not.
+    """
+    content_size = tf.cast(content_size, boxes.dtype)
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2  # [N, 2] as x, y
+    height, width = content_size[:, :1], content_size[:, 1:]  # [B, 1]
+    return (
+        (centre[None, :, 0] < width)
+        & (centre[None, :, 1] < height)
+        & (centre[None, :, 0] >= 0.0)
+        & (centre[None, :, 1] >= 0.0)
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class CornerBoxCoder:
     """Offsets of the four corners in units of the anchor's side (keras-retinanet).

@@ -36,6 +36,33 @@ def normalize_images(images: tf.Tensor, content_size: tf.Tensor | None, mode: st
         raise ValueError(f"normalize_images: mode {mode!r} is not one of {MODES}")
     if content_size is None:
         return x
-    rows = tf.range(x.shape[1])[None, :] < content_size[:, :1]  # [B, H]
-    columns = tf.range(x.shape[2])[None, :] < content_size[:, 1:]  # [B, W]
-    return x * tf.cast(rows[:, :, None, None] & columns[:, None, :, None], tf.float32)
+    return x * tf.cast(content_mask(content_size, x.shape[1], x.shape[2]), tf.float32)
+
+
+def content_cells(content_size: tf.Tensor, stride: int) -> tf.Tensor:
+    """Return how many cells of a feature map a picture reaches into, `ceil(side / stride)`.
+
+    Args:
+      content_size: [..., 2] int32, height and width of the picture.
+      stride: canvas pixels per cell.
+
+    Returns:
+      [..., 2] int32.
+    """
+    return (content_size + (stride - 1)) // stride
+
+
+def content_mask(cells: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Return which cells of a map hold the picture at its top left.
+
+    Args:
+      cells: [B, 2] int32, rows and columns of the picture.
+      height: h of the map.
+      width: w of the map.
+
+    Returns:
+      [B, h, w, 1] bool.
+    """
+    rows = tf.range(height)[None, :] < cells[:, :1]  # [B, h]
+    columns = tf.range(width)[None, :] < cells[:, 1:]  # [B, w]
+    return rows[:, :, None, None] & columns[:, None, :, None]

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tpu_retinamask.ops.boxes import pairwise_iou
+from tpu_retinamask.ops.boxes import centres_inside, pairwise_iou
 from tpu_retinamask.ops.select import select
 from tpu_retinamask.structures import BACKGROUND, IGNORED
 
@@ -67,7 +67,7 @@ def match_anchors(
     if negative_iou > positive_iou:
         raise ValueError(f"match_anchors: negative_iou {negative_iou} must not exceed positive_iou {positive_iou}")
     valid = classes >= 0  # [B, M]
-    inside = _centres_inside(anchors, content_size)  # [B, N]
+    inside = centres_inside(anchors, content_size)  # [B, N]
     iou = select(valid[:, None, :], pairwise_iou(anchors[None], boxes), -1.0)  # [B, N, M]
     matched = first_argmax(iou, axis=2)  # [B, N]
     best = tf.reduce_max(iou, axis=2)  # [B, N]
@@ -105,15 +105,3 @@ def match_rois(
     pair_valid = roi_valid[:, :, None] & box_valid[:, None, :]
     iou = select(pair_valid, pairwise_iou(rois, boxes), -1.0)  # [B, R, M]
     return tf.reduce_max(iou, axis=2), first_argmax(iou, axis=2)
-
-
-def _centres_inside(anchors, content_size):
-    content_size = tf.cast(content_size, anchors.dtype)
-    centre = (anchors[:, :2] + anchors[:, 2:]) / 2  # [N, 2] as x, y
-    height, width = content_size[:, :1], content_size[:, 1:]  # [B, 1]
-    return (
-        (centre[None, :, 0] < width)
-        & (centre[None, :, 1] < height)
-        & (centre[None, :, 0] >= 0.0)
-        & (centre[None, :, 1] >= 0.0)
-    )

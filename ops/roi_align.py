@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from tpu_retinamask.ops.images import content_cells
+
 SEMANTICS = ("aligned", "crop_and_resize")
 IMPLEMENTATIONS = ("gather", "matmul")
 
@@ -32,6 +34,7 @@ def multilevel_roi_align(
     boxes: tf.Tensor,
     image_size: tuple[int, int],
     *,
+    content_size: tf.Tensor | None = None,
     min_level: int = 3,
     output_size: int = 14,
     semantics: str = "aligned",
@@ -42,7 +45,7 @@ def multilevel_roi_align(
 
     Semantics "aligned": cell i of level l is centred at (i + .5) 2**l pixels, each bin is the mean of
     `sampling_ratio`**2 bilinear samples, coordinates are clamped to the level (Mask R-CNN, arXiv
-    1703.06870, with the half-pixel shift of detectron2). "crop_and_resize": one sample a bin at
+    1703.06870, with the half-pixel shift of detectron2), or to the part of it that sees the picture. "crop_and_resize": one sample a bin at
     `linspace(y1 * h / H, y2 * h / H - 1, output_size)`, zero outside the level (keras-maskrcnn).
 
     Implementation "gather" reads the four corners of every sample; "matmul" multiplies each level by
@@ -53,6 +56,8 @@ def multilevel_roi_align(
       features: one [B, h, w, F] a level, from `min_level` upwards.
       boxes: [B, K, 4] float32, canvas pixels.
       image_size: (H, W) of the canvas, pixels.
+      content_size: [B, 2] int32, height and width of each picture at the top left of its canvas; None: all of it;
+        "aligned" only.
       min_level: level of features[0].
       output_size: P, bins a side.
       semantics: one of SEMANTICS.
@@ -77,8 +82,9 @@ def multilevel_roi_align(
         samples = sampling_ratio
         strides = tf.constant([2.0 ** (min_level + i) for i in range(len(features))])
         stride = tf.gather(strides, level)
-        grid_y = _aligned_grid(boxes[..., 1], boxes[..., 3], stride, extent[..., 0], output_size * samples)
-        grid_x = _aligned_grid(boxes[..., 0], boxes[..., 2], stride, extent[..., 1], output_size * samples)
+        seen = extent if content_size is None else _cells_seen(content_size, level, min_level, len(features))
+        grid_y = _aligned_grid(boxes[..., 1], boxes[..., 3], stride, seen[..., 0], output_size * samples)
+        grid_x = _aligned_grid(boxes[..., 0], boxes[..., 2], stride, seen[..., 1], output_size * samples)
     else:
         samples = 1
         # Gathered, not constant: XLA divides by a constant through its rounded reciprocal, and the last
@@ -90,6 +96,12 @@ def multilevel_roi_align(
         grid_x = _cropped_grid(boxes[..., 0], boxes[..., 2], wide, extent[..., 1], steps, output_size)
     sample = _gather if implementation == "gather" else _matmul
     return sample(features, cells, level, grid_y, grid_x, extent, samples)
+
+
+def _cells_seen(content_size, level, min_level, num_levels):
+    """Return the rows and columns of each box's level that see the picture, [B, K, 2] float32, 1 or more."""
+    of_levels = tf.stack([content_cells(content_size, 2 ** (min_level + i)) for i in range(num_levels)], 1)  # [B, L, 2]
+    return tf.maximum(tf.gather(tf.cast(of_levels, tf.float32), level, batch_dims=1), 1.0)
 
 
 def _aligned_grid(low, high, stride, cells, count):

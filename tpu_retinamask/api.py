@@ -61,7 +61,7 @@ def train(
     Raises:
       UserError: whatever the user gave that does not fit; see the program.
     """
-    recipe = recipe or Recipe()
+    recipe = config.with_earlier(recipe or Recipe(), model_dir)
     sources = open_sources(
         annotations,
         classes,

@@ -17,6 +17,7 @@ from absl import logging as absl_logging
 
 from tpu_retinamask.data.augment.augmentation import Augmentation as _Augmentation
 from tpu_retinamask.data.stream.pipeline import InputPipeline as _InputPipeline
+from tpu_retinamask.earlier import earlier_settings
 from tpu_retinamask.errors import SettingError, UserError
 from tpu_retinamask.model import retinamask
 from tpu_retinamask.model.losses import Criterion as _Criterion
@@ -119,8 +120,17 @@ def find_gin_file(name: str) -> str:
     raise UserError(f"--gin_file {name}: no such file, here or in the project's gin folder, which holds {known}")
 
 
-def parse_gin(files: Sequence[str], params: Sequence[str], *, model_dir: str | None = None) -> None:
+def parse_gin(
+    files: Sequence[str], params: Sequence[str], *, model_dir: str | None = None, resumed: str | None = None
+) -> None:
     """Parse gin files and settings, optionally upon those that a run has written down.
+
+    Args:
+      files: paths, or names in the project's gin folder.
+      params: single settings; they win.
+      model_dir: of the run whose settings hold where nothing else is said.
+      resumed: of a run that may be there and goes on with what is said now; settings that it does not know keep what
+        they were (`earlier`).
 
     Raises:
       UserError: a file is missing or a setting names something unknown.
@@ -140,12 +150,26 @@ def parse_gin(files: Sequence[str], params: Sequence[str], *, model_dir: str | N
             )
         paths = [path for path in recorded if tf.io.gfile.exists(path)] + paths
     absl_logging.set_verbosity(absl_logging.FATAL)  # gin reports every folder it looks into, some as errors
+    earlier = model_dir or resumed
+    bindings = earlier_settings(earlier, OPERATIVE_FILE) if earlier else {}
     try:
+        gin.parse_config([f"{name} = {value!r}" for name, value in bindings.items()])
         gin.parse_config_files_and_bindings(paths, list(params), skip_unknown=PROGRAMS)
     except (ValueError, SyntaxError, OSError, AttributeError, ImportError) as error:
         raise UserError(f"gin configuration: {error}") from error
     finally:
         absl_logging.set_verbosity(absl_logging.WARNING)
+
+
+def with_earlier(given: Recipe, model_dir: str) -> Recipe:
+    """Return a recipe made in Python with what a run in the directory has in place of settings it does not know."""
+    parts = {"RetinaMask": "network", "InputPipeline": "pipeline", "Criterion": "criterion"}
+    for name, value in earlier_settings(model_dir, OPERATIVE_FILE).items():
+        part, field = name.split(".")
+        settings = getattr(given, parts[part])
+        if getattr(settings, field) == type(settings).__dataclass_fields__[field].default:
+            given = dataclasses.replace(given, **{parts[part]: dataclasses.replace(settings, **{field: value})})
+    return given
 
 
 def config_files() -> dict[str, str]:

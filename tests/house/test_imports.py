@@ -21,6 +21,7 @@ BELOW = {
     "files": {"errors"},
     "version": set(),
     "startup": set(),
+    "earlier": {"files"},
     "seats": {"errors"},
     "setting_types": {"errors"},
     "private": {"errors"},
@@ -48,7 +49,7 @@ BELOW = {
         "files",
     },
     "exporters": {"model", "data", "structures", "errors", "files", "seats", "version"},
-    "config": {"recipe", "model", "data", "training", "errors", "private"},
+    "config": {"recipe", "earlier", "model", "data", "training", "errors", "private"},
     "api": {"config", "recipe", "tasks", "training", "data"},
     "cli": {"programs", "startup", "errors", "version"},
 }

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from reference import resnet_reference, scenes
 
-from tpu_retinamask.model.backbones.normalization import make_normalization
+from tpu_retinamask.model.layers.normalization import make_normalization
 from tpu_retinamask.model.backbones.registry import make_backbone
 from tpu_retinamask.model.backbones.resnet import BottleneckBlock, ResNet
 from tpu_retinamask.model.backbones.small import SmallResNet
@@ -16,27 +16,31 @@ def _blocks(backbone):
     return [[block.name[3:] for block in stage] for stage in backbone.stages]
 
 
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
 @pytest.mark.parametrize("size", [(33, 47), (64, 70), (1, 5)])
-def test_small_backbone_equals_numpy_and_rounds_sides_up(size):
-    backbone = SmallResNet((3, 4, 5, 6, 7), (1, 1, 2, 1), normalization="frozen")
+def test_small_backbone_equals_numpy_and_rounds_sides_up(size, padding):
+    backbone = SmallResNet((3, 4, 5, 6, 7), (1, 1, 2, 1), normalization="frozen", padding=padding)
     image = np.random.default_rng(0).normal(size=(1, *size, 3)).astype(np.float32)
     backbone(image)
     weights = scenes.fill_weights(backbone)
     levels = backbone(image)
-    expected = resnet_reference.small_network(image[0].astype(np.float64), weights, _blocks(backbone))
+    expected = resnet_reference.small_network(image[0].astype(np.float64), weights, _blocks(backbone), padding)
     for level, output, reference in zip((3, 4, 5), levels.values(), expected):
         assert output.shape[1:3] == tuple(-(-side // 2**level) for side in size)
         # About ten layers of float32 sums of up to 63 terms.
         np.testing.assert_allclose(output[0], reference, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("padding, size", [("explicit", (33, 47)), ("explicit", (34, 46)), ("same", (34, 46))])
-def test_bottleneck_backbone_equals_numpy(padding, size):
-    backbone = ResNet((1, 2, 1, 1), normalization="frozen", conv1_padding=padding)
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize("conv1, size", [("explicit", (33, 47)), ("explicit", (34, 46)), ("same", (34, 46))])
+def test_bottleneck_backbone_equals_numpy(conv1, size, padding):
+    backbone = ResNet((1, 2, 1, 1), normalization="frozen", conv1_padding=conv1, padding=padding)
     image = np.random.default_rng(1).normal(size=(1, *size, 3)).astype(np.float32)
     backbone(image)
     weights = scenes.fill_weights(backbone, 1)
-    expected = resnet_reference.bottleneck_network(image[0].astype(np.float64), weights, _blocks(backbone), padding)
+    expected = resnet_reference.bottleneck_network(
+        image[0].astype(np.float64), weights, _blocks(backbone), conv1, padding
+    )
     for output, reference in zip(backbone(image).values(), expected):
         # Fifteen layers of float32 sums of up to 4608 terms, compared with the largest value.
         np.testing.assert_allclose(output[0], reference, atol=2e-5 * np.abs(reference).max())

@@ -7,9 +7,10 @@ from reference import conv_reference, scenes
 from tpu_retinamask.model.fpn import FeaturePyramid
 
 
-def _reference(levels, weights, p6_from):
+def _reference(levels, weights, p6_from, padding):
     def conv(x, name, stride=1):
-        return conv_reference.conv2d_same(x, weights[f"{name}/kernel"], weights[f"{name}/bias"], stride)
+        windows = padding if stride == 2 else "same"
+        return conv_reference.conv2d(x, weights[f"{name}/kernel"], weights[f"{name}/bias"], stride, windows)
 
     c3, c4, c5 = levels
     m5 = conv(c5, "C5_reduced")
@@ -24,17 +25,18 @@ def _named(levels):
     return dict(zip(("C3", "C4", "C5"), levels))
 
 
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
 @pytest.mark.parametrize("p6_from", ["c5", "p5"])
 @pytest.mark.parametrize("size", [(67, 101), (64, 64), (130, 33)])
-def test_equals_numpy(p6_from, size):
+def test_equals_numpy(p6_from, size, padding):
     rng = np.random.default_rng(0)
     levels = [rng.normal(size=(2, -(-size[0] // 2**l), -(-size[1] // 2**l), l)).astype(np.float32) for l in (3, 4, 5)]
-    fpn = FeaturePyramid(6, p6_from=p6_from)
+    fpn = FeaturePyramid(6, p6_from=p6_from, padding=padding)
     fpn(_named(levels))
     weights = scenes.fill_weights(fpn)
     outputs = fpn(_named(levels))
     for b in range(2):
-        expected = _reference([level[b].astype(np.float64) for level in levels], weights, p6_from)
+        expected = _reference([level[b].astype(np.float64) for level in levels], weights, p6_from, padding)
         for output, reference in zip(outputs, expected, strict=True):
             # Four layers of float32 sums of up to 54 terms.
             np.testing.assert_allclose(output[b], reference, atol=5e-5)

@@ -10,7 +10,7 @@ from tpu_retinamask.ops.losses import mask_loss
 
 
 def _conv(x, weights, name):
-    return conv_reference.conv2d_same(x, weights[f"{name}/kernel"], weights[f"{name}/bias"])
+    return conv_reference.conv2d(x, weights[f"{name}/kernel"], weights[f"{name}/bias"])
 
 
 def test_anchor_head_equals_numpy_in_the_order_of_the_anchors():

@@ -1,17 +1,22 @@
-"""Convolutions with TensorFlow's "same" padding and nearest up-sampling, position by position."""
+"""Convolutions and nearest up-sampling, position by position."""
 
 import math
 
 import numpy as np
 
 
-def conv2d_same(x, kernel, bias, stride=1):
-    """Convolution of [h, w, F] with [k, k, F, G]; odd padding goes below and to the right."""
+def conv2d(x, kernel, bias, stride=1, padding="same"):
+    """Convolution of [h, w, F] with [k, k, F, G].
+
+    "same": as TensorFlow pads, an odd zero goes below and to the right; "symmetric": k // 2 zeros on each side.
+    """
     height, width, _ = x.shape
     size = kernel.shape[0]
     rows, columns = math.ceil(height / stride), math.ceil(width / stride)
     top = max((rows - 1) * stride + size - height, 0) // 2
     left = max((columns - 1) * stride + size - width, 0) // 2
+    if padding == "symmetric":
+        top = left = size // 2
     out = np.tile(np.asarray(bias, np.float64), (rows, columns, 1))
     for r in range(rows):
         for c in range(columns):

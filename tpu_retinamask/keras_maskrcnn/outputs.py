@@ -4,7 +4,6 @@ import tensorflow as tf
 
 from tpu_retinamask.model.postprocess import DetectionFilter
 from tpu_retinamask.model.retinamask import RetinaMask
-from tpu_retinamask.structures import RawOutputs
 
 NAMES = ("regression", "classification", "boxes_masks", "boxes", "scores", "labels", "masks")
 
@@ -27,7 +26,8 @@ def keras_maskrcnn_outputs(
       model: RetinaMask.
       detection_filter: `postprocess.DetectionFilter`; its `max_detections` is K.
       images: [B, H, W, 3] RGB, uint8 or float32, 0..255; or normalised, see below.
-      content_size: [B, 2] int32, height and width of each picture on the canvas; None: all of it.
+      content_size: [B, 2] int32, height and width of each picture on the canvas; None: all of it. It tells which
+        pixels to normalise; the original detects beside the picture too, if `RetinaMask.mask_padding` is off.
       normalized: the images are normalised already as the model's `pixel_mode` says, as `CSVGenerator` gives them.
 
     Returns:
@@ -45,7 +45,10 @@ def keras_maskrcnn_outputs(
         )
     images = tf.convert_to_tensor(images)
     image_size = tuple(images.shape[1:3])
-    outputs = _after_normalization(model, images) if normalized else model(images, content_size, training=False)
+    if normalized:  # undoing the normalisation would cost the last digits
+        outputs = model.outputs(tf.cast(images, model.compute_type))
+    else:
+        outputs = model(images, content_size, training=False)
     found = detection_filter(outputs, model.frame(image_size))
     masks = tf.sigmoid(model.mask_logits(outputs.features, found.boxes, None, image_size))  # [B, K, S, S, C]
     _, rows, height, width, classes = masks.shape
@@ -59,13 +62,3 @@ def keras_maskrcnn_outputs(
         found.classes,
         masks,
     ]
-
-
-def _after_normalization(model, images) -> RawOutputs:
-    # What `RetinaMask.call` does behind its first line; undoing the normalisation would cost the last digits.
-    features = model.fpn(model.backbone(tf.cast(images, model.compute_type), training=False))
-    return RawOutputs(
-        features,
-        tuple(model.class_head(level) for level in features),
-        tuple(model.box_head(level) for level in features),
-    )

@@ -6,6 +6,8 @@ import keras
 import tensorflow as tf
 
 from tpu_retinamask.errors import SettingError
+from tpu_retinamask.model.layers.content import Content, only_content
+from tpu_retinamask.model.layers.convolution import StridedConv2D
 from tpu_retinamask.ops.resize import upsample_nearest
 
 
@@ -13,7 +15,13 @@ class FeaturePyramid(keras.Layer):
     """Top-down pyramid with lateral 1x1 and smoothing 3x3 convolutions."""
 
     def __init__(
-        self, channels: int = 256, *, p6_from: str = "p5", num_levels: int = 5, name: str | None = None
+        self,
+        channels: int = 256,
+        *,
+        p6_from: str = "p5",
+        num_levels: int = 5,
+        padding: str = "symmetric",
+        name: str | None = None,
     ) -> None:
         """Create the layers.
 
@@ -21,6 +29,8 @@ class FeaturePyramid(keras.Layer):
           channels: F, of every level.
           p6_from: "c5" (RetinaNet, keras-retinanet) or "p5" (RetinaMask).
           num_levels: 3, 4 or 5 levels from P3 upwards.
+          padding: of the convolutions of P6 and P7; see `layers.convolution.StridedConv2D`.
+          name: of the layer.
 
         Raises:
           SettingError: p6_from or num_levels is none of these.
@@ -34,17 +44,28 @@ class FeaturePyramid(keras.Layer):
         conv = keras.layers.Conv2D
         self.lateral = [conv(channels, 1, name=f"C{level}_reduced") for level in (3, 4, 5)]
         self.smooth = [conv(channels, 3, padding="same", name=f"P{level}") for level in (3, 4, 5)]
-        self.coarse = [conv(channels, 3, 2, "same", name=f"P{level}") for level in range(6, 3 + num_levels)]
+        self.coarse = [StridedConv2D(channels, 3, padding, name=f"P{level}") for level in range(6, 3 + num_levels)]
 
-    def call(self, backbone_features: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        """Return (P3, ..., P7), each [B, ceil(H / 2**l), ceil(W / 2**l), F], of the levels C3, C4 and C5."""
+    def call(self, backbone_features: Mapping[str, tf.Tensor], content: Content | None = None) -> tuple[tf.Tensor, ...]:
+        """Return (P3, ..., P7), each [B, ceil(H / 2**l), ceil(W / 2**l), F], of the levels C3, C4 and C5.
+
+        Args:
+          backbone_features: [B, h, w, .] of each level.
+          content: where the pictures lie; beside them every level is zero. None: the canvas is all picture.
+        """
+
+        def only(x, level):
+            return only_content(x, content and content.mask(2**level))
+
         merged = [self.lateral[2](backbone_features["C5"])]
         for index, level in ((1, "C4"), (0, "C3")):
             lateral = self.lateral[index](backbone_features[level])
             merged.insert(0, upsample_nearest(merged[0], lateral.shape[1:3]) + lateral)
-        levels = [smooth(x) for smooth, x in zip(self.smooth, merged)]  # P3, P4, P5
-        x = backbone_features["C5"] if self.p6_from == "c5" else levels[-1]
-        for index, conv in enumerate(self.coarse):
-            x = conv(x if index == 0 else tf.nn.relu(x))
+        levels = [
+            only(smooth(only(x, level)), level) for level, (smooth, x) in enumerate(zip(self.smooth, merged), 3)
+        ]  # P3, P4, P5
+        x = only(backbone_features["C5"], 5) if self.p6_from == "c5" else levels[-1]
+        for level, conv in enumerate(self.coarse, 6):
+            x = only(conv(x if level == 6 else tf.nn.relu(x)), level)
             levels.append(x)
         return tuple(levels)

@@ -5,6 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
+from tpu_retinamask.model.layers.content import only_content
 from tpu_retinamask.ops.resize import conv3x3_after_upsample
 
 _PRIOR = 0.01  # share of anchors that the class head calls positive before training
@@ -50,11 +51,16 @@ class AnchorHead(keras.Layer):
             per_cell * outputs, 3, padding="same", name=name, kernel_initializer=_normal(), bias_initializer=bias
         )
 
-    def call(self, features: tf.Tensor) -> tf.Tensor:
-        """Return [B, h * w * A, outputs] float32 of one level [B, h, w, F]."""
+    def call(self, features: tf.Tensor, inside: tf.Tensor | None = None) -> tf.Tensor:
+        """Return [B, h * w * A, outputs] float32 of one level.
+
+        Args:
+          features: [B, h, w, F], zero beside the picture.
+          inside: [B, h, w, 1], 1 where the picture is; None: everywhere.
+        """
         x = features
         for conv in self.hidden:
-            x = conv(x)
+            x = only_content(conv(x), inside)
         x = tf.cast(self.last(x), tf.float32)  # [B, h, w, A * outputs]
         return tf.reshape(x, [-1, x.shape[1] * x.shape[2] * self.per_cell, self.outputs])
 

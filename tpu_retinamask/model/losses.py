@@ -129,7 +129,7 @@ class Criterion:
             proposals = dataclasses.replace(
                 self.proposal_filter or DetectionFilter(nms_iou=0.4), max_detections=self.mask_rois_from_detections
             )
-            boxes = proposals(outputs, frame).boxes
+            boxes = proposals(outputs, frame, batch.content_size).boxes
         return select_mask_rois(batch, boxes, num_rois=self.mask_rois, from_truth=self.mask_rois_from_truth)
 
     def box_distance_moments(self, outputs: RawOutputs, targets: Targets) -> tf.Tensor:

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.model.retinamask import RetinaMask
-from tpu_retinamask.ops.boxes import clip_boxes, pad_invalid
+from tpu_retinamask.ops.boxes import centres_inside, clip_boxes, pad_invalid
 from tpu_retinamask.ops.nms import nms
 from tpu_retinamask.ops.select import select
 from tpu_retinamask.ops.topk import top_k_anchors
@@ -24,7 +24,7 @@ class DetectionFilter:
       max_detections: K, kept an image.
       top_k_per_level: candidates taken from each pyramid level before suppression.
       class_specific: suppress within each class; False: one class an anchor, its best, and all meet.
-      clip_margin: boxes are clipped to [0, side - clip_margin]; keras-maskrcnn has 1.
+      clip_margin: boxes are clipped to [0, side - clip_margin] of the picture; keras-maskrcnn has 1.
 
     Raises:
       SettingError: a value of another type or out of its range.
@@ -43,33 +43,42 @@ class DetectionFilter:
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}, expected 1 or more")
 
-    def __call__(self, outputs: RawOutputs, frame: AnchorFrame) -> Detections:
+    def __call__(self, outputs: RawOutputs, frame: AnchorFrame, content_size: tf.Tensor | None = None) -> Detections:
         """Select detections, without masks.
 
         Args:
           outputs: RawOutputs; only logits and deltas are read, and nothing flows back into them.
           frame: anchors of the canvas, and what turns deltas into boxes.
+          content_size: [B, 2] int32, height and width of the picture on the canvas. Boxes are clipped to it, and
+            anchors whose centre is beside it, which training ignores, are no candidates. None: all of the canvas.
 
         Returns:
           Detections with masks of shape [B, K, 0, 0]. `cut` counts candidates above the threshold that
           `top_k_per_level` left out.
         """
-        return self.with_anchors(outputs, frame)[0]
+        return self.with_anchors(outputs, frame, content_size)[0]
 
-    def with_anchors(self, outputs: RawOutputs, frame: AnchorFrame) -> tuple[Detections, tf.Tensor]:
+    def with_anchors(
+        self, outputs: RawOutputs, frame: AnchorFrame, content_size: tf.Tensor | None = None
+    ) -> tuple[Detections, tf.Tensor]:
         """Select detections and say which anchor each comes from.
 
         Args:
           outputs: as of `__call__`.
           frame: as of `__call__`.
+          content_size: as of `__call__`.
 
         Returns:
           (Detections, anchor): anchor [B, K] int32 counts over all levels, -1 where padded.
         """
-        limits = tf.constant([side - self.clip_margin for side in frame.image_size], tf.float32)
+        limits = tf.cast(frame.image_size if content_size is None else content_size, tf.float32) - self.clip_margin
         candidates, start = [], 0
         for logits, deltas, level in zip(outputs.class_logits, outputs.box_deltas, frame.levels):
-            scores, anchor, classes, cut = self._candidates(tf.sigmoid(tf.stop_gradient(logits)))
+            scores = tf.sigmoid(tf.stop_gradient(logits))
+            if content_size is not None:
+                inside = centres_inside(tf.constant(level), content_size)  # [B, n]
+                scores = select(inside[:, :, None], scores, -1.0)
+            scores, anchor, classes, cut = self._candidates(scores)
             deltas = tf.gather(tf.stop_gradient(deltas), anchor, batch_dims=1)  # [B, k, 4]
             boxes = clip_boxes(frame.coder.decode(deltas, tf.gather(tf.constant(level), anchor)), limits)
             candidates.append((boxes, scores, classes, anchor + start, cut))
@@ -138,6 +147,6 @@ def detect(
     """
     image_size = tuple(images.shape[1:3])
     outputs = model(images, content_size, training=False)
-    found = detection_filter(outputs, model.frame(image_size))
-    masks = tf.sigmoid(model.mask_logits(outputs.features, found.boxes, found.classes, image_size))
+    found = detection_filter(outputs, model.frame(image_size), content_size)
+    masks = tf.sigmoid(model.mask_logits(outputs.features, found.boxes, found.classes, image_size, content_size))
     return found._replace(masks=select(found.classes[:, :, None, None] >= 0, masks, 0.0))

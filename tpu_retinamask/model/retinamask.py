@@ -6,6 +6,7 @@ Source: arXiv 1901.03353. The model only computes; targets and losses are in `lo
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from tpu_retinamask.model.backbones.registry import check_levels, make_backbone
+from tpu_retinamask.model.layers.content import Content
 from tpu_retinamask.model.fpn import FeaturePyramid
 from tpu_retinamask.model.freeze import freeze_layers, freeze_stages
 from tpu_retinamask.model.heads import AnchorHead, MaskHead
@@ -55,10 +57,17 @@ class RetinaMask(keras.Model):
         )
         with _default_policy(policy):
             self.backbone = make_backbone(
-                settings.backbone, normalization=settings.normalization, **(settings.backbone_options or {})
+                settings.backbone,
+                normalization=settings.normalization,
+                padding=settings.padding,
+                **(settings.backbone_options or {}),
             )
             self.fpn = FeaturePyramid(
-                settings.fpn_channels, p6_from=settings.p6_from, num_levels=len(levels), name="fpn"
+                settings.fpn_channels,
+                p6_from=settings.p6_from,
+                num_levels=len(levels),
+                padding=settings.padding,
+                name="fpn",
             )
             head: dict[str, Any] = dict(
                 channels=settings.head_channels, depth=settings.head_depth, initializer=settings.head_initializer
@@ -115,13 +124,28 @@ class RetinaMask(keras.Model):
         """
         x = normalize_images(images, content_size, self.pixel_mode)  # [B, H, W, 3] float32
         x = tf.cast(x, self.compute_type)
-        levels = self.backbone(x, training=training)  # C3, C4, C5
+        content = None
+        if content_size is not None and self.settings.mask_padding:
+            content = Content(content_size, tuple(x.shape[1:3]), self.compute_type)
+        return self.outputs(x, content, training)
+
+    def outputs(self, x: tf.Tensor, content: Content | None = None, training: bool = False) -> RawOutputs:
+        """Compute the same from normalised images.
+
+        Args:
+          x: [B, H, W, 3] in the dtype that the network computes in; zero beside the picture.
+          content: where the pictures lie; None: the canvas is all picture.
+          training: see `call`.
+        """
+        asks = content is not None and "content" in inspect.signature(self.backbone.call).parameters
+        levels = self.backbone(x, training=training, **({"content": content} if asks else {}))  # C3, C4, C5
         check_levels(levels, x.shape[1:3], self.settings.backbone)
-        features = self.fpn(levels)  # P3.. each [B, h, w, F]
+        features = self.fpn(levels, content=content)  # P3.. each [B, h, w, F]
+        inside = [content and content.mask(stride) for stride in self.anchor_grid.strides]
         return RawOutputs(
             features=features,
-            class_logits=tuple(self.class_head(level) for level in features),  # [B, h * w * A, C]
-            box_deltas=tuple(self.box_head(level) for level in features),  # [B, h * w * A, 4]
+            class_logits=tuple(map(self.class_head, features, inside)),  # [B, h * w * A, C]
+            box_deltas=tuple(map(self.box_head, features, inside)),  # [B, h * w * A, 4]
         )
 
     def mask_logits(
@@ -130,6 +154,7 @@ class RetinaMask(keras.Model):
         boxes: tf.Tensor,
         classes: tf.Tensor | None,
         image_size: tuple[int, int],
+        content_size: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Compute the masks of given regions.
 
@@ -138,6 +163,7 @@ class RetinaMask(keras.Model):
           boxes: [B, K, 4] float32, canvas pixels; no gradient flows into them.
           classes: [B, K] int32, -1 where padded; None: masks of all classes.
           image_size: (H, W) of the canvas.
+          content_size: [B, 2] int32, height and width of the picture on the canvas; None: all of it.
 
         Returns:
           float32 [B, K, 2P, 2P], or [B, K, 2P, 2P, C] without classes.
@@ -155,6 +181,7 @@ class RetinaMask(keras.Model):
                 features,
                 boxes,
                 image_size,
+                content_size=content_size if settings.mask_padding else None,
                 implementation=implementation,
                 output_size=settings.roi_size,
                 semantics=settings.roi_semantics,

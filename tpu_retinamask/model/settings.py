@@ -5,6 +5,7 @@ import dataclasses
 import keras
 
 from tpu_retinamask.errors import SettingError
+from tpu_retinamask.model.layers.convolution import PADDINGS
 from tpu_retinamask.ops.images import MODES as PIXEL_MODES
 from tpu_retinamask.setting_types import check_types
 
@@ -22,11 +23,15 @@ class NetworkSettings:
     Attributes:
       backbone: name of one in the seat `backbones.registry.BACKBONES`.
       backbone_options: further arguments of the backbone.
-      normalization: "frozen", "batch" or "group"; see `backbones.normalization`. A backbone without such layers
+      normalization: "frozen", "batch" or "group"; see `layers.normalization`. A backbone without such layers
         does not ask for it.
       frozen_stages: first stages of the backbone that are not trained: 1 the stem, 2 the stem and C2, to 5.
       freeze: regular expressions; layers in whose path one is found are not trained either ("backbone", "fpn",
         "^pyramid_"); see `freeze`.
+      padding: zeros around what convolutions of stride 2 see: "symmetric", the same on every canvas, or "same", which
+        lays their windows half a cell further on even sides (keras-maskrcnn); see `layers.convolution.StridedConv2D`.
+      mask_padding: features beside the picture are held at zero and no statistic counts them, so that a picture has the
+        same detections on every canvas; False: they are computed like the rest (both originals).
       pixel_mode: "caffe", "tf" or "torch"; see `ops.images`.
       anchor_sizes: side of the anchors of P3, P4, ... in canvas pixels; their number is the number of pyramid levels (3
         to 5).
@@ -61,6 +66,8 @@ class NetworkSettings:
     normalization: str = "frozen"
     frozen_stages: int = 0
     freeze: str | tuple[str, ...] = ()
+    padding: str = "symmetric"
+    mask_padding: bool = True
     pixel_mode: str = "caffe"
     # Anchors and what they are coded with
     anchor_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
@@ -89,6 +96,7 @@ class NetworkSettings:
     def __post_init__(self) -> None:
         check_types(self)
         choices = {
+            "padding": PADDINGS,
             "box_coder": BOX_CODERS,
             "p6_from": ("p5", "c5"),
             "mask_upsample": MASK_UPSAMPLES,

@@ -26,7 +26,7 @@ STOPPED = 143  # exit code after a SIGTERM, as a shell reports it
 def run(flags: Flags) -> int:
     """Run the program."""
     start = Start(weights=flags.weights, skip_mismatched=flags.skip_mismatched, keep_optimizer=flags.keep_optimizer)
-    config.parse_gin(flags.gin_file, flags.gin_param)
+    config.parse_gin(flags.gin_file, flags.gin_param, resumed=flags.model_dir)
     recipe = config.recipe()
     # Devices, before anything makes TensorFlow look for them
     runtime = RUNTIMES.get(flags.runtime)(tpu=flags.tpu, replicas=flags.replicas)

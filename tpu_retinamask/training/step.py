@@ -16,10 +16,10 @@ from tpu_retinamask.errors import UserError, listed
 from tpu_retinamask.model.loss_terms import LossInputs, compute_terms
 from tpu_retinamask.model.losses import Criterion
 from tpu_retinamask.model.retinamask import RetinaMask
+from tpu_retinamask.ops.replicas import sum_over_replicas
 from tpu_retinamask.private import keras_names
 from tpu_retinamask.structures import Batch
 from tpu_retinamask.training.box_statistics import BoxStatistics
-from tpu_retinamask.training.devices.replicas import sum_over_replicas
 from tpu_retinamask.training.micro_batches import micro_batch, repeat
 from tpu_retinamask.training.weight_average import WeightAverage
 
@@ -91,7 +91,9 @@ def compute_losses(
         rois = criterion.choose_rois(outputs, frame, batch)
     probe("mask_rois", rois)
     roi_classes = tf.gather(batch.classes, rois.matched, batch_dims=1)  # [B, R]
-    mask_logits = model.mask_logits(outputs.features, rois.boxes, roi_classes, frame.image_size)  # [B, R, S, S]
+    mask_logits = model.mask_logits(
+        outputs.features, rois.boxes, roi_classes, frame.image_size, batch.content_size
+    )  # [B, R, S, S]
     probe("mask_logits", mask_logits)
 
     given = LossInputs(criterion, batch, frame, targets, outputs, rois, mask_logits, num_positive, batch_size, beta)

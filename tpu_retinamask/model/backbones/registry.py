@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tpu_retinamask.errors import SettingError
+from tpu_retinamask.model.layers.content import Content
 from tpu_retinamask.seats import Seat
 
 PYRAMID_STRIDES = {"C3": 8, "C4": 16, "C5": 32}  # what the pyramid is built on, in canvas pixels a cell
@@ -37,12 +38,15 @@ class Backbone(keras.Layer):
     strides: Mapping[str, int] = PYRAMID_STRIDES
     pretrained: PretrainedWeights | None = None
 
-    def call(self, images: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
+    def call(self, images: tf.Tensor, training: bool = False, content: Content | None = None) -> dict[str, tf.Tensor]:
         """Return the features of each level, [B, ceil(H / stride), ceil(W / stride), .].
 
         Args:
-          images: [B, H, W, 3] normalised.
+          images: [B, H, W, 3] normalised, zero beside the picture.
           training: whether "batch" normalisation uses the batch's statistics.
+          content: where the pictures lie; None: the canvas is all picture. A backbone that does not ask for it gets
+            none: what it returns beside the picture is left out, but its features near the border, and statistics by
+            group or batch, then depend on the canvas.
         """
         raise NotImplementedError(f"{type(self).__name__} has no call")
 
@@ -56,12 +60,13 @@ class Backbone(keras.Layer):
         return False
 
 
-def make_backbone(name: str, *, normalization: str = "frozen", **options: Any) -> Backbone:
+def make_backbone(name: str, *, normalization: str = "frozen", padding: str = "symmetric", **options: Any) -> Backbone:
     """Build a backbone by name.
 
     Args:
       name: of one in BACKBONES.
-      normalization: see `normalization.make_normalization`; given to a backbone that asks for it.
+      normalization: see `layers.normalization.make_normalization`; given to a backbone that asks for it.
+      padding: see `layers.convolution.StridedConv2D`; likewise.
       **options: arguments of the backbone's class.
 
     Raises:
@@ -73,8 +78,9 @@ def make_backbone(name: str, *, normalization: str = "frozen", **options: Any) -
     unknown = [] if takes_any else sorted(set(options) - set(accepted))
     if unknown:
         raise SettingError(f"backbone_options {unknown} are not among those of {name!r}: {sorted(accepted)}")
-    if "normalization" in accepted:
-        options["normalization"] = normalization
+    for option, value in (("normalization", normalization), ("padding", padding)):
+        if option in accepted:
+            options[option] = value
     backbone = build(name="backbone", **options)
     given = {level: backbone.strides.get(level) for level in PYRAMID_STRIDES}
     if given != PYRAMID_STRIDES:

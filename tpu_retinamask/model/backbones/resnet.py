@@ -10,8 +10,10 @@ import keras
 import tensorflow as tf
 
 from tpu_retinamask.errors import SettingError
-from tpu_retinamask.model.backbones.normalization import check_normalization, make_normalization
+from tpu_retinamask.model.layers.normalization import check_normalization, make_normalization
 from tpu_retinamask.model.backbones.registry import BACKBONES, Backbone, PretrainedWeights
+from tpu_retinamask.model.layers.content import Content, only_content
+from tpu_retinamask.model.layers.convolution import pad_sides
 
 BLOCKS: dict[str, tuple[int, ...]] = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
 # What a ResNet must be built with to compute the features of keras.applications' ImageNet weights.
@@ -26,8 +28,9 @@ class ResNet(Backbone):
         blocks: Sequence[int],
         *,
         normalization: str = "frozen",
+        padding: str = "symmetric",
         conv1_padding: str = "explicit",
-        pool_padding: str = "same",
+        pool_padding: str | None = None,
         epsilon: float = 1e-5,
         name: str | None = None,
     ) -> None:
@@ -36,12 +39,12 @@ class ResNet(Backbone):
         Args:
           blocks: residual blocks of the four stages.
           normalization: see `make_normalization`.
+          padding: what `pool_padding` is where it is not given: "symmetric" makes it "explicit", "same" leaves it so.
           conv1_padding: "explicit", three zeros on each side (keras-resnet 0.1, keras.applications), or "same"
             (keras-resnet 0.2); the two differ for even sides only.
           pool_padding: "same" (keras-resnet), or "explicit", one zero on each side (keras.applications); the
             two differ for even sides only.
           epsilon: of the normalisation; keras.applications has 1.001e-5.
-
           name: of the layer.
 
         Raises:
@@ -50,6 +53,8 @@ class ResNet(Backbone):
         super().__init__(name=name)
         check_normalization(normalization)
         self.blocks, self.normalization = tuple(blocks), normalization
+        if pool_padding is None:
+            pool_padding = "explicit" if padding == "symmetric" else "same"
         for option, padding in (("conv1_padding", conv1_padding), ("pool_padding", pool_padding)):
             if padding not in ("explicit", "same"):
                 raise SettingError(f"ResNet: {option} {padding!r} is neither 'explicit' nor 'same'")
@@ -94,19 +99,24 @@ class ResNet(Backbone):
         application = depths[self.blocks].replace("resnet", "ResNet")
         return PretrainedWeights(application=application, construction=APPLICATION_OPTIONS)
 
-    def call(self, images: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
+    def call(self, images: tf.Tensor, training: bool = False, content: Content | None = None) -> dict[str, tf.Tensor]:
         """Return C3, C4 and C5 of normalised images [B, H, W, 3]."""
-        _, _, *levels = self.stage_outputs(images, training)
+        _, _, *levels = self.stage_outputs(images, training, content)
         return dict(zip(("C3", "C4", "C5"), levels))
 
-    def stage_outputs(self, images: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, ...]:
+    def stage_outputs(
+        self, images: tf.Tensor, training: bool = False, content: Content | None = None
+    ) -> tuple[tf.Tensor, ...]:
         """Return (C1, ..., C5) of normalised images [B, H, W, 3]; C1 is the first convolution's, before pooling."""
-        x = _pad(images, 3) if self.conv1_padding == "explicit" else images
-        outputs = [tf.nn.relu(self.bn1(self.conv1(x), training=training))]  # [B, H/2, W/2, 64]
-        x = self.pool(_pad(outputs[0], 1) if self.pool_padding == "explicit" else outputs[0])  # [B, H/4, W/4, 64]
-        for stage in self.stages:
+        x = pad_sides(images, 3) if self.conv1_padding == "explicit" else images
+        inside = content and content.mask(2)
+        x = only_content(tf.nn.relu(self.bn1(self.conv1(x), training=training, inside=inside)), inside)
+        outputs = [x]  # [B, H/2, W/2, 64]
+        x = self.pool(pad_sides(x, 1) if self.pool_padding == "explicit" else x)  # [B, H/4, W/4, 64]
+        for stage, stride in zip(self.stages, (4, 8, 16, 32)):
+            inside = content and content.mask(stride)
             for block in stage:
-                x = block(x, training=training)
+                x = block(x, training=training, inside=inside)
             outputs.append(x)  # C2 [B, H/4, W/4, 256] ... C5 [B, H/32, W/32, 2048]
         return tuple(outputs)
 
@@ -120,10 +130,6 @@ def block_suffixes(blocks: Sequence[int], stage: int) -> list[str]:
     return [f"{stage}a"] + [
         f"{stage}b{i}" if numbered else f"{stage}{chr(ord('a') + i)}" for i in range(1, blocks[stage - 2])
     ]
-
-
-def _pad(x: tf.Tensor, margin: int) -> tf.Tensor:
-    return tf.pad(x, [[0, 0], [margin, margin], [margin, margin], [0, 0]])
 
 
 class BottleneckBlock(keras.Layer):
@@ -152,14 +158,21 @@ class BottleneckBlock(keras.Layer):
         self.expand = conv_and_norm("branch2c", 4 * filters, 1, 1)
         self.shortcut = conv_and_norm("branch1", 4 * filters, 1, stride) if project else None
 
-    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return the block's output, its side divided by the stride (rounded up)."""
-        y = x
-        for conv, norm in (self.reduce, self.spatial):
-            y = tf.nn.relu(norm(conv(y), training=training))
-        y = self.expand[1](self.expand[0](y), training=training)
+    def call(self, x: tf.Tensor, training: bool = False, inside: tf.Tensor | None = None) -> tf.Tensor:
+        """Return the block's output, its side divided by the stride (rounded up).
+
+        Args:
+          x: [B, h, w, F].
+          training: see `Backbone.call`.
+          inside: [B, h', w', 1] of the output's cells, 1 where the picture is; None: everywhere.
+        """
+        given = {"training": training, "inside": inside}
+        # The 3x3 alone sees its neighbours, so its input alone must be zero beside the picture.
+        y = only_content(tf.nn.relu(self.reduce[1](self.reduce[0](x), **given)), inside)
+        y = tf.nn.relu(self.spatial[1](self.spatial[0](y), **given))
+        y = self.expand[1](self.expand[0](y), **given)
         if self.shortcut is not None:
-            x = self.shortcut[1](self.shortcut[0](x), training=training)
+            x = self.shortcut[1](self.shortcut[0](x), **given)
         return tf.nn.relu(y + x)
 
 

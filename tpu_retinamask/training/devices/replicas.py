@@ -1,19 +1,10 @@
-"""What the replicas of a strategy do together: sum what each of them has, update what all of them share."""
+"""What the replicas of a strategy do together: update what all of them share."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import tensorflow as tf
 
 from tpu_retinamask.private.tensorflow_names import merge_call
-
-
-def sum_over_replicas(value: Any) -> Any:
-    """Return the sum over all replicas of a tensor, or of each in a list or dict; itself where there is one."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 def meets_by_merge_call() -> bool:
