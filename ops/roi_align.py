@@ -45,7 +45,8 @@ def multilevel_roi_align(
 
     Semantics "aligned": cell i of level l is centred at (i + .5) 2**l pixels, each bin is the mean of
     `sampling_ratio`**2 bilinear samples, coordinates are clamped to the level (Mask R-CNN, arXiv
-    1703.06870, with the half-pixel shift of detectron2), or to the part of it that sees the picture. "crop_and_resize": one sample a bin at
+    1703.06870, with the half-pixel shift of detectron2), or to the part of it that sees the picture.
+    "crop_and_resize": one sample a bin at
     `linspace(y1 * h / H, y2 * h / H - 1, output_size)`, zero outside the level (keras-maskrcnn).
 
     Implementation "gather" reads the four corners of every sample; "matmul" multiplies each level by

@@ -1,4 +1,4 @@
-"""Settings that are younger than some runs: a run goes on, and is used, with what the code did before they were there."""
+"""Settings younger than some runs: a run goes on, and is used, with what the code did before they were there."""
 
 import logging
 import os

@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 from reference import resnet_reference, scenes
 
-from tpu_retinamask.model.layers.normalization import make_normalization
 from tpu_retinamask.model.backbones.registry import make_backbone
 from tpu_retinamask.model.backbones.resnet import BottleneckBlock, ResNet
 from tpu_retinamask.model.backbones.small import SmallResNet
+from tpu_retinamask.model.layers.normalization import make_normalization
 
 
 def _blocks(backbone):

@@ -33,8 +33,8 @@ from what_xla_refuses.support import (
 
 from tpu_retinamask.data.augment.augmentation import Augmentation
 from tpu_retinamask.data.stream.pipeline import InputPipeline
-from tpu_retinamask.model.layers.normalization import NORMALIZATIONS
 from tpu_retinamask.model.backbones.registry import make_backbone
+from tpu_retinamask.model.layers.normalization import NORMALIZATIONS
 from tpu_retinamask.ops.anchors import AnchorGrid
 from tpu_retinamask.ops.boxes import CornerBoxCoder
 from tpu_retinamask.ops.images import normalize_images

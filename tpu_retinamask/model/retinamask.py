@@ -14,10 +14,10 @@ import keras
 import tensorflow as tf
 
 from tpu_retinamask.model.backbones.registry import check_levels, make_backbone
-from tpu_retinamask.model.layers.content import Content
 from tpu_retinamask.model.fpn import FeaturePyramid
 from tpu_retinamask.model.freeze import freeze_layers, freeze_stages
 from tpu_retinamask.model.heads import AnchorHead, MaskHead
+from tpu_retinamask.model.layers.content import Content
 from tpu_retinamask.model.settings import NetworkSettings
 from tpu_retinamask.ops.anchors import AnchorGrid
 from tpu_retinamask.ops.boxes import CenterBoxCoder, CornerBoxCoder

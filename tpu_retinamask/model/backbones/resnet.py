@@ -10,10 +10,10 @@ import keras
 import tensorflow as tf
 
 from tpu_retinamask.errors import SettingError
-from tpu_retinamask.model.layers.normalization import check_normalization, make_normalization
 from tpu_retinamask.model.backbones.registry import BACKBONES, Backbone, PretrainedWeights
 from tpu_retinamask.model.layers.content import Content, only_content
 from tpu_retinamask.model.layers.convolution import pad_sides
+from tpu_retinamask.model.layers.normalization import check_normalization, make_normalization
 
 BLOCKS: dict[str, tuple[int, ...]] = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
 # What a ResNet must be built with to compute the features of keras.applications' ImageNet weights.

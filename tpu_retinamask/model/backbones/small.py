@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tpu_retinamask.model.layers.normalization import make_normalization
 from tpu_retinamask.model.backbones.registry import BACKBONES, Backbone
 from tpu_retinamask.model.layers.content import Content, only_content
 from tpu_retinamask.model.layers.convolution import StridedConv2D
+from tpu_retinamask.model.layers.normalization import make_normalization
 
 
 @BACKBONES.register("small")

@@ -14,8 +14,8 @@ class StridedConv2D(keras.layers.Conv2D):
     """A convolution of stride 2 whose windows lie the same on every canvas, or as Keras lays them.
 
     "symmetric" adds size // 2 zeros on each side, as PyTorch's detectors do: the first window is centred on the first
-    cell, whatever the side. "same" is TensorFlow's: on even sides it adds one zero less, all of them at the end, so that
-    every window lies one cell further than on odd sides.
+    cell, whatever the side. "same" is TensorFlow's: on even sides it adds one zero less, all of them at the end, so
+    that every window lies one cell further than on odd sides.
     """
 
     def __init__(self, filters: int, size: int, padding: str = "symmetric", **options: Any) -> None:
