@@ -14,7 +14,7 @@ import pytest
 TOGETHER = {
     "tests/programs/": "programs",
     "tests/extending/": "programs",
-    "tests/what_xla_refuses/": "the notes' step",
+    "tests/what_xla_refuses/": "the original's step",
 }
 
 
