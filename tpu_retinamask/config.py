@@ -38,6 +38,15 @@ SETTINGS: dict[str, type] = {
     "make_optimizer": _OptimizerSettings,
     "train": _TrainSettings,
 }
+# The part of a recipe, and gin's name of its class.
+PARTS = {
+    "network": "RetinaMask",
+    "criterion": "Criterion",
+    "detection_filter": "DetectionFilter",
+    "pipeline": "InputPipeline",
+    "optimizer": "make_optimizer",
+    "train": "train",
+}
 # Programs with settings of their own; each knows its own and passes over those of the others.
 PROGRAMS = ("evaluate", "predict", "benchmark", "prepare", "convert", "benchmark_input", "tpu_check")
 CONFIG_FILE, OPERATIVE_FILE = "config.gin", "operative_config.gin"
@@ -163,7 +172,7 @@ def parse_gin(
 
 def with_earlier(given: Recipe, model_dir: str) -> Recipe:
     """Return a recipe made in Python with what a run in the directory has in place of settings it does not know."""
-    parts = {"RetinaMask": "network", "InputPipeline": "pipeline", "Criterion": "criterion"}
+    parts = {name: part for part, name in PARTS.items()}
     for name, value in earlier_settings(model_dir, OPERATIVE_FILE).items():
         part, field = name.split(".")
         settings = getattr(given, parts[part])
@@ -179,14 +188,7 @@ def config_files() -> dict[str, str]:
 
 def recipe_files(written: Recipe) -> dict[str, str]:
     """Return the same for a recipe made in Python; functions, which gin would have to import, are left out."""
-    parts = {
-        "RetinaMask": written.network,
-        "Criterion": written.criterion,
-        "DetectionFilter": written.detection_filter,
-        "InputPipeline": written.pipeline,
-        "make_optimizer": written.optimizer,
-        "train": written.train,
-    }
+    parts = {name: getattr(written, part) for part, name in PARTS.items()}
     return {
         file: "".join(f"{line}\n" for name, part in parts.items() for line in _lines(name, part, every=every))
         for file, every in ((CONFIG_FILE, False), (OPERATIVE_FILE, True))

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 EARLIER: dict[str, Any] = {
     "RetinaMask.padding": "same",
     "RetinaMask.mask_padding": False,
+    "make_optimizer.rate_in_momentum": True,
 }
 
 

@@ -24,8 +24,8 @@ def _rates(optimizer, steps):
 
 def test_warm_up_rises_from_a_third_in_a_straight_line():
     optimizer = make_optimizer(1000, learning_rate=0.3, warmup_steps=10, decay="constant")
-    # 1/3 + 2/3 * step / 10 of 0.3: 0.1 at first, 0.02 more each step.
-    assert _rates(optimizer, [0, 1, 5, 10, 11, 999]) == pytest.approx([0.1, 0.12, 0.2, 0.3, 0.3, 0.3], rel=1e-6)
+    # 1/3 + 2/3 * update / 10 of 0.3: 0.12 at update 1, which is step 0, 0.02 more each update, all of it at the tenth.
+    assert _rates(optimizer, [0, 1, 4, 9, 10, 999]) == pytest.approx([0.12, 0.14, 0.2, 0.3, 0.3, 0.3], rel=1e-6)
 
 
 def test_no_warm_up_starts_at_the_rate():
@@ -35,20 +35,20 @@ def test_no_warm_up_starts_at_the_rate():
 
 def test_warm_up_takes_at_most_a_tenth_of_the_training():
     optimizer = make_optimizer(40, learning_rate=0.3, warmup_steps=500, decay="constant")
-    assert _rates(optimizer, [0, 2, 4]) == pytest.approx([0.1, 0.2, 0.3], rel=1e-6)
+    assert _rates(optimizer, [1, 3, 4]) == pytest.approx([0.2, 0.3, 0.3], rel=1e-6)
 
 
 def test_steps_divide_by_ten_at_two_thirds_and_eight_ninths():
     # The paper's 1.5x schedule: 180k and 240k of 270k.
     optimizer = make_optimizer(270_000, learning_rate=0.005, warmup_steps=500)
-    assert _rates(optimizer, [500, 179_999, 180_000, 239_999, 240_000, 269_999]) == pytest.approx(
+    assert _rates(optimizer, [500, 179_998, 179_999, 239_998, 239_999, 269_999]) == pytest.approx(
         [0.005, 0.005, 0.0005, 0.0005, 0.00005, 0.00005], rel=1e-5
     )
 
 
 def test_steps_fall_where_they_are_told():
     optimizer = make_optimizer(100, learning_rate=1.0, warmup_steps=0, decay_at=(0.5,))
-    assert _rates(optimizer, [49, 50, 99]) == pytest.approx([1.0, 0.1, 0.1], rel=1e-6)
+    assert _rates(optimizer, [48, 49, 99]) == pytest.approx([1.0, 0.1, 0.1], rel=1e-6)  # update 50 is step 49
 
 
 def test_cosine_ends_at_its_final_share():
@@ -63,9 +63,9 @@ def test_cosine_ends_at_its_final_share():
 def test_schedules_come_back_from_their_configuration():
     schedule = StepDecay(3.0, [5, 7], factor=0.5)
     again = StepDecay(**schedule.get_config())
-    assert [float(again(step)) for step in (4, 5, 7)] == [3.0, 1.5, 0.75]
+    assert [float(again(step)) for step in (3, 4, 6)] == [3.0, 1.5, 0.75]
     warm = WarmUp(**WarmUp(schedule, 4, start_factor=0.5).get_config())
-    assert [float(warm(step)) for step in (0, 2, 4, 5)] == [1.5, 2.25, 3.0, 1.5]
+    assert [float(warm(step)) for step in (1, 2, 3, 4)] == [2.25, 2.625, 3.0, 1.5]
 
 
 class _Layers(keras.Model):
@@ -110,20 +110,56 @@ def test_decoupled_decay_shrinks_kernels_alone(name, jit_compile):
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_sgd_with_momentum_by_hand(jit_compile):
+@pytest.mark.parametrize(
+    "rate_in_momentum, expected",
+    [
+        # velocity g = 1, 2; then the rate falls to 0.01: velocity 0.9 v + g = 1.9, 1.8, of which the weight loses 0.01
+        (False, [[0.9, -2.2], [0.881, -2.218]]),
+        # velocity -0.1 g = -0.1, -0.2; then 0.9 v - 0.01 g = -0.1, -0.18
+        (True, [[0.9, -2.2], [0.8, -2.38]]),
+    ],
+)
+def test_sgd_with_momentum_by_hand(rate_in_momentum, expected, jit_compile):
     weight = keras.Variable([1.0, -2.0])
-    optimizer = make_optimizer(100, learning_rate=0.1, momentum=0.9, weight_decay=0.0, warmup_steps=0, decay_at=(0.01,))
+    optimizer = make_optimizer(
+        100,
+        learning_rate=0.1,
+        momentum=0.9,
+        rate_in_momentum=rate_in_momentum,
+        weight_decay=0.0,
+        warmup_steps=0,
+        decay_at=(0.02,),
+    )
     optimizer.build([weight])
 
     @tf.function(jit_compile=jit_compile, autograph=False)
     def update(gradient):
         optimizer.apply([gradient], [weight])
 
-    update(tf.constant([1.0, 2.0]))  # velocity -0.1 * g = -0.1, -0.2
-    np.testing.assert_allclose(weight.numpy(), [0.9, -2.2], rtol=1e-6)
-    update(tf.constant([1.0, 0.0]))  # the rate fell to 0.01: velocity 0.9 * v - 0.01 * g = -0.1, -0.18
-    np.testing.assert_allclose(weight.numpy(), [0.8, -2.38], rtol=1e-6)
+    update(tf.constant([1.0, 2.0]))
+    np.testing.assert_allclose(weight.numpy(), expected[0], rtol=1e-6)
+    update(tf.constant([1.0, 0.0]))
+    np.testing.assert_allclose(weight.numpy(), expected[1], rtol=1e-6)
     assert int(optimizer.iterations) == 2
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_biases_have_a_rate_of_their_own(name, decoupled):
+    models = [_Layers(), _Layers()]
+    models[1].set_weights(models[0].get_weights())
+    for model, bias_rate in zip(models, (1.0, 2.0)):
+        optimizer = make_optimizer(
+            10, name=name, learning_rate=0.1, warmup_steps=0, decay="constant", decoupled=decoupled, bias_rate=bias_rate
+        )
+        optimizer.build(model.trainable_variables)
+        model.start = [v.numpy() for v in model.trainable_variables]
+        for _ in range(3):
+            optimizer.apply([0.5 + tf.zeros(v.shape) for v in model.trainable_variables], model.trainable_variables)
+    for once, twice, start in zip(*(model.trainable_variables for model in models), models[0].start):
+        factor = 2.0 if once.path.endswith(("bias", "beta")) else 1.0
+        # Differences of weights near 1, each rounded.
+        np.testing.assert_allclose(twice.numpy() - start, factor * (once.numpy() - start), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ from tpu_retinamask.setting_types import check_names, check_types
 OPTIMIZERS = ("sgd", "adam", "adamw")
 DECAYS = ("constant", "step", "cosine")
 _NOT_DECAYED = ["bias", "gamma", "beta"]  # normalisation and bias, as the paper's recipe has it
+_BIASES = ["bias", "beta"]  # beta is what PyTorch calls the bias of a normalisation
 
 
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """Scales a schedule linearly from `start_factor` to 1 over its first steps (arXiv 1706.02677)."""
+    """Scales a schedule linearly from `start_factor` to 1, which update number `steps` has (arXiv 1706.02677)."""
 
     def __init__(
         self, schedule: keras.optimizers.schedules.LearningRateSchedule, steps: int, start_factor: float = 1 / 3
@@ -30,7 +31,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         """Return the learning rate at a step, float32 scalar."""
         if not self.steps:
             return self.schedule(step)
-        progress = tf.minimum(1.0, tf.cast(step, tf.float32) / self.steps)
+        progress = tf.minimum(1.0, (tf.cast(step, tf.float32) + 1.0) / self.steps)
         return self.schedule(step) * (self.start_factor + (1.0 - self.start_factor) * progress)
 
     def get_config(self) -> dict:
@@ -39,16 +40,17 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Divides the rate by ten at each of the given shares of the training."""
+    """Divides the rate by ten at each of the given updates; the first is number 1, at step 0."""
 
     def __init__(self, rate: float, boundaries: Sequence[int], factor: float = 0.1) -> None:
-        """Create the schedule; `boundaries` are steps, rising."""
+        """Create the schedule; `boundaries` are numbers of updates, rising."""
         super().__init__()
         self.rate, self.boundaries, self.factor = rate, tuple(boundaries), factor
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         """Return the learning rate at a step, float32 scalar."""
-        drops = tf.reduce_sum(tf.cast(tf.cast(step, tf.int64) >= tf.constant(self.boundaries, tf.int64), tf.float32))
+        update = tf.cast(step, tf.int64) + 1
+        drops = tf.reduce_sum(tf.cast(update >= tf.constant(self.boundaries, tf.int64), tf.float32))
         return self.rate * self.factor**drops
 
     def get_config(self) -> dict:
@@ -56,36 +58,61 @@ class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
         return {"rate": self.rate, "boundaries": self.boundaries, "factor": self.factor}
 
 
-class _CoupledDecay(keras.optimizers.Optimizer):
-    """Before a Keras optimizer: weight decay that is added to the gradient (L2 regularisation).
+class _ByKind(keras.optimizers.Optimizer):
+    """Before a Keras optimizer: kernels are decayed through their gradients, biases have a rate of their own."""
 
-    Each gradient is increased by `coupled_decay` times its kernel.
-    """
+    def __init__(self, *args: Any, coupled_decay: float = 0.0, bias_rate: float = 1.0, **kwargs: Any) -> None:
+        """Take the arguments of the optimizer.
 
-    def __init__(self, *args: Any, coupled_decay: float, **kwargs: Any) -> None:
-        """Take the arguments of the optimizer, and the decay."""
+        Args:
+          *args: of the optimizer.
+          coupled_decay: share of each kernel that is added to its gradient (L2 regularisation).
+          bias_rate: factor of the learning rate for biases, those of normalisation too.
+          **kwargs: of the optimizer.
+        """
         super().__init__(*args, **kwargs)
-        self.coupled_decay = coupled_decay
+        self.coupled_decay, self.bias_rate = coupled_decay, bias_rate
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Note which variables are decayed."""
+        """Note of which kind each variable is."""
         super().build(variables)
-        self.decayed = [variable.path.rsplit("/", 1)[-1] not in _NOT_DECAYED for variable in variables]
+        names = [variable.path.rsplit("/", 1)[-1] for variable in variables]
+        self.decayed = [name not in _NOT_DECAYED for name in names]
+        self.is_bias = [name in _BIASES for name in names]
 
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
-        """Update one variable by its gradient and its decay."""
-        if self.decayed[variable_index(self, variable)]:
+        """Update one variable by its gradient, its decay and its rate."""
+        index = variable_index(self, variable)
+        if self.coupled_decay and self.decayed[index]:
             gradient = gradient + self.coupled_decay * variable
+        if self.bias_rate != 1.0 and self.is_bias[index]:
+            learning_rate = learning_rate * self.bias_rate
         super().update_step(gradient, variable, learning_rate)
 
 
+class _GradientMomentum(keras.optimizers.SGD):
+    """SGD whose momentum holds gradients, as PyTorch's: a change of the rate tells at the very step."""
+
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
+        """Update one variable: `v = momentum v + g; w -= rate v`."""
+        if self.momentum:
+            velocity = self.momentums[variable_index(self, variable)]
+            gradient = self.momentum * velocity + gradient
+            self.assign(velocity, gradient)
+        self.assign_sub(variable, learning_rate * gradient)
+
+
 # Named like what they extend: a checkpoint lists the variables of an optimizer below the name of its class.
-class SGD(_CoupledDecay, keras.optimizers.SGD):
-    """Stochastic gradient descent with coupled weight decay."""
+class SGD(_ByKind, _GradientMomentum):
+    """Stochastic gradient descent."""
 
 
-class Adam(_CoupledDecay, keras.optimizers.Adam):
-    """Adam with coupled weight decay."""
+class KerasSGD(_ByKind, keras.optimizers.SGD):
+    """Stochastic gradient descent whose momentum holds steps: `v = momentum v - rate g; w += v`."""
+
+
+class Adam(_ByKind, keras.optimizers.Adam):
+    """Adam."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,11 +120,14 @@ class OptimizerSettings:
     """Settings of an optimizer and its schedule; gin knows them as `make_optimizer`.
 
     Attributes:
-      name: one of OPTIMIZERS. SGD is `v = momentum v - rate g; w += v`.
+      name: one of OPTIMIZERS. SGD is `v = momentum v + g; w -= rate v`.
       learning_rate: after warm-up.
       reference_batch: images a step that `learning_rate` and `warmup_steps` are given for: the rate is multiplied,
         the warm-up divided by batch_size / reference_batch (arXiv 1706.02677); None: both are taken as given.
       momentum: of "sgd".
+      rate_in_momentum: SGD is `v = momentum v - rate g; w += v`, as Keras has it: after a change of the rate, steps of
+        the former one go on in the momentum.
+      bias_rate: factor of the rate for biases; the paper has 2.
       weight_decay: of kernels; bias and normalisation are left out.
       decoupled: the decay shrinks the weight by rate * weight_decay of itself (arXiv 1711.05101), beside momentum
         and moments; False: it is added to the gradient. None: decoupled for "adamw", the one thing that sets it
@@ -116,6 +146,8 @@ class OptimizerSettings:
     learning_rate: float = 0.005
     reference_batch: int | None = None
     momentum: float = 0.9
+    rate_in_momentum: bool = False
+    bias_rate: float = 1.0
     weight_decay: float = 1e-4
     decoupled: bool | None = None
     warmup_steps: int = 500
@@ -154,15 +186,16 @@ class OptimizerSettings:
             shares = self.decay_at if self.decay == "step" else ()
             schedule = StepDecay(rate, [round(share * total_steps) for share in shares])
         schedule = WarmUp(schedule, min(warmup_steps, total_steps // 10))
-        plain, coupled, options = keras.optimizers.Adam, Adam, {}
+        options: dict[str, Any] = {"bias_rate": self.bias_rate}
+        kind: type[keras.optimizers.Optimizer] = Adam
         if self.name == "sgd":
-            plain, coupled, options = keras.optimizers.SGD, SGD, {"momentum": self.momentum}
+            kind, options["momentum"] = KerasSGD if self.rate_in_momentum else SGD, self.momentum
         if not self.weight_decay:
-            return plain(schedule, **options)
+            return kind(schedule, **options)
         if not (self.name == "adamw" if self.decoupled is None else self.decoupled):
-            return coupled(schedule, coupled_decay=self.weight_decay, **options)
+            return kind(schedule, coupled_decay=self.weight_decay, **options)
         # Keras's Adam decays weights as its AdamW does.
-        optimizer = plain(schedule, weight_decay=self.weight_decay, **options)
+        optimizer = kind(schedule, weight_decay=self.weight_decay, **options)
         optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
         return optimizer
 
