@@ -114,9 +114,22 @@ def mask_loss(logits: tf.Tensor, targets: tf.Tensor, valid: tf.Tensor) -> tf.Ten
     Returns:
       [B] float32; exactly 0 with zero gradients for an image without valid regions.
     """
-    logits = tf.cast(logits, tf.float32)
-    cross_entropy = tf.nn.softplus(logits) - targets * logits  # = -t log p - (1 - t) log(1 - p)
     valid = tf.cast(valid, tf.float32)
     pixels = float(logits.shape[-1] * logits.shape[-2])
-    per_image = tf.reduce_sum(tf.reduce_sum(cross_entropy, axis=(2, 3)) * valid, axis=1)
-    return per_image / tf.maximum(1.0, pixels * tf.reduce_sum(valid, axis=1))
+    return mask_loss_sum(logits, targets, valid) / tf.maximum(1.0, pixels * tf.reduce_sum(valid, axis=1))
+
+
+def mask_loss_sum(logits: tf.Tensor, targets: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+    """Return each image's sum of the same; see `mask_loss`.
+
+    Args:
+      logits: [B, R, S, S].
+      targets: [B, R, S, S] float32.
+      valid: [B, R] bool or float32.
+
+    Returns:
+      [B] float32.
+    """
+    logits = tf.cast(logits, tf.float32)
+    cross_entropy = tf.nn.softplus(logits) - targets * logits  # = -t log p - (1 - t) log(1 - p)
+    return tf.reduce_sum(tf.reduce_sum(cross_entropy, axis=(2, 3)) * tf.cast(valid, tf.float32), axis=1)

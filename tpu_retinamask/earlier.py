@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 EARLIER: dict[str, Any] = {
     "RetinaMask.padding": "same",
     "RetinaMask.mask_padding": False,
+    "InputPipeline.antialias": False,
+    "Criterion.mask_average": "images",
     "make_optimizer.rate_in_momentum": True,
 }
 

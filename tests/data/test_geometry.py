@@ -39,7 +39,59 @@ def test_render_is_tf_image_resize_where_the_sides_are_whole():
     image = np.random.default_rng(1).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     for scale, sides in ((2.0, (60, 80)), (0.5, (15, 20)), (1.0, (30, 40)), (1.3, (39, 52))):
         view = place(tf.constant([30, 40]), tf.constant(sides), tf.constant(scale), tf.zeros([2]))
-        np.testing.assert_allclose(render(tf.constant(image), view), tf.image.resize(image, sides), atol=1e-3)
+        for antialias in (True, False):
+            np.testing.assert_allclose(
+                render(tf.constant(image), view, antialias),
+                tf.image.resize(image, sides, antialias=antialias),
+                atol=1e-3,
+            )
+
+
+def _triangles(image, scale, offset, content):
+    """Average under triangles of 2 / scale pixels, pixel by pixel."""
+    out = np.zeros((*content, 3))
+    for row in range(content[0]):
+        for column in range(content[1]):
+            y, x = (row + offset[0] + 0.5) / scale, (column + offset[1] + 0.5) / scale
+            weights = [
+                np.maximum(0.0, 1.0 - np.abs(np.arange(side) + 0.5 - centre) * min(scale, 1.0))
+                for side, centre in zip(image.shape, (y, x))
+            ]
+            total = np.einsum("y,x,yxc->c", weights[0], weights[1], image.astype(np.float64))
+            out[row, column] = total / (weights[0].sum() * weights[1].sum())
+    return out
+
+
+def test_a_shrunk_picture_is_averaged_under_triangles():
+    row = tf.constant([[0, 100, 200, 60]], tf.uint8)[..., None] * tf.ones([4, 1, 3], tf.uint8)
+    halved = render(row, place(tf.constant([4, 4]), tf.constant([2, 2]), tf.constant(0.5), tf.zeros([2])))
+    # Centres at 1 and 3: weights 3/4, 3/4, 1/4 of the three nearest, one more of which lies outside.
+    np.testing.assert_allclose(halved[0, :, 0], [125 / 1.75, (25 + 150 + 45) / 1.75], rtol=1e-6)
+    image = np.random.default_rng(2).integers(0, 256, (30, 41, 3), dtype=np.uint8)
+    for scale, canvas in ((0.37, (12, 16)), (0.8, (9, 10)), (0.11, (4, 5)), (1.6, (20, 20))):
+        view = place(tf.constant([30, 41]), tf.constant(canvas), tf.constant(scale), tf.constant([0.7, 0.4]))
+        expected = _triangles(image, scale, view.offset.numpy(), view.content.numpy())
+        np.testing.assert_allclose(render(tf.constant(image), view), expected, atol=2e-3)  # of 255, in float32
+
+
+def test_stripes_of_one_pixel_turn_grey_not_into_other_stripes():
+    stripes = np.zeros((90, 90, 3), np.uint8)
+    stripes[:, ::2] = 255
+    for scale in (0.5, 0.34, 0.25):
+        sides = [round(90 * scale)] * 2
+        view = place(tf.constant([90, 90]), tf.constant(sides), tf.constant(scale), tf.zeros([2]))
+        inner = slice(2, -2)  # at the border one stripe more of either kind is seen
+        # A triangle lets a twentieth of such stripes through where it does not fall on them evenly, to both sides.
+        assert np.ptp(render(tf.constant(stripes), view)[inner, inner]) < 32
+    view = place(tf.constant([90, 90]), tf.constant([31, 31]), tf.constant(0.34), tf.zeros([2]))
+    assert np.ptp(render(tf.constant(stripes), view, antialias=False)) > 100
+
+
+def test_an_enlarged_picture_is_the_same_to_the_bit_with_and_without_antialiasing():
+    image = tf.constant(np.random.default_rng(3).integers(0, 256, (30, 41, 3), dtype=np.uint8))
+    for scale in (1.0, 1.3, 2.0, 3.7):
+        view = place(tf.constant([30, 41]), tf.constant([50, 60]), tf.constant(scale), tf.constant([0.3, 0.8]))
+        np.testing.assert_array_equal(render(image, view), render(image, view, antialias=False))
 
 
 def test_a_crop_is_a_window_of_the_whole_picture():

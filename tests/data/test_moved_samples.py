@@ -72,6 +72,27 @@ def test_nothing_drawn_moves_nothing():
     np.testing.assert_array_equal(resample_masks(masks, boxes, boxes, matrix, 8), masks)
 
 
+def test_what_a_move_shrinks_is_averaged_like_what_a_view_shrinks():
+    rng = np.random.default_rng(5)
+    image = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    # Shrunk by the view: the very operation of the unmoved path, then a move by nothing.
+    view = seen((60, 80), (24, 32), 0.4)
+    found = render_moved(image, view, matrix_of((60, 80)), "zero")
+    np.testing.assert_allclose(found, render(image, view), atol=2e-2)
+    # Shrunk by the zoom about the centre: (40, 30) stays, so what is seen begins at 24, 18 of the frame.
+    zoomed = render_moved(image, seen((60, 80)), matrix_of((60, 80), zoom=0.4), "zero").numpy()
+    np.testing.assert_allclose(zoomed[18:42, 24:56], found, atol=2e-2)
+    assert not zoomed[:17].any() and not zoomed[:, :23].any()
+    stripes = np.zeros((90, 90, 3), np.uint8)
+    stripes[:, ::2] = 255
+    turned = render_moved(stripes, seen((90, 90), (30, 30), 1 / 3), matrix_of((90, 90), rotation=20.0), "nearest")
+    assert np.ptp(turned.numpy()[6:-6, 6:-6]) < 32  # what a triangle lets through; see test_geometry
+    coarse = render_moved(
+        stripes, seen((90, 90), (30, 30), 1 / 3), matrix_of((90, 90), rotation=20.0), "nearest", False
+    )
+    assert np.ptp(coarse.numpy()[6:-6, 6:-6]) > 100
+
+
 def test_a_quarter_turn_is_rot90():
     rng = np.random.default_rng(3)
     image = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)

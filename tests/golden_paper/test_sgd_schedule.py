@@ -1,4 +1,4 @@
-"""Rates and weights of the paper's optimizer, step by step: warm-up, drops, decay of kernels, doubled rate of biases."""
+"""Rates and weights of the paper's optimizer, step by step: warm-up, drops, decay of kernels, rate of biases."""
 
 import keras
 import numpy as np

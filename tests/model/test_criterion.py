@@ -105,7 +105,7 @@ def test_no_box_in_the_whole_batch(jit_compile):
             targets = criterion.assign(_FRAME, batch)
             losses = _anchor_losses(criterion, RawOutputs((), logits, deltas), targets, tf.constant(0.0), 3)
             rois = criterion.choose_rois(RawOutputs((), logits, deltas), _FRAME, batch)
-            mask = criterion.mask_loss(tf.zeros([3, 100, 8, 8]), rois, batch, 3)
+            mask = criterion.mask_loss(tf.zeros([3, 100, 8, 8]), rois, batch, 3, tf.zeros([]))
             total = tf.add_n([*losses, mask])
         return losses, mask, tape.gradient(total, [logits, deltas])
 
@@ -123,12 +123,14 @@ def test_no_box_in_the_whole_batch(jit_compile):
         assert np.isfinite(level).all()
 
 
-def test_mask_loss_equals_loops():
-    batch, criterion = scenes.random_batch(5), Criterion(mask_rois=5, mask_rois_from_detections=0)
+@pytest.mark.parametrize("mask_average", ["regions", "images"])
+def test_mask_loss_equals_loops(mask_average):
+    batch = scenes.random_batch(5)
+    criterion = Criterion(mask_rois=5, mask_rois_from_detections=0, mask_average=mask_average)
     rois = criterion.choose_rois(None, _FRAME, batch)
     np.testing.assert_array_equal(tf.reduce_sum(tf.cast(rois.valid, tf.int32), 1), [3, 1, 0])
     logits = np.random.default_rng(6).normal(size=(3, 5, 14, 14)).astype(np.float32)
-    loss = criterion.mask_loss(tf.constant(logits), rois, batch, 3)
+    loss = criterion.mask_loss(tf.constant(logits), rois, batch, 3, tf.constant(4.0))
     expected = 0.0
     for b in range(3):
         boxes = batch.boxes[b].numpy().astype(np.float64)
@@ -144,7 +146,9 @@ def test_mask_loss_equals_loops():
                 )
             ]
         )
-        expected += loss_reference.mask_loss(logits[b], targets, rois.valid[b].numpy()) / 3
+        # Means of 3, 1 and 0 regions: each image weighs a third, or each region a quarter.
+        weight = 1 / 3 if mask_average == "images" else (3, 1, 0)[b] / 4
+        expected += weight * loss_reference.mask_loss(logits[b], targets, rois.valid[b].numpy())
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 

@@ -10,7 +10,8 @@ from tpu_retinamask.model.postprocess import DetectionFilter
 from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.programs import inspect_data
 
-# What the original printed of its shapes: batch 2, 876 x 1876, 300 classes. They list the two concatenations image by image.
+# What the original printed of its shapes: batch 2, 876 x 1876, 300 classes. It lists the two
+# concatenations image by image.
 NOTES = """
 image: (2, 876, 1876, 3)
 backbone: (2, 110, 235, 512) (2, 55, 118, 1024) (2, 28, 59, 2048)

@@ -34,7 +34,8 @@ def run(strategy, accumulate_steps, box_loss):
         optimizer = conftest.built_optimizer.__wrapped__()(model, learning_rate=0.01, weight_decay=0.01)
         # So large that beta follows the distances of a network that has learnt nothing.
         statistics, average = BoxStatistics(2.0), WeightAverage(model, 0.15)
-    criterion = Criterion(mask_rois=12, mask_rois_from_detections=12, box_loss=box_loss)
+    # An average over regions knows how many there are only behind the forward pass of all parts.
+    criterion = Criterion(mask_rois=12, mask_rois_from_detections=12, box_loss=box_loss, mask_average="images")
     step = make_train_step(
         model,
         criterion,

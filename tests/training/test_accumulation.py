@@ -114,6 +114,20 @@ def test_one_trace_serves_full_and_empty_batches(compiled):
     assert step.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.parametrize("mask_average", ["regions", "images"])
+def test_without_detections_the_mask_loss_of_parts_is_that_of_the_whole(
+    small_model, built_optimizer, make_batch, mask_average
+):
+    criterion = Criterion(mask_rois=8, mask_rois_from_detections=0, box_loss="smooth_l1", mask_average=mask_average)
+    batch, found = make_batch(6, 1, 0, 3), []
+    for parts in (1, 2):
+        model = small_model(normalization="group")
+        step = make_train_step(model, criterion, built_optimizer(model), accumulate_steps=parts)
+        found.append({name: float(value) for name, value in tf.function(step, autograph=False)(batch).items()})
+    assert found[0]["mask_rois"] == 10.0
+    assert found[1] == pytest.approx(found[0], rel=5e-5)  # sums in another order
+
+
 def test_no_parts_are_refused(small_model):
     with pytest.raises(UserError, match="accumulate_steps is 0"):
         make_train_step(small_model(), Criterion(), keras.optimizers.SGD(0.1), accumulate_steps=0)

@@ -24,6 +24,7 @@ class LossInputs(NamedTuple):
     rois: MaskRois  # R regions an image whose masks are trained
     mask_logits: tf.Tensor  # [B, R, S, S] float32, of each region's matched class
     num_positive: tf.Tensor  # float32 scalar; positive anchors of the global batch, all replicas
+    num_regions: tf.Tensor  # float32 scalar; valid regions of the global batch; see `step.Whole`
     batch_size: int  # images of the global batch
     beta: tf.Tensor | float  # [4] or scalar; where the box loss turns from square to line
 
@@ -48,7 +49,7 @@ def box_loss(given: LossInputs) -> tf.Tensor:
 @LOSS_TERMS.register("mask")
 def mask_loss(given: LossInputs) -> tf.Tensor:
     """Return the cross-entropy of the masks of regions."""
-    return given.criterion.mask_loss(given.mask_logits, given.rois, given.batch, given.batch_size)
+    return given.criterion.mask_loss(given.mask_logits, given.rois, given.batch, given.batch_size, given.num_regions)
 
 
 def compute_terms(given: LossInputs) -> dict[str, tf.Tensor]:

@@ -9,7 +9,7 @@ from tpu_retinamask.errors import SettingError
 from tpu_retinamask.model.loss_terms import LOSS_TERMS, by_level
 from tpu_retinamask.model.mask_rois import select_mask_rois
 from tpu_retinamask.model.postprocess import DetectionFilter
-from tpu_retinamask.ops.losses import distance_moments, mask_loss, sigmoid_focal_loss, smooth_l1_loss
+from tpu_retinamask.ops.losses import distance_moments, mask_loss, mask_loss_sum, sigmoid_focal_loss, smooth_l1_loss
 from tpu_retinamask.ops.masks import crop_masks
 from tpu_retinamask.ops.matching import match_anchors
 from tpu_retinamask.setting_types import check_types
@@ -17,6 +17,7 @@ from tpu_retinamask.structures import AnchorFrame, Batch, MaskRois, RawOutputs, 
 
 BOX_LOSSES = ("self_adjusting", "smooth_l1")
 MASK_TARGETS = ("aligned", "crop_and_resize")
+MASK_AVERAGES = ("regions", "images")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Criterion:
         level, suppression at 0.4.
       mask_targets: "aligned", the mask at the cells of the region, rounded to 0 or 1; "crop_and_resize",
         interpolated and not rounded (keras-maskrcnn); see `ops.masks`.
+      mask_average: the mask loss is the mean over all "regions" of the global batch (the paper's code), or over its
+        "images" of the mean of each, whose few regions then weigh more than the many of another (keras-maskrcnn).
       class_weight: weight of the class loss in the sum.
       box_weight: weight of the box loss.
       mask_weight: weight of the mask loss.
@@ -64,6 +67,7 @@ class Criterion:
     mask_rois_from_truth: bool = True
     proposal_filter: DetectionFilter | None = None
     mask_targets: str = "aligned"
+    mask_average: str = "regions"
     class_weight: float = 1.0
     box_weight: float = 1.0
     mask_weight: float = 1.0
@@ -72,7 +76,8 @@ class Criterion:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name, known in (("box_loss", BOX_LOSSES), ("mask_targets", MASK_TARGETS)):
+        choices = {"box_loss": BOX_LOSSES, "mask_targets": MASK_TARGETS, "mask_average": MASK_AVERAGES}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise SettingError(f"{name} {getattr(self, name)!r} is not one of {known}")
         for term in self.terms:
@@ -122,10 +127,16 @@ class Criterion:
         boxes = tf.gather(batch.boxes, matched, batch_dims=1)  # [B, N, 4]
         return Targets(labels, frame.coder.encode(boxes, anchors[None]), matched)
 
-    def choose_rois(self, outputs: RawOutputs, frame: AnchorFrame, batch: Batch) -> MaskRois:
-        """Return the regions whose masks are trained; no gradient flows back through the choice."""
+    def choose_rois(self, outputs: RawOutputs | None, frame: AnchorFrame, batch: Batch) -> MaskRois:
+        """Return the regions whose masks are trained; no gradient flows back through the choice.
+
+        Args:
+          outputs: RawOutputs, whose detections join the boxes; None where `mask_rois_from_detections` is 0.
+          frame: anchors of the batch's canvas.
+          batch: Batch.
+        """
         boxes = None
-        if self.mask_rois_from_detections:
+        if self.mask_rois_from_detections and outputs is not None:
             proposals = dataclasses.replace(
                 self.proposal_filter or DetectionFilter(nms_iou=0.4), max_detections=self.mask_rois_from_detections
             )
@@ -189,14 +200,17 @@ class Criterion:
         count = tf.maximum(1.0, num_positive)
         return total / (4.0 * count if self.self_adjusting else count)
 
-    def mask_loss(self, logits: tf.Tensor, rois: MaskRois, batch: Batch, batch_size: int) -> tf.Tensor:
-        """Return the mask loss, float32 scalar: mean over the global batch of each image's mean.
+    def mask_loss(
+        self, logits: tf.Tensor, rois: MaskRois, batch: Batch, batch_size: int, num_regions: tf.Tensor
+    ) -> tf.Tensor:
+        """Return the mask loss, float32 scalar; see `mask_average`. It is 0 where there is no region.
 
         Args:
           logits: [B, R, S, S], of each region's matched class.
           rois: MaskRois.
           batch: Batch.
           batch_size: images of the global batch.
+          num_regions: float32 scalar, valid regions of the global batch.
         """
         targets = crop_masks(
             batch.masks,
@@ -207,4 +221,8 @@ class Criterion:
             binary=self.mask_targets == "aligned",
             semantics=self.mask_targets,
         )
-        return tf.reduce_sum(mask_loss(logits, tf.stop_gradient(targets), rois.valid)) / float(batch_size)
+        targets = tf.stop_gradient(targets)
+        if self.mask_average == "images":
+            return tf.reduce_sum(mask_loss(logits, targets, rois.valid)) / float(batch_size)
+        pixels = float(logits.shape[-1] * logits.shape[-2])
+        return tf.reduce_sum(mask_loss_sum(logits, targets, rois.valid)) / (pixels * tf.maximum(1.0, num_regions))

@@ -18,7 +18,7 @@ from tpu_retinamask.model.losses import Criterion
 from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.ops.replicas import sum_over_replicas
 from tpu_retinamask.private import keras_names
-from tpu_retinamask.structures import Batch
+from tpu_retinamask.structures import Batch, MaskRois
 from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.micro_batches import micro_batch, repeat
 from tpu_retinamask.training.weight_average import WeightAverage
@@ -33,6 +33,16 @@ class StepLosses(NamedTuple):
     total: tf.Tensor  # the scalar to differentiate
     metrics: dict[str, tf.Tensor]  # float32 scalars by `metric_names`; their sum over replicas is the batch's
     moments: tf.Tensor  # [3, 4]; of the box distances of all replicas, those of earlier parts added
+
+
+class Whole(NamedTuple):
+    """What the losses of a share of a batch are divided by: counts of the whole, all replicas and parts together."""
+
+    num_positive: tf.Tensor  # float32 scalar, positive anchors
+    batch_size: int  # images
+    # float32 scalar, regions whose masks are trained. None: known only behind the forward pass, where detections join
+    # them. Of a batch taken in parts it is then this part's number times the number of parts.
+    num_regions: tf.Tensor | None = None
 
 
 def metric_names(criterion: Criterion) -> tuple[str, ...]:
@@ -51,7 +61,7 @@ def compute_losses(
     batch: Batch,
     probe: Probe = no_probe,
     *,
-    whole: tuple[tf.Tensor, int] | None = None,
+    whole: Whole | None = None,
     statistics: BoxStatistics | None = None,
     moments: tf.Tensor | None = None,
 ) -> StepLosses:
@@ -62,8 +72,7 @@ def compute_losses(
       criterion: Criterion.
       batch: Batch of this replica.
       probe: called with the name and value of each intermediate result (`--debug`).
-      whole: (#positives, images) of the batch that this one is a share of, all replicas together; None: this
-        batch on all replicas is the whole.
+      whole: of the batch that this one is a share of; None: this batch on all replicas is the whole.
       statistics: of the self-adjusting box loss; None: it has the beta from which it starts.
       moments: [3, 4] of the parts of the batch that came before; None: there were none.
     """
@@ -74,8 +83,8 @@ def compute_losses(
     own_positive = tf.reduce_sum(tf.cast(targets.labels >= 0, tf.float32))
     if whole is None:
         # Known before the forward pass, so the sum over replicas never waits for the network.
-        whole = sum_over_replicas(own_positive), _replicas() * batch.image.shape[0]
-    num_positive, batch_size = whole
+        whole = Whole(sum_over_replicas(own_positive), _replicas() * batch.image.shape[0])
+    num_positive, batch_size, num_regions = whole
 
     outputs = model(batch.image, batch.content_size, training=True)
     probe("outputs", outputs)
@@ -90,13 +99,18 @@ def compute_losses(
     with tf.name_scope("selection"):
         rois = criterion.choose_rois(outputs, frame, batch)
     probe("mask_rois", rois)
+    if num_regions is None:
+        parts = batch_size / (_replicas() * batch.image.shape[0])
+        num_regions = parts * sum_over_replicas(count_regions(rois))
     roi_classes = tf.gather(batch.classes, rois.matched, batch_dims=1)  # [B, R]
     mask_logits = model.mask_logits(
         outputs.features, rois.boxes, roi_classes, frame.image_size, batch.content_size
     )  # [B, R, S, S]
     probe("mask_logits", mask_logits)
 
-    given = LossInputs(criterion, batch, frame, targets, outputs, rois, mask_logits, num_positive, batch_size, beta)
+    given = LossInputs(
+        criterion, batch, frame, targets, outputs, rois, mask_logits, num_positive, num_regions, batch_size, beta
+    )
     with tf.name_scope("losses"):
         terms = compute_terms(given)
     weighted = [weight * terms[term] for term, weight in criterion.weights.items()]
@@ -105,6 +119,11 @@ def compute_losses(
     metrics = {"loss": total} | {f"{term}_loss": value for term, value in terms.items()}
     metrics |= {name: tf.reduce_sum(tf.cast(count, tf.float32)) for name, count in zip(COUNTS, counts)}
     return StepLosses(total, metrics, moments)
+
+
+def count_regions(rois: MaskRois) -> tf.Tensor:
+    """Return the number of valid regions of this replica, float32 scalar without gradient."""
+    return tf.stop_gradient(tf.reduce_sum(tf.cast(rois.valid, tf.float32)))
 
 
 def make_train_step(
@@ -129,7 +148,8 @@ def make_train_step(
       probe: see `compute_losses`.
       accumulate_steps: parts that the batch is divided into; the network sees one at a time, and their gradients
         are summed. The update is that of the undivided batch, but that "batch" normalisation takes its statistics
-        from each part, and that the self-adjusting box loss of a part knows the parts before it only.
+        from each part, that the self-adjusting box loss of a part knows the parts before it only, and that where
+        detections join the regions of the masks each part's regions are averaged by themselves.
       box_statistics: state of the self-adjusting box loss, to be saved; None: only where the loss does not adjust
         itself.
       average: average of the weights, moved after each update, to be saved; None: none.
@@ -161,11 +181,10 @@ def make_train_step(
             "make_train_step: the self-adjusting box loss needs box_statistics; make BoxStatistics("
             "criterion.smooth_l1_beta) in the scope of the strategy that trains"
         )
+    detections_join = criterion.mask_rois_from_detections > 0
     keras_names.leave_sums_to_caller(optimizer)  # by then they are summed already, and clipped
 
-    def part_of_step(
-        part: Batch, whole: tuple[tf.Tensor, int] | None, moments: tf.Tensor
-    ) -> tuple[tf.Tensor, list, dict]:
+    def part_of_step(part: Batch, whole: Whole | None, moments: tf.Tensor) -> tuple[tf.Tensor, list, dict]:
         """Return the moments, those of this part on all replicas added, and this replica's gradients and metrics."""
         with tf.GradientTape() as tape:
             total, metrics, moments = compute_losses(
@@ -181,9 +200,12 @@ def make_train_step(
             )
         return moments, gradients, metrics
 
-    def count_positives(part: Batch) -> tf.Tensor:
-        labels = criterion.assign(model.frame(tuple(part.image.shape[1:3])), part).labels
-        return tf.reduce_sum(tf.cast(labels >= 0, tf.float32))
+    def count(part: Batch) -> tf.Tensor:
+        """Return what the boxes alone tell: positive anchors and, without detections, regions; [2] float32."""
+        frame = model.frame(tuple(part.image.shape[1:3]))
+        positives = tf.reduce_sum(tf.cast(criterion.assign(frame, part).labels >= 0, tf.float32))
+        regions = tf.zeros([]) if detections_join else count_regions(criterion.choose_rois(None, frame, part))
+        return tf.stack([positives, regions])
 
     def accumulate(batch: Batch):
         """Return the sums of `part_of_step` over all parts, taken one after another."""
@@ -191,9 +213,10 @@ def make_train_step(
         def part(index):
             return micro_batch(batch, index, accumulate_steps)
 
-        # The boxes alone tell the count that the losses of every part are divided by.
-        num_positive = repeat(accumulate_steps, lambda index, total: total + count_positives(part(index)), tf.zeros([]))
-        whole = sum_over_replicas(num_positive), _replicas() * batch.image.shape[0]
+        # The boxes alone tell the counts that the losses of every part are divided by.
+        counts = repeat(accumulate_steps, lambda index, total: total + count(part(index)), tf.zeros([2]))
+        positives, regions = tf.unstack(sum_over_replicas(counts))
+        whole = Whole(positives, _replicas() * batch.image.shape[0], None if detections_join else regions)
 
         def add(index, so_far):
             moments, *sums = so_far

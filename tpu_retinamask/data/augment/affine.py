@@ -6,7 +6,7 @@ The frame of the picture stays where it is; what is moved out of it is lost. A m
 
 import tensorflow as tf
 
-from tpu_retinamask.data.augment.geometry import View
+from tpu_retinamask.data.augment.geometry import View, render
 from tpu_retinamask.ops.select import select
 
 
@@ -107,25 +107,36 @@ def resample_masks(
     return select(inside, tf.gather(tf.reshape(masks, [-1, side * side]), cell, batch_dims=1), tf.constant(0, tf.uint8))
 
 
-def render_moved(image: tf.Tensor, view: View, matrix: tf.Tensor, fill: str) -> tf.Tensor:
+def render_moved(image: tf.Tensor, view: View, matrix: tf.Tensor, fill: str, antialias: bool = True) -> tf.Tensor:
     """Resample the seen part of a moved picture from its own pixels, as `geometry.render` does the unmoved one.
+
+    What the move and the view shrink together is shrunk first, by the same triangles, then moved.
 
     Args:
       image: [h, w, 3] uint8.
       view: what is seen of the frame.
       matrix: [3, 3].
       fill: 'nearest' repeats the border around the picture, 'zero' leaves it black as the padding of the canvas.
+      antialias: see `geometry.render`.
 
     Returns:
       [content height, content width, 3] float32.
     """
     inverse = tf.linalg.inv(matrix)
-    linear = inverse[:2, :2] / view.scale
+    linear, shift = inverse[:2, :2] / view.scale, inverse[:2, 2]
+    image = tf.cast(image, tf.float32)
+    sides = tf.cast(tf.shape(image)[:2], tf.float32)
+    if antialias:
+        # Pixels of the canvas per pixel of the picture, along both axes where it is zoomed and not sheared.
+        scale = tf.minimum(view.scale * tf.sqrt(tf.abs(tf.linalg.det(matrix[:2, :2]))), 1.0)
+        scale = select(scale > 0.999, 1.0, scale)  # a turn alone shrinks nothing, but for rounding
+        image = tf.cond(scale < 1.0, lambda: _shrunk(image, sides, scale), lambda: image)
+        linear, shift, sides = linear * scale, shift * scale, sides * scale
     corner = tf.reverse(tf.cast(view.offset, tf.float32), [0]) + 0.5  # the operation counts pixel centres as 0, 1, ..
-    shift = tf.linalg.matvec(linear, corner) + inverse[:2, 2] - 0.5
+    shift = tf.linalg.matvec(linear, corner) + shift - 0.5
     transform = tf.concat([linear[0], shift[:1], linear[1], shift[1:], tf.zeros([2])], axis=0)  # [8]
     moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(image, tf.float32)[tf.newaxis],
+        images=image[tf.newaxis],
         transforms=transform[tf.newaxis],
         output_shape=view.content,
         interpolation="BILINEAR",
@@ -140,9 +151,15 @@ def render_moved(image: tf.Tensor, view: View, matrix: tf.Tensor, fill: str) -> 
     x, y = (tf.cast(centre, tf.float32) for centre in (x, y))
     from_x = linear[0, 0] * x + linear[0, 1] * y + shift[0]
     from_y = linear[1, 0] * x + linear[1, 1] * y + shift[1]
-    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    height, width = tf.unstack(sides)
     inside = (from_x >= -0.5) & (from_x <= width - 0.5) & (from_y >= -0.5) & (from_y <= height - 0.5)
     return moved * tf.cast(inside, tf.float32)[:, :, tf.newaxis]
+
+
+def _shrunk(image, sides, scale):
+    content = tf.maximum(tf.cast(tf.round(sides * scale), tf.int32), 1)
+    whole = tf.zeros([4])  # of no use to `render`
+    return render(image, View(scale, tf.zeros([2], tf.int32), content, whole, tf.constant(False)))
 
 
 def _move(x, y, matrix):

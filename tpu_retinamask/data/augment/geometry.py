@@ -70,14 +70,17 @@ def place(size: tf.Tensor, canvas: tf.Tensor, scale: tf.Tensor, position: tf.Ten
     return View(scale, offset, content, window, tf.reduce_any(spare > 0))
 
 
-def render(image: tf.Tensor, view: View) -> tf.Tensor:
-    """Resample the seen part of a picture: bilinear, half-pixel centres, no antialiasing.
+def render(image: tf.Tensor, view: View, antialias: bool = True) -> tf.Tensor:
+    """Resample the seen part of a picture: bilinear, half-pixel centres.
 
-    Equals `tf.image.resize` where the scaled sides are whole; elsewhere that function would stretch
-    each side to its rounded length, which no single image scale describes.
+    Shrunk by 1 / s, a pixel is the average of those below a triangle of 2 s pixels; without antialiasing, and where a
+    picture is enlarged, s is 1. Equals `tf.image.resize` where the scaled sides are whole; elsewhere that function
+    would stretch each side to its rounded length, which no single image scale describes.
 
     Args:
-      image: [h, w, 3] uint8.
+      image: [h, w, 3] uint8 or float32.
+      view: what is seen.
+      antialias: see above.
 
     Returns:
       [content height, content width, 3] float32.
@@ -88,7 +91,7 @@ def render(image: tf.Tensor, view: View) -> tf.Tensor:
         scale=tf.stack([view.scale, view.scale]),
         translation=-tf.cast(view.offset, tf.float32),
         kernel_type="triangle",
-        antialias=False,
+        antialias=antialias,
     )
     return tf.ensure_shape(resized[0], [None, None, 3])
 

@@ -53,6 +53,7 @@ class InputPipeline:
         for each training sample.
       eval_min_side: the same in evaluation; None: `min_side`, and of several the middle one.
       max_side: limit of its long side; None: the canvas alone limits it.
+      antialias: average what each pixel of a shrunk picture covers; False: bilinear alone (OpenCV).
       max_instances: M, rows of ground truth an image.
       mask_size: R, side of a cropped ground-truth mask.
       augmentation: random changes in training; None: none.
@@ -70,6 +71,7 @@ class InputPipeline:
     min_side: int | tuple[int, ...] | None = None
     eval_min_side: int | None = None
     max_side: int | None = None
+    antialias: bool = True
     max_instances: int = 100
     mask_size: int = 112
     augmentation: Augmentation | None = Augmentation()
@@ -273,7 +275,8 @@ class InputPipeline:
         Returns:
           Batch without its first dimension.
         """
-        changes = None if seed is None or self.augmentation is None else draw(self.augmentation, seed)
+        settings = self.augmentation or Augmentation()
+        changes = None if seed is None or self.augmentation is None else draw(settings, seed)
         canvas = tf.constant(self.image_size)
         if changes is not None:  # what will be turned by a quarter must fit the canvas turned back
             turned = tf.constant(self.image_size[::-1])
@@ -284,7 +287,7 @@ class InputPipeline:
         else:
             view = place(size, canvas, scale * changes.scale_factor, changes.position)
         matrix, moved = None, boxes
-        if changes is not None and self.augmentation is not None and self.augmentation.is_affine:
+        if changes is not None and settings.is_affine:
             matrix = centre_matrix(
                 size, rotation=changes.rotation, translation=changes.translation, shear=changes.shear, zoom=changes.zoom
             )
@@ -299,7 +302,7 @@ class InputPipeline:
         if matrix is None:
             seen = tf.gather(seen, chosen)
             masks = crop_masks(tf.gather(windows, chosen), chosen, self.mask_size)  # [m, R, R]
-            image = render(picture(), view)
+            image = render(picture(), view, self.antialias)
         else:
             boxes = tf.gather(boxes, chosen)
             fine = crop_masks(boxes, chosen, self.mask_size * MOVED_MASK_OVERSAMPLING)  # [m, S, S]
@@ -309,9 +312,9 @@ class InputPipeline:
                 tf.gather(values, rows) for values in (fine, boxes, windows, seen, chosen)
             )
             masks = resample_masks(fine, boxes, windows, matrix, self.mask_size)
-            image = render_moved(picture(), view, matrix, (self.augmentation or Augmentation()).fill)
+            image = render_moved(picture(), view, matrix, settings.fill, self.antialias)
 
-        image, boxes, masks = self._change(image, seen, masks, changes)
+        image, boxes, masks = self._change(image, seen, masks, settings, changes)
         return self._pad(
             image=image,
             boxes=boxes,
@@ -336,8 +339,7 @@ class InputPipeline:
             return self.eval_min_side
         if seed is None or len(sides) < 2:
             return sides[len(sides) // 2] if sides else None
-        seed = tf.random.fold_in(seed, MIN_SIDE_DRAW)
-        drawn = tf.random.stateless_uniform([], seed, 0, len(sides), tf.int32)
+        drawn = tf.random.stateless_uniform([], tf.random.fold_in(seed, MIN_SIDE_DRAW), 0, len(sides), tf.int32)
         return tf.constant(sides, tf.float32)[drawn]
 
     def _choose(self, visible: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
@@ -350,8 +352,7 @@ class InputPipeline:
         order = tf.argsort(rank + tf.cast(~visible, tf.float32), stable=True)
         return order[: tf.minimum(tf.reduce_sum(tf.cast(visible, tf.int32)), self.max_instances)]
 
-    def _change(self, image, boxes, masks, changes: Draw | None):
-        settings = self.augmentation or Augmentation()
+    def _change(self, image, boxes, masks, settings: Augmentation, changes: Draw | None):
         if changes is not None and (settings.hue or settings.saturation):
             image = adjust_hues(image, changes.hue, changes.saturation)
         if changes is not None and (settings.brightness or settings.contrast):
