@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+ROUNDINGS = ("none", "cell")
+
 
 @dataclasses.dataclass(frozen=True)
 class AnchorGrid:
@@ -16,9 +18,11 @@ class AnchorGrid:
       strides: distance of neighbouring cell centres at each level, pixels.
       ratios: height / width.
       scales: multiples of `sizes`.
+      rounding: "none", or "cell": width and height of each ratio are whole pixels where the anchor is as large as the
+        cell, and grow from there with size and scale (the paper's code): at ratio 1/2 an anchor of 8 x 8 is 11 x 6.
 
     Raises:
-      ValueError: sizes or strides do not match the levels, or a value is not positive.
+      ValueError: sizes or strides do not match the levels, a value is not positive, or another rounding.
     """
 
     levels: tuple = (3, 4, 5, 6, 7)
@@ -26,6 +30,7 @@ class AnchorGrid:
     strides: tuple = (8, 16, 32, 64, 128)
     ratios: tuple = (0.5, 1.0, 2.0)
     scales: tuple = (2**0, 2 ** (1 / 3), 2 ** (2 / 3))
+    rounding: str = "none"
 
     def __post_init__(self) -> None:
         for name in ("levels", "sizes", "strides", "ratios", "scales"):
@@ -38,6 +43,8 @@ class AnchorGrid:
                 )
         if min(self.sizes + self.strides + self.ratios + self.scales) <= 0:
             raise ValueError(f"AnchorGrid holds a value that is not positive: {self}")
+        if self.rounding not in ROUNDINGS:
+            raise ValueError(f"AnchorGrid.rounding {self.rounding!r} is not one of {ROUNDINGS}")
 
     @property
     def per_cell(self) -> int:
@@ -67,15 +74,19 @@ class AnchorGrid:
             x = (np.arange(width) + 0.5) * stride
             y = (np.arange(height) + 0.5) * stride
             centres = np.stack(np.broadcast_arrays(x[None, :, None], y[:, None, None]), axis=-1)  # [h, w, 1, 2]
-            half = self.cell_sides(size) / 2  # [A, 2]
+            half = self.cell_sides(size, stride) / 2  # [A, 2]
             grids.append(np.concatenate([centres - half, centres + half], axis=-1).reshape(-1, 4))
         return grids
 
-    def cell_sides(self, size: float) -> np.ndarray:
+    def cell_sides(self, size: float, stride: float) -> np.ndarray:
         """Return width and height of the anchors of one cell, [A, 2] float64, ratio-major."""
         # float32 first: keras-retinanet stores ratios and scales in the float type of Keras.
         ratios = np.asarray(self.ratios, np.float32).astype(np.float64)[:, None]
         scales = np.asarray(self.scales, np.float32).astype(np.float64)[None, :]
+        if self.rounding == "cell":
+            width = np.rint(np.sqrt(stride**2 / ratios))  # [ratios, 1]
+            height = np.rint(width * ratios)
+            return np.stack([side * (size / stride) * scales for side in (width, height)], axis=-1).reshape(-1, 2)
         width = np.sqrt((size * scales) ** 2 / ratios)  # [ratios, scales]
         return np.stack([width, width * ratios], axis=-1).reshape(-1, 2)
 
@@ -96,7 +107,7 @@ class AnchorGrid:
         best = np.zeros(len(boxes))
         for size, stride in zip(self.sizes, self.strides):
             nearest = (np.floor(centre / stride) + 0.5) * stride  # [n, 2]
-            half = self.cell_sides(size)[None] / 2  # [1, A, 2]
+            half = self.cell_sides(size, stride)[None] / 2  # [1, A, 2]
             low = np.maximum(nearest[:, None] - half, boxes[:, None, :2])
             high = np.minimum(nearest[:, None] + half, boxes[:, None, 2:])
             overlap = np.prod(np.maximum(high - low, 0), axis=-1)  # [n, A]

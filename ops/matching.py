@@ -12,6 +12,7 @@ _TIE = 1e-4
 # A box of 32 x 64 pixels around an anchor of half its area has an IoU of 0.5, and float32 says 0.49999997. Near a
 # threshold an IoU counts as equal to it within the rounding of coordinates below 1400 pixels.
 _ROUNDING = 5e-6
+TIES = ("all", "nearest")
 
 
 def first_argmax(values: tf.Tensor, axis: int) -> tf.Tensor:
@@ -36,6 +37,7 @@ def match_anchors(
     positive_iou: float = 0.5,
     negative_iou: float = 0.4,
     best_match_iou: float | None = 0.0,
+    best_match_ties: str = "all",
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Assign to every anchor a class, "background" or "ignored", and a ground-truth box.
 
@@ -56,14 +58,18 @@ def match_anchors(
       positive_iou: see above.
       negative_iou: see above.
       best_match_iou: see above; None switches best matching off.
+      best_match_ties: "all" anchors that tie are taken, or the "nearest" alone, whose centres are nearest to the box's.
+        A box smaller than every anchor ties with all that hold it.
 
     Returns:
       labels [B, N] int32 (class id, BACKGROUND or IGNORED) and matched [B, N] int32, the row of the
       matched box: for anchors that are not positive the first box of largest IoU; 0 without boxes.
 
     Raises:
-      ValueError: negative_iou > positive_iou.
+      ValueError: negative_iou > positive_iou, or another rule for ties.
     """
+    if best_match_ties not in TIES:
+        raise ValueError(f"match_anchors: best_match_ties {best_match_ties!r} is not one of {TIES}")
     if negative_iou > positive_iou:
         raise ValueError(f"match_anchors: negative_iou {negative_iou} must not exceed positive_iou {positive_iou}")
     valid = classes >= 0  # [B, M]
@@ -78,6 +84,10 @@ def match_anchors(
         iou = select(inside[:, :, None], iou, -1.0)  # a box cannot take an anchor outside the image
         best_of_box = tf.reduce_max(iou, axis=1, keepdims=True)  # [B, 1, M]
         taken = (iou >= best_of_box * (1.0 - _TIE)) & (best_of_box > best_match_iou)  # [B, N, M]
+        if best_match_ties == "nearest":
+            distance = select(taken, _centre_distances(anchors, boxes), iou.dtype.max)
+            nearest = tf.reduce_min(distance, axis=1, keepdims=True)  # [B, 1, M]
+            taken &= distance <= nearest * (1.0 + _TIE) + _TIE
         taker = first_argmax(select(taken, iou, -1.0), axis=2)
         any_taker = tf.reduce_any(taken, axis=2)
         matched = select(any_taker, taker, matched)
@@ -105,3 +115,11 @@ def match_rois(
     pair_valid = roi_valid[:, :, None] & box_valid[:, None, :]
     iou = select(pair_valid, pairwise_iou(rois, boxes), -1.0)  # [B, R, M]
     return tf.reduce_max(iou, axis=2), first_argmax(iou, axis=2)
+
+
+def _centre_distances(anchors, boxes):
+    """Return the squared distance of the centres of anchors [N, 4] and boxes [B, M, 4], pixels, [B, N, M]."""
+    of_anchors = (anchors[:, :2] + anchors[:, 2:])[None, :, None] / 2  # [1, N, 1, 2]
+    of_boxes = (boxes[..., :2] + boxes[..., 2:])[:, None] / 2  # [B, 1, M, 2]
+    dx, dy = (of_anchors[..., axis] - of_boxes[..., axis] for axis in (0, 1))
+    return dx * dx + dy * dy

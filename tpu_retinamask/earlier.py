@@ -16,6 +16,7 @@ EARLIER: dict[str, Any] = {
     "RetinaMask.padding": "same",
     "RetinaMask.mask_padding": False,
     "InputPipeline.antialias": False,
+    "Criterion.best_match_ties": "all",
     "Criterion.mask_average": "images",
     "make_optimizer.rate_in_momentum": True,
 }

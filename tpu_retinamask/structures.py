@@ -68,5 +68,6 @@ class Detections(NamedTuple):
     boxes: tf.Tensor  # [B, K, 4] float32; canvas pixels
     scores: tf.Tensor  # [B, K] float32
     classes: tf.Tensor  # [B, K] int32
-    masks: tf.Tensor  # [B, K, S, S] float32 probabilities of the detected class inside the box
+    # [B, K', S, S] float32 probabilities of the detected class inside the box, of the first K' of K, most often all
+    masks: tf.Tensor
     cut: tf.Tensor  # [B] int32; candidates above the score threshold that a top-k before NMS left out

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from pycocotools import mask as rle_codec
 
+from tpu_retinamask.coco.scores import evaluate_coco
 from tpu_retinamask.evaluation.results import (
     detections_to_results,
     encode_rle,
@@ -100,6 +101,26 @@ def test_a_detector_without_masks_writes_boxes(masks):
     batch = detections([[[0, 0, 4, 4]]], [[0.5]], [[0]], masks)
     (entry,) = detections_to_results(batch, [1], [1.0], [[8, 8]], [1])
     assert "segmentation" not in entry and entry["bbox"] == [0, 0, 4, 4]
+
+
+def test_detections_beyond_the_masks_are_boxes_and_say_so():
+    boxes = [[[0, 0, 4, 4], [1, 1, 3, 3]]]
+    batch = detections(boxes, [[0.9, 0.8]], [[0, 0]], np.ones((1, 1, 4, 4)))
+    first, second = detections_to_results(batch, [1], [1.0], [[8, 8]], [1])
+    assert rle_codec.decode(first["segmentation"]).sum() == 16
+    assert second["segmentation"] is None and second["bbox"] == [1, 1, 2, 2]
+    truth = {
+        "images": [{"id": 1, "height": 8, "width": 8}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [
+            {"id": n, "image_id": 1, "category_id": 1, "bbox": entry["bbox"], "iscrowd": 0,
+             "segmentation": first["segmentation"]} for n, entry in enumerate((first, second), 1)
+        ],
+    }  # fmt: skip
+    metrics = evaluate_coco(truth, [first, second])
+    # Both boxes are found; of the two masks one is, above all others: precision 1 up to half of the recall.
+    assert metrics.overall["bbox"]["AP"] == pytest.approx(1.0)
+    assert metrics.overall["segm"]["AP"] == pytest.approx(51 / 101)
 
 
 def test_no_detections_at_all():

@@ -46,7 +46,12 @@ def test_assign_equals_loops(coder, encode, best_match):
     anchors = np.concatenate(_ANCHORS)
     for b in range(3):
         labels, matched = matching_reference.match_anchors(
-            anchors, batch.boxes[b].numpy(), batch.classes[b].numpy(), _SIZE, best_match_iou=best_match
+            anchors,
+            batch.boxes[b].numpy(),
+            batch.classes[b].numpy(),
+            _SIZE,
+            best_match_iou=best_match,
+            best_match_ties="nearest",
         )
         np.testing.assert_array_equal(targets.labels[b], labels)
         np.testing.assert_array_equal(targets.matched[b], matched)

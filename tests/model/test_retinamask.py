@@ -110,6 +110,17 @@ def test_masks_are_of_the_detected_class_and_zero_in_padding(lively):
     assert not found.masks.numpy()[classes == -1].any()
 
 
+def test_masks_of_the_best_alone_are_those_of_all(lively):
+    batch = scenes.random_batch(2, size=_SIZE)
+    every, best = (
+        detect(lively, DetectionFilter(max_detections=20, max_masks=masks), batch.image, batch.content_size)
+        for masks in (None, 3)
+    )
+    assert every.masks.shape[1] == 20 and best.masks.shape[1] == 3
+    for a, b in zip(every, best):
+        np.testing.assert_allclose(a[:, : b.shape[1]] if a.shape.rank > 1 else a, b, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_uint8_equals_float32_input(dtype):
     model = _small(dtype=dtype)

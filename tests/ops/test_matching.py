@@ -92,6 +92,24 @@ def test_rounding_does_not_choose_among_the_anchors_that_contain_a_small_box():
     labels, _ = _match(anchors, [box], [0], best_match_iou=0.0)
     np.testing.assert_array_equal(np.array(labels) == 0, smallest)
     assert smallest.sum() > 3
+    # Of these the nearest alone: the cell centred at (68, 60), all three of its shapes that hold the box.
+    nearest, _ = _match(anchors, [box], [0], best_match_iou=0.0, best_match_ties="nearest")
+    centre = (exact[:, :2] + exact[:, 2:]) / 2
+    distance = np.sum((centre - [65.6, 64.05]) ** 2, axis=1)
+    expected = smallest & (distance < distance[smallest].min() + 1e-6)
+    np.testing.assert_array_equal(np.array(nearest) == 0, expected)
+    assert 0 < expected.sum() < smallest.sum()
+
+
+def test_of_tied_anchors_the_nearest_are_taken_by_hand():
+    # Three anchors of 10 x 10 hold the box of 2 x 2 around (5, 5) and have the IoU 0.04; the centres of two are one pixel
+    # away, that of the third two; a fourth holds half of it.
+    anchors = [[1, 0, 11, 10], [0, 1, 10, 11], [2, 0, 12, 10], [5, 0, 15, 10]]
+    assert _match(anchors, [[4, 4, 6, 6]], [3], best_match_iou=0.0)[0] == [3, 3, 3, BACKGROUND]
+    nearest = _match(anchors, [[4, 4, 6, 6]], [3], best_match_iou=0.0, best_match_ties="nearest")[0]
+    assert nearest == [3, 3, BACKGROUND, BACKGROUND]
+    with pytest.raises(ValueError, match="best_match_ties 'first' is not one of"):
+        _match(anchors, [[4, 4, 6, 6]], [3], best_match_ties="first")
 
 
 def test_best_match_threshold_is_exclusive():
@@ -140,17 +158,17 @@ def _scene(seed, size=(96, 128), boxes=6):
     return anchors, gt, classes
 
 
-@pytest.mark.parametrize("best_match", [None, 0.0, 0.3])
-def test_equals_loops(best_match):
+@pytest.mark.parametrize("best_match, ties", [(None, "all"), (0.0, "all"), (0.3, "all"), (0.0, "nearest")])
+def test_equals_loops(best_match, ties):
     scenes = [_scene(seed) for seed in range(3)]
     anchors = scenes[0][0]
     boxes, classes = np.stack([s[1] for s in scenes]), np.stack([s[2] for s in scenes])
     classes[2] = -1  # an image without boxes
     content = np.array([[96, 128], [80, 100], [96, 64]], np.int32)
-    labels, matched = match_anchors(anchors, boxes, classes, content, best_match_iou=best_match)
+    labels, matched = match_anchors(anchors, boxes, classes, content, best_match_iou=best_match, best_match_ties=ties)
     for b in range(3):
         expected, row = matching_reference.match_anchors(
-            anchors, boxes[b], classes[b], content[b], best_match_iou=best_match
+            anchors, boxes[b], classes[b], content[b], best_match_iou=best_match, best_match_ties=ties
         )
         # The loops work in float64, so an IoU within rounding of a threshold or of another may differ.
         assert np.mean(labels[b].numpy() != expected) < 1e-3

@@ -167,9 +167,10 @@ def _result(entry: dict, image: dict, iou_types, new_id: int) -> dict:
         raise _BadEntry(f"score {score!r}, expected a finite number")
     if "segm" in iou_types or box is None:
         rle = _to_rle(entry.get("segmentation"), image)
-        if rle is None:
-            if box is None:
-                raise _BadEntry("neither bbox nor segmentation")
+        if rle is None and box is None:
+            raise _BadEntry("neither bbox nor segmentation")
+        not_made = "segmentation" in entry and entry["segmentation"] is None  # beyond DetectionFilter.max_masks
+        if rle is None and not not_made:
             raise _BadEntry("no segmentation, but 'segm' is asked for; score boxes with iou_types=('bbox',)")
     if box is None:
         box = rle_codec.toBbox(rle).tolist()

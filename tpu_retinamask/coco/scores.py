@@ -39,7 +39,8 @@ def evaluate_coco(
     Crowd regions (`iscrowd`) are neither wanted nor held against a detection, as COCO defines. An
     annotation without a mask (`"has_mask": 0`, no or an empty `segmentation`) counts as usual for 'bbox';
     for 'segm' its box becomes such a crowd region, and `Metrics.without_mask` counts it. As in detectron2,
-    small, medium and large in 'segm' judge a detection by the area of its mask, not of its box.
+    small, medium and large in 'segm' judge a detection by the area of its mask, not of its box. A result whose
+    segmentation is null, of which no mask was made, counts for 'bbox' alone.
 
     Args:
         ground_truth: dict in the COCO instances format (polygons, run lengths), or the path of such a file.
@@ -127,6 +128,7 @@ def _run_cocoeval(truth: GroundTruth, detections: list[dict], iou_type: str, max
                 image = truth.images[annotation["image_id"]]
                 annotation["segmentation"] = _box_as_rle(annotation["bbox"], image)
                 annotation["iscrowd"] = 1
+        detections = [detection for detection in detections if detection["segmentation"] is not None]
         for detection in detections:
             detection["area"] = float(rle_codec.area(detection["segmentation"]))
     else:

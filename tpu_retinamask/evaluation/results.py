@@ -130,7 +130,8 @@ def detections_to_results(
 
     Args:
         detections: boxes [B, K, 4] in canvas pixels, scores [B, K], classes [B, K] (-1 = padding, skipped),
-            masks [B, K, S, S], or None or S = 0 where no masks were predicted; arrays or tensors.
+            masks [B, K', S, S] of the first K' detections, or None or S = 0 where no masks were predicted; arrays or
+            tensors. The others of the K get the segmentation None.
         image_ids: [B] ids in the ground-truth file; -1 = padding image, skipped.
         image_scales: [B] canvas pixels per original pixel.
         original_sizes: [B, 2] height, width of the image file.
@@ -158,8 +159,8 @@ def detections_to_results(
         "original_sizes": (original_sizes, (batch, 2)),
     }
     if masks is not None:
-        side = masks.shape[-1]
-        expected["masks"] = (masks, (batch, kept, side, side))
+        side, masked = masks.shape[-1], min(kept, masks.shape[1])
+        expected["masks"] = (masks, (batch, masked, side, side))
     for name, (array, shape) in expected.items():
         if array.shape != shape:
             raise ValueError(f"detections_to_results: {name} has shape {array.shape}, expected {shape}")
@@ -187,12 +188,15 @@ def detections_to_results(
                     f"detections_to_results: image {image_ids[b]}, detection {k}: box {box.tolist()}, score "
                     f"{scores[b, k]}; expected finite numbers: the model diverged or its weights are damaged"
                 )
-            mask = None
-            if with_masks and masks is not None:
+            mask, masked = None, with_masks and masks is not None and k < masks.shape[1]
+            if masked and masks is not None:
                 mask = np.zeros((height, width), np.bool_)
                 _paste_one(mask, masks[b, k], box, threshold)
             clipped = np.clip(box, 0, [width, height, width, height])
-            results.append(result_entry(image_ids[b].item(), category_ids[classes[b, k]], clipped, scores[b, k], mask))
+            entry = result_entry(image_ids[b].item(), category_ids[classes[b, k]], clipped, scores[b, k], mask)
+            if with_masks and not masked:
+                entry["segmentation"] = None  # said, so that a mask that was lost is told from one that was not made
+            results.append(entry)
     return results
 
 

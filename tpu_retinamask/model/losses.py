@@ -11,7 +11,7 @@ from tpu_retinamask.model.mask_rois import select_mask_rois
 from tpu_retinamask.model.postprocess import DetectionFilter
 from tpu_retinamask.ops.losses import distance_moments, mask_loss, mask_loss_sum, sigmoid_focal_loss, smooth_l1_loss
 from tpu_retinamask.ops.masks import crop_masks
-from tpu_retinamask.ops.matching import match_anchors
+from tpu_retinamask.ops.matching import TIES, match_anchors
 from tpu_retinamask.setting_types import check_types
 from tpu_retinamask.structures import AnchorFrame, Batch, MaskRois, RawOutputs, Targets
 
@@ -28,6 +28,8 @@ class Criterion:
       positive_iou: anchors with at least this IoU are positive.
       negative_iou: anchors above this and below `positive_iou` are ignored.
       best_match_iou: each box also takes its best anchors if their IoU exceeds this; None: off.
+      best_match_ties: of the anchors that tie for a box, the "nearest" alone are taken, or "all" (the paper); see
+        `ops.matching.match_anchors`. Of all, for boxes under 16 pixels of COCO, more than half lie beside the box.
       focal_alpha: weight of positive classes.
       focal_gamma: focus on hard examples; 0 is plain cross-entropy.
       focal_adds_batch: divide the focal loss by #positives + B (the paper), not max(1, #positives).
@@ -57,6 +59,7 @@ class Criterion:
     positive_iou: float = 0.5
     negative_iou: float = 0.4
     best_match_iou: float | None = 0.0
+    best_match_ties: str = "nearest"
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     focal_adds_batch: bool = True
@@ -76,7 +79,12 @@ class Criterion:
 
     def __post_init__(self) -> None:
         check_types(self)
-        choices = {"box_loss": BOX_LOSSES, "mask_targets": MASK_TARGETS, "mask_average": MASK_AVERAGES}
+        choices = {
+            "box_loss": BOX_LOSSES,
+            "mask_targets": MASK_TARGETS,
+            "mask_average": MASK_AVERAGES,
+            "best_match_ties": TIES,
+        }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise SettingError(f"{name} {getattr(self, name)!r} is not one of {known}")
@@ -123,6 +131,7 @@ class Criterion:
             positive_iou=self.positive_iou,
             negative_iou=self.negative_iou,
             best_match_iou=self.best_match_iou,
+            best_match_ties=self.best_match_ties,
         )
         boxes = tf.gather(batch.boxes, matched, batch_dims=1)  # [B, N, 4]
         return Targets(labels, frame.coder.encode(boxes, anchors[None]), matched)

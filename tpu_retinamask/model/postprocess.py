@@ -22,6 +22,7 @@ class DetectionFilter:
       score_threshold: only scores above it count.
       nms_iou: detections of one class with a larger IoU suppress each other; None: nothing is suppressed.
       max_detections: K, kept an image.
+      max_masks: only this many of them, the best, get a mask; None: all do.
       top_k_per_level: candidates taken from each pyramid level before suppression.
       class_specific: suppress within each class; False: one class an anchor, its best, and all meet.
       clip_margin: boxes are clipped to [0, side - clip_margin] of the picture; keras-maskrcnn has 1.
@@ -33,14 +34,15 @@ class DetectionFilter:
     score_threshold: float = 0.05
     nms_iou: float | None = 0.5
     max_detections: int = 100
+    max_masks: int | None = None
     top_k_per_level: int = 1000
     class_specific: bool = True
     clip_margin: float = 0.0
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("max_detections", "top_k_per_level"):
-            if getattr(self, name) < 1:
+        for name in ("max_detections", "max_masks", "top_k_per_level"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}, expected 1 or more")
 
     def __call__(self, outputs: RawOutputs, frame: AnchorFrame, content_size: tf.Tensor | None = None) -> Detections:
@@ -143,10 +145,13 @@ def detect(
       content_size: [B, 2] int32.
 
     Returns:
-      Detections with masks [B, K, 2P, 2P], probabilities of the detected class.
+      Detections with masks [B, K', 2P, 2P], probabilities of the detected class, of the first K' of K detections:
+      `max_masks` of them, if it is less.
     """
     image_size = tuple(images.shape[1:3])
     outputs = model(images, content_size, training=False)
     found = detection_filter(outputs, model.frame(image_size), content_size)
-    masks = tf.sigmoid(model.mask_logits(outputs.features, found.boxes, found.classes, image_size, content_size))
-    return found._replace(masks=select(found.classes[:, :, None, None] >= 0, masks, 0.0))
+    best = slice(detection_filter.max_masks)  # they come best first
+    boxes, classes = found.boxes[:, best], found.classes[:, best]
+    masks = tf.sigmoid(model.mask_logits(outputs.features, boxes, classes, image_size, content_size))
+    return found._replace(masks=select(classes[:, :, None, None] >= 0, masks, 0.0))

@@ -54,6 +54,7 @@ class RetinaMask(keras.Model):
             tuple(2**level for level in levels),
             settings.anchor_ratios,
             settings.anchor_scales,
+            settings.anchor_rounding,
         )
         with _default_policy(policy):
             self.backbone = make_backbone(

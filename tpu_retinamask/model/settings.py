@@ -6,6 +6,7 @@ import keras
 
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.model.layers.convolution import PADDINGS
+from tpu_retinamask.ops.anchors import ROUNDINGS
 from tpu_retinamask.ops.images import MODES as PIXEL_MODES
 from tpu_retinamask.setting_types import check_types
 
@@ -37,6 +38,7 @@ class NetworkSettings:
         to 5).
       anchor_ratios: height / width.
       anchor_scales: multiples of the sizes.
+      anchor_rounding: "none", or "cell", whole pixels in the cell (the paper's code); see `ops.anchors.AnchorGrid`.
       box_coder: "center" (shift and log size, the paper) or "corner" (keras-retinanet).
       fpn_channels: F.
       p6_from: "p5" (the paper) or "c5".
@@ -73,6 +75,7 @@ class NetworkSettings:
     anchor_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     anchor_scales: tuple[float, ...] = (2**0, 2 ** (1 / 3), 2 ** (2 / 3))
+    anchor_rounding: str = "none"
     box_coder: str = "center"
     # Pyramid and heads
     fpn_channels: int = 256
@@ -97,6 +100,7 @@ class NetworkSettings:
         check_types(self)
         choices = {
             "padding": PADDINGS,
+            "anchor_rounding": ROUNDINGS,
             "box_coder": BOX_CODERS,
             "p6_from": ("p5", "c5"),
             "mask_upsample": MASK_UPSAMPLES,

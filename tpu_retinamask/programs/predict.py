@@ -100,7 +100,10 @@ def overlay(image: np.ndarray, results: list[dict], names: Sequence[str | None],
     drawn = [result for result in results if result["score"] >= draw_above]
     corners = np.array([result["bbox"] for result in drawn], np.float64).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
-    masks = np.array([rle.decode(result["segmentation"]) for result in drawn], bool).reshape(-1, *image.shape[:2])
+    masks = np.zeros((len(drawn), *image.shape[:2]), bool)
+    for mask, result in zip(masks, drawn):
+        if result["segmentation"] is not None:
+            mask[:] = rle.decode(result["segmentation"])
     return draw_detections(
         image,
         corners,

@@ -27,7 +27,7 @@ class ImageDetections(NamedTuple):
     scores: np.ndarray  # [n] float32
     classes: np.ndarray  # [n] int32
     names: tuple[str, ...]  # of each object's class
-    mask_probabilities: np.ndarray  # [n, S, S] float32, inside `mask_boxes`
+    mask_probabilities: np.ndarray  # [n, S, S] float32, inside `mask_boxes`; 0 beyond DetectionFilter.max_masks
     mask_boxes: np.ndarray  # [n, 4] float32; the boxes before they were cut at the picture's border
     size: tuple[int, int]  # height, width of the picture
 
@@ -91,6 +91,7 @@ class Detector:
         found = self._detect(fitted.image, fitted.content_size)
         boxes, scores, classes, masks = (np.asarray(part)[0] for part in found[:4])
         rows = np.flatnonzero(classes >= 0)
+        masks = np.pad(masks, [(0, len(classes) - len(masks)), (0, 0), (0, 0)])
         height, width = pixels.shape[:2]
         whole = boxes[rows] / np.float32(fitted.scale)
         return ImageDetections(
