@@ -74,3 +74,27 @@ def test_the_canvas_does_not_matter(backbone, normalization):
             for part, reference in zip((found[0], found[1], found[3]), (expected[0], expected[1], expected[3])):
                 # Sums over other numbers of zeros, in another order.
                 np.testing.assert_allclose(part[0], reference[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backbone", ["small", "resnet50"])
+def test_mirrored_kernels_see_a_mirrored_picture_mirrored(backbone):
+    # Windows of stride 2 lie at every second cell from the first one on: on a side of 2 ** 7 n + 1 from the last one on
+    # too. So the levels without up-sampling are mirrored exactly.
+    model = _model(backbone, "frozen")
+    picture = _picture((70, 129))
+
+    def levels():
+        x = tf.cast(_laid([picture], picture.shape[:2])[0], tf.float32) / 128 - 1
+        found = model.backbone(x)
+        return [*found.values(), *model.fpn(found)[3:]]  # C3, C4, C5, P6, P7
+
+    # P6 is of P5, which is of C5 alone.
+    expected = levels()
+    for weight in model.backbone.weights + model.fpn.weights:
+        if weight.path.endswith("kernel"):
+            weight.assign(weight.numpy()[:, ::-1])
+    picture = picture[:, ::-1]
+    for level, mirrored in zip(expected, levels()):
+        largest = np.abs(level).max()
+        # The same products, summed in the other order.
+        np.testing.assert_allclose(mirrored[:, :, ::-1] / largest, level / largest, atol=1e-4)

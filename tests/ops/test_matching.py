@@ -102,8 +102,8 @@ def test_rounding_does_not_choose_among_the_anchors_that_contain_a_small_box():
 
 
 def test_of_tied_anchors_the_nearest_are_taken_by_hand():
-    # Three anchors of 10 x 10 hold the box of 2 x 2 around (5, 5) and have the IoU 0.04; the centres of two are one pixel
-    # away, that of the third two; a fourth holds half of it.
+    # Three anchors of 10 x 10 hold the box of 2 x 2 around (5, 5) and have the IoU 0.04; the centres of two are one
+    # pixel away, that of the third two; a fourth holds half of it.
     anchors = [[1, 0, 11, 10], [0, 1, 10, 11], [2, 0, 12, 10], [5, 0, 15, 10]]
     assert _match(anchors, [[4, 4, 6, 6]], [3], best_match_iou=0.0)[0] == [3, 3, 3, BACKGROUND]
     nearest = _match(anchors, [[4, 4, 6, 6]], [3], best_match_iou=0.0, best_match_ties="nearest")[0]
