@@ -22,7 +22,8 @@ class AnchorGrid:
         cell, and grow from there with size and scale (the paper's code): at ratio 1/2 an anchor of 8 x 8 is 11 x 6.
 
     Raises:
-      ValueError: sizes or strides do not match the levels, a value is not positive, or another rounding.
+      ValueError: sizes or strides do not match the levels, a value is not positive, another rounding, or one that
+        leaves an anchor without area.
     """
 
     levels: tuple = (3, 4, 5, 6, 7)
@@ -45,6 +46,11 @@ class AnchorGrid:
             raise ValueError(f"AnchorGrid holds a value that is not positive: {self}")
         if self.rounding not in ROUNDINGS:
             raise ValueError(f"AnchorGrid.rounding {self.rounding!r} is not one of {ROUNDINGS}")
+        if any((self.cell_sides(size, stride) <= 0).any() for size, stride in zip(self.sizes, self.strides)):
+            raise ValueError(
+                f"AnchorGrid: one of the ratios {self.ratios} leaves no whole pixel of a side in a cell of "
+                f"{min(self.strides)} pixels: choose others, or the rounding 'none'"
+            )
 
     @property
     def per_cell(self) -> int:

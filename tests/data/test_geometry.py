@@ -87,6 +87,15 @@ def test_stripes_of_one_pixel_turn_grey_not_into_other_stripes():
     assert np.ptp(render(tf.constant(stripes), view, antialias=False)) > 100
 
 
+@pytest.mark.parametrize("size", [(2, 1000), (1, 1200), (1000, 3)])
+def test_a_picture_thinner_than_a_pixel_keeps_its_colour(size):
+    canvas, image = tf.constant([50, 50]), tf.fill([*size, 3], tf.constant(200, tf.uint8))
+    view = place(tf.constant(size), canvas, fit_scale(tf.constant(size), canvas, None, None), tf.zeros([2]))
+    assert sorted(view.content.numpy()) == [1, 50]
+    for antialias in (True, False):
+        np.testing.assert_allclose(render(image, view, antialias), 200.0, atol=1e-3)
+
+
 def test_an_enlarged_picture_is_the_same_to_the_bit_with_and_without_antialiasing():
     image = tf.constant(np.random.default_rng(3).integers(0, 256, (30, 41, 3), dtype=np.uint8))
     for scale in (1.0, 1.3, 2.0, 3.7):

@@ -51,7 +51,10 @@ def test_choices(build_original, training_options):
         mask_rois_from_truth=False,
         proposal_filter=expected,
         mask_targets="crop_and_resize",
+        mask_average="images",
+        best_match_ties="nearest",  # of no matter without best matching
     )
+    assert built.model.settings.padding == "same" and not built.model.settings.mask_padding
     optimizer, clip_norm = training_options
     info = golden_set.values("model/train_step")["adam"]
     assert (float(optimizer.learning_rate), clip_norm) == pytest.approx((info["lr"], info["clipnorm"]))

@@ -56,3 +56,9 @@ def test_settings_draw_no_random_numbers():
     random.seed(3)
     NetworkSettings(head_initializer="he_normal")
     assert random.random() == expected
+
+
+def test_anchors_without_area_are_refused():
+    with pytest.raises(SettingError, match="leaves no whole pixel of a side in a cell of 8 pixels"):
+        NetworkSettings(anchor_ratios=(1.0, 300.0), anchor_rounding="cell")
+    assert NetworkSettings(anchor_ratios=(1.0, 300.0)).anchor_grid().per_cell == 6

@@ -39,8 +39,8 @@ def test_each_gradient_is_summed_over_the_cores_once(trace):
     assert len(tensors) > 40
     moments = [3, 4]  # of the box distances, count and two sums a coordinate, for the self-adjusting loss
     assert tensors == sorted([*trace["trainable_shapes"], moments])
-    # Of scalars: the eight losses and counts, and the number of positives before them.
-    assert len(trace["summed_shapes"]) - len(tensors) == 9
+    # Of scalars: the eight losses and counts, and before them the numbers of positives and of regions.
+    assert len(trace["summed_shapes"]) - len(tensors) == 10
     assert trace["groups"] == ["[[0 1 2 3]]"]
 
 

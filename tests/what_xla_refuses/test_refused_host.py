@@ -179,7 +179,7 @@ def test_add_of_anchors_compiles():
         shifts = tf.reshape(tf.stack([x, y, x, y], axis=-1), [64, 1, 4])
         return tf.reshape(tf.raw_ops.Add(x=shifts, y=base[None]), [576, 4])
 
-    half = tf.constant(grid.cell_sides(32) / 2, tf.float32)
+    half = tf.constant(grid.cell_sides(32, 8) / 2, tf.float32)
     base = tf.concat([-half, half], axis=-1)
     traced = compiled(shifted).get_concrete_function(base)
     assert "Add" in {op.type for op in traced.graph.get_operations()} and not audit.audit(traced)

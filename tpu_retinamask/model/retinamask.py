@@ -19,7 +19,6 @@ from tpu_retinamask.model.freeze import freeze_layers, freeze_stages
 from tpu_retinamask.model.heads import AnchorHead, MaskHead
 from tpu_retinamask.model.layers.content import Content
 from tpu_retinamask.model.settings import NetworkSettings
-from tpu_retinamask.ops.anchors import AnchorGrid
 from tpu_retinamask.ops.boxes import CenterBoxCoder, CornerBoxCoder
 from tpu_retinamask.ops.images import normalize_images
 from tpu_retinamask.ops.roi_align import multilevel_roi_align
@@ -47,15 +46,7 @@ class RetinaMask(keras.Model):
         self.settings, self.num_classes = settings, num_classes
         policy = keras.dtype_policies.get(settings.dtype)
         self.compute_type = tf.as_dtype(policy.compute_dtype)
-        levels = tuple(range(3, 3 + len(settings.anchor_sizes)))
-        self.anchor_grid = AnchorGrid(
-            levels,
-            settings.anchor_sizes,
-            tuple(2**level for level in levels),
-            settings.anchor_ratios,
-            settings.anchor_scales,
-            settings.anchor_rounding,
-        )
+        self.anchor_grid = settings.anchor_grid()
         with _default_policy(policy):
             self.backbone = make_backbone(
                 settings.backbone,
@@ -66,7 +57,7 @@ class RetinaMask(keras.Model):
             self.fpn = FeaturePyramid(
                 settings.fpn_channels,
                 p6_from=settings.p6_from,
-                num_levels=len(levels),
+                num_levels=len(self.anchor_grid.levels),
                 padding=settings.padding,
                 name="fpn",
             )

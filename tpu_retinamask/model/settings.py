@@ -6,7 +6,7 @@ import keras
 
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.model.layers.convolution import PADDINGS
-from tpu_retinamask.ops.anchors import ROUNDINGS
+from tpu_retinamask.ops.anchors import ROUNDINGS, AnchorGrid
 from tpu_retinamask.ops.images import MODES as PIXEL_MODES
 from tpu_retinamask.setting_types import check_types
 
@@ -123,9 +123,21 @@ class NetworkSettings:
                 raise SettingError(f"{name} is {getattr(self, name)}, expected one number above 0 or more")
         if not 3 <= len(self.anchor_sizes) <= 5:
             raise SettingError(f"anchor_sizes is {self.anchor_sizes}, expected 3 to 5 sizes, one a level from P3 on")
+        try:
+            self.anchor_grid()
+        except ValueError as error:
+            raise SettingError(str(error)) from error
         # By its name alone: making one draws its seed, after which every later weight would start otherwise.
         if self.head_initializer != "normal" and not callable(getattr(keras.initializers, self.head_initializer, None)):
             raise SettingError(
                 f"head_initializer {self.head_initializer!r} is neither 'normal' nor the name of one of Keras' "
                 "(keras.initializers), such as 'he_normal'"
             )
+
+    def anchor_grid(self) -> AnchorGrid:
+        """Return the anchors of the levels from P3 on, one size a level."""
+        levels = tuple(range(3, 3 + len(self.anchor_sizes)))
+        strides = tuple(2**level for level in levels)
+        return AnchorGrid(
+            levels, self.anchor_sizes, strides, self.anchor_ratios, self.anchor_scales, self.anchor_rounding
+        )

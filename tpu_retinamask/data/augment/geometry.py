@@ -85,10 +85,12 @@ def render(image: tf.Tensor, view: View, antialias: bool = True) -> tf.Tensor:
     Returns:
       [content height, content width, 3] float32.
     """
+    # A side that becomes less than a pixel is given one, whose centre must lie within the picture.
+    sides = tf.cast(tf.shape(image)[:2], tf.float32)
     resized = tf.raw_ops.ScaleAndTranslate(
         images=image[tf.newaxis],
         size=view.content,
-        scale=tf.stack([view.scale, view.scale]),
+        scale=tf.maximum(view.scale, 1.0 / sides),
         translation=-tf.cast(view.offset, tf.float32),
         kernel_type="triangle",
         antialias=antialias,
