@@ -41,9 +41,7 @@ class AnchorHead(keras.Layer):
         hidden = _normal() if initializer == "normal" else initializer
         self.per_cell, self.outputs = per_cell, outputs
         self.hidden = [
-            keras.layers.Conv2D(
-                channels, 3, padding="same", activation="relu", name=f"{name}_{i}", kernel_initializer=hidden
-            )
+            keras.layers.Conv2D(channels, 3, padding="same", name=f"{name}_{i}", kernel_initializer=hidden)
             for i in range(depth)
         ]
         bias = keras.initializers.Constant(-math.log((1 - _PRIOR) / _PRIOR)) if prior else "zeros"
@@ -60,7 +58,7 @@ class AnchorHead(keras.Layer):
         """
         x = features
         for conv in self.hidden:
-            x = only_content(conv(x), inside)
+            x = tf.nn.relu(only_content(conv(x), inside))
         x = tf.cast(self.last(x), tf.float32)  # [B, h, w, A * outputs]
         return tf.reshape(x, [-1, x.shape[1] * x.shape[2] * self.per_cell, self.outputs])
 

@@ -110,7 +110,7 @@ class ResNet(Backbone):
         """Return (C1, ..., C5) of normalised images [B, H, W, 3]; C1 is the first convolution's, before pooling."""
         x = pad_sides(images, 3) if self.conv1_padding == "explicit" else images
         inside = content and content.mask(2)
-        x = only_content(tf.nn.relu(self.bn1(self.conv1(x), training=training, inside=inside)), inside)
+        x = tf.nn.relu(only_content(self.bn1(self.conv1(x), training=training, inside=inside), inside))
         outputs = [x]  # [B, H/2, W/2, 64]
         x = self.pool(pad_sides(x, 1) if self.pool_padding == "explicit" else x)  # [B, H/4, W/4, 64]
         for stage, stride in zip(self.stages, (4, 8, 16, 32)):
@@ -168,7 +168,7 @@ class BottleneckBlock(keras.Layer):
         """
         given = {"training": training, "inside": inside}
         # The 3x3 alone sees its neighbours, so its input alone must be zero beside the picture.
-        y = only_content(tf.nn.relu(self.reduce[1](self.reduce[0](x), **given)), inside)
+        y = tf.nn.relu(only_content(self.reduce[1](self.reduce[0](x), **given), inside))
         y = tf.nn.relu(self.spatial[1](self.spatial[0](y), **given))
         y = self.expand[1](self.expand[0](y), **given)
         if self.shortcut is not None:

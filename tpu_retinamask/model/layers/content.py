@@ -35,6 +35,8 @@ class Content:
 def only_content(x: tf.Tensor, inside: tf.Tensor | None) -> tf.Tensor:
     """Return features [B, h, w, F] with zeros beside the picture.
 
+    Before a ReLU rather than behind it: what is kept for the gradient is then one tensor, not two.
+
     Args:
       x: features.
       inside: `Content.mask` of their stride; None: the canvas is all picture.

@@ -69,9 +69,10 @@ class GroupNormalization(keras.layers.GroupNormalization):
             return super().call(inputs)
         x, inside = tf.cast(inputs, tf.float32), tf.cast(inside, tf.float32)
         count = tf.maximum(tf.reduce_sum(inside, axis=(1, 2, 3)), 1.0)[:, None]  # [B, 1]
-        mean = self._of_groups(tf.reduce_sum(x * inside, axis=(1, 2)) / count)
-        distance = (x - mean) * inside
-        variance = self._of_groups(tf.reduce_sum(distance * distance, axis=(1, 2)) / count)
+        seen = x * inside
+        # Both sums in one pass over the features.
+        mean, squares = (self._of_groups(tf.reduce_sum(part, axis=(1, 2)) / count) for part in (seen, seen * x))
+        variance = tf.maximum(squares - tf.square(mean), 0.0)
         scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)  # [B, 1, 1, F]
         return tf.cast(x * scale + (self.beta - mean * scale), self.compute_dtype)
 
