@@ -9,7 +9,7 @@ from tpu_retinamask.model.postprocess import DetectionFilter, detect
 from tpu_retinamask.model.retinamask import RetinaMask
 
 _SIZE = (120, 150)  # of the picture; no level divides it
-_CANVASES = [(128, 160), (136, 152), (160, 160), (200, 290)]
+_CANVASES = [(128, 160), (136, 152), (200, 290)]
 
 
 def _model(backbone, normalization, **options):
