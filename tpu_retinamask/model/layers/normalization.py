@@ -46,13 +46,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if inside is None or not (training and self.trainable):
             return super().call(inputs, training=training)
         x, inside = tf.cast(inputs, tf.float32), tf.cast(inside, tf.float32)
-        seen = x * inside
-        # One exchange between the replicas: the count rides along.
-        sums = [tf.reduce_sum(part, axis=(0, 1, 2)) for part in (seen, seen * seen, inside)]  # [F], [F], [1]
-        total, squares, count = tf.split(sum_over_replicas(tf.concat(sums, 0)), [x.shape[-1], x.shape[-1], 1])
+        sums = [tf.reduce_sum(part, axis=(0, 1, 2)) for part in (x * inside, inside)]  # [F], [1]
+        total, count = tf.split(sum_over_replicas(tf.concat(sums, 0)), [x.shape[-1], 1])
         count = tf.maximum(count, 1.0)
         mean = total / count
-        variance = tf.maximum(squares / count - tf.square(mean), 0.0)
+        # Of distances, not of squares: on a plain ground the mean is many times the deviation. Distances add up to
+        # nothing, so that no gradient goes through the mean here.
+        distance = (x - tf.stop_gradient(mean)) * inside
+        variance = sum_over_replicas(tf.reduce_sum(distance * distance, axis=(0, 1, 2))) / count
         for running, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             running.assign(running * self.momentum + value * (1.0 - self.momentum))
         scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
@@ -69,10 +70,9 @@ class GroupNormalization(keras.layers.GroupNormalization):
             return super().call(inputs)
         x, inside = tf.cast(inputs, tf.float32), tf.cast(inside, tf.float32)
         count = tf.maximum(tf.reduce_sum(inside, axis=(1, 2, 3)), 1.0)[:, None]  # [B, 1]
-        seen = x * inside
-        # Both sums in one pass over the features.
-        mean, squares = (self._of_groups(tf.reduce_sum(part, axis=(1, 2)) / count) for part in (seen, seen * x))
-        variance = tf.maximum(squares - tf.square(mean), 0.0)
+        mean = self._of_groups(tf.reduce_sum(x * inside, axis=(1, 2)) / count)
+        distance = (x - tf.stop_gradient(mean)) * inside
+        variance = self._of_groups(tf.reduce_sum(distance * distance, axis=(1, 2)) / count)
         scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)  # [B, 1, 1, F]
         return tf.cast(x * scale + (self.beta - mean * scale), self.compute_dtype)
 
