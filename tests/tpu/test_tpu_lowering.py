@@ -14,7 +14,7 @@ from tpu_retinamask import config
 from tpu_retinamask.programs import tpu_check
 from tpu_retinamask.model.losses import Criterion
 
-def cropped(self, logits, rois, batch, batch_size):
+def cropped(self, logits, rois, batch, batch_size, num_regions):
     crops = tf.image.crop_and_resize(tf.cast(batch.image, tf.float32), [[0.0, 0.0, 1.0, 1.0]], [0], [7, 7])  # planted
     return tf.reduce_sum(logits) + tf.reduce_sum(crops)
 
