@@ -203,6 +203,22 @@ def test_coupled_decay_goes_through_the_momentum(jit_compile):
         np.testing.assert_allclose(variable.numpy(), expected[variable.path][0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("rate_in_momentum", [False, True])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_no_update_is_a_sum_of_three(name, rate_in_momentum):
+    # Short of memory, TensorFlow adds three in the order in which they are ready, and replicas drift apart.
+    model = _Layers()
+    optimizer = make_optimizer(10, name=name, weight_decay=0.5, rate_in_momentum=rate_in_momentum, decoupled=False)
+    optimizer.build(model.trainable_variables)
+    update = tf.function(lambda gradients: optimizer.apply(gradients, model.trainable_variables), autograph=False)
+    graph = update.get_concrete_function([tf.zeros(v.shape) for v in model.trainable_variables]).graph
+    kinds = ("Add", "AddV2", "AddN", "AccumulateNV2")
+    sums = [op for op in graph.get_operations() if op.type in kinds]
+    assert sums  # the decay, at least
+    assert all(len(op.inputs) == 2 for op in sums)
+    assert [op.name for op in sums if {operand.op.type for operand in op.inputs} & set(kinds)] == []
+
+
 def test_coupled_decay_of_adam_is_scaled_away():
     # The gradient and the decay are divided by their own size: Adam's first step is the rate, whatever the decay.
     model = _Layers()

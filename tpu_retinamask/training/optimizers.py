@@ -97,8 +97,11 @@ class _GradientMomentum(keras.optimizers.SGD):
         """Update one variable: `v = momentum v + g; w -= rate v`."""
         if self.momentum:
             velocity = self.momentums[variable_index(self, variable)]
-            gradient = self.momentum * velocity + gradient
-            self.assign(velocity, gradient)
+            # Two updates, not one sum: with a coupled decay that would be of three, which TensorFlow, short of memory,
+            # adds in the order in which they are ready. Replicas do so each for itself, and would drift apart.
+            self.assign(velocity, self.momentum * velocity)
+            self.assign_add(velocity, gradient)
+            gradient = velocity
         self.assign_sub(variable, learning_rate * gradient)
 
 
