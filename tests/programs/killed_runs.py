@@ -75,7 +75,7 @@ def write_annotations(folder):
 class Life:
     """One process of the training."""
 
-    def __init__(self, folder, model_dir, steps, every):
+    def __init__(self, folder, model_dir, steps, every, runtime):
         """Start it."""
         self.checkpoints = model_dir / "checkpoints"
         reader, writer = os.pipe()
@@ -90,6 +90,8 @@ class Life:
                 *(f"--gin_param={line}" for line in GIN),
                 f"--gin_param=train.steps = {steps}",
                 f"--gin_param=train.checkpoint_every = {every}",
+                f"--runtime={runtime}",
+                f"--cache_dir={folder}/compiled",
             ]
             runpy.run_module("tpu_retinamask.train", run_name="__main__", alter_sys=True)
             os._exit(0)
@@ -141,10 +143,10 @@ class Life:
         return max((step for step in found if f"ckpt-{step}.manifest.json" not in names), default=None)
 
 
-def kill_once(folder, model_dir, steps, every, chance, kind, horizon, last, life_seconds):
+def kill_once(folder, model_dir, steps, every, runtime, chance, kind, horizon, last, life_seconds):
     """Live once and die; return the life and what was told of its end."""
     before = Life.saving(argparse.Namespace(checkpoints=model_dir / "checkpoints"))
-    life = Life(folder, model_dir, steps, every)
+    life = Life(folder, model_dir, steps, every, runtime)
     if kind == "any time":
         seconds = chance.uniform(0.0, life_seconds)
         furthest = last + horizon  # where the process is fast, the training must not end before its last life
@@ -184,6 +186,7 @@ def main():
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--every", type=int, default=4, help="steps between checkpoints")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--runtime", default="tensorflow")
     options = parser.parse_args()
     shutil.rmtree(options.folder, ignore_errors=True)
     options.folder.mkdir(parents=True)
@@ -193,7 +196,7 @@ def main():
     def say(text):
         print(text, flush=True)
 
-    whole = Life(options.folder, options.folder / "whole", options.steps, options.every)
+    whole = Life(options.folder, options.folder / "whole", options.steps, options.every, options.runtime)
     whole.watch(lambda life: False, pause=1.0)
     if whole.status:
         raise SystemExit(whole.text[-3000:])
@@ -206,7 +209,16 @@ def main():
     for number, kind in enumerate(kinds, 1):
         horizon = max(1, round(1.6 * (options.steps - 2 * options.every - last) / (options.kills - number + 1)))
         life, end = kill_once(
-            options.folder, killed, options.steps, options.every, chance, kind, horizon, last, seconds / 2
+            options.folder,
+            killed,
+            options.steps,
+            options.every,
+            options.runtime,
+            chance,
+            kind,
+            horizon,
+            last,
+            seconds / 2,
         )
         lost = last - life.resumed_at if life.resumed_at is not None else None
         faults += lost is not None and lost > options.every
@@ -214,7 +226,7 @@ def main():
         begun = "killed before it resumed" if lost is None else f"resumed at {life.resumed_at:3d} ({lost} steps lost)"
         say(f"kill {number:2d} ({kind:8}): {begun}, killed after step {life.step}, {end}")
         last = life.step if life.step is not None else last
-    final = Life(options.folder, killed, options.steps, options.every)
+    final = Life(options.folder, killed, options.steps, options.every, options.runtime)
     final.watch(lambda life: False, pause=1.0)
     lost = last - (final.resumed_at or 0)
     faults += lost > options.every or final.status != 0

@@ -6,12 +6,26 @@ import sys
 
 import pytest
 
+KILLS = {"tensorflow": 6, "pjrt": 2}  # the others are killed in the tests of the training
 
-@pytest.mark.slow
-def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path, program):
+
+@pytest.mark.parametrize("runtime", [pytest.param("tensorflow", marks=pytest.mark.slow), "pjrt"])
+def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path, program, runtime):
+    if runtime == "pjrt":
+        pytest.importorskip(
+            "jax", reason="NO JAX: Python 3.10 has none that is supported, so no run of PJRT was killed"
+        )
     script = pathlib.Path(__file__).with_name("killed_runs.py")
     done = subprocess.run(
-        [sys.executable, script, f"--folder={tmp_path}/runs", "--kills=6", "--steps=30", "--every=3"],
+        [
+            sys.executable,
+            script,
+            f"--folder={tmp_path}/runs",
+            f"--kills={KILLS[runtime]}",
+            "--steps=30",
+            "--every=3",
+            f"--runtime={runtime}",
+        ],
         cwd=program.folder,
         env=program.environment,
         capture_output=True,

@@ -24,6 +24,7 @@ from tpu_retinamask.ops.images import normalize_images
 from tpu_retinamask.ops.roi_align import multilevel_roi_align
 from tpu_retinamask.setting_types import check_names
 from tpu_retinamask.structures import AnchorFrame, RawOutputs
+from tpu_retinamask.traced_for import current_platform
 
 
 class RetinaMask(keras.Model):
@@ -166,8 +167,7 @@ class RetinaMask(keras.Model):
             features = [tf.stop_gradient(level) for level in features]
         implementation = settings.roi_implementation
         if implementation == "auto":
-            on_tpu = isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
-            implementation = "matmul" if on_tpu else "gather"
+            implementation = "gather" if current_platform() == "cpu" else "matmul"
         with tf.name_scope("roi_align"):
             rois = multilevel_roi_align(
                 features,

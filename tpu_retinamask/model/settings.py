@@ -52,8 +52,8 @@ class NetworkSettings:
       roi_levels: pyramid levels that regions are taken from, P3 upwards.
       roi_semantics: "aligned" or "crop_and_resize"; see `ops.roi_align`.
       roi_sampling_ratio: samples a bin and axis of "aligned".
-      roi_implementation: "gather" or "matmul", the same numbers at another speed; "auto": "matmul" on a TPU, which has
-        no fast gather, "gather" elsewhere.
+      roi_implementation: "gather" or "matmul", the same numbers at another speed; "auto": "gather" where the
+        program is for a CPU, "matmul" for a TPU, which has no fast gather, and a GPU, whose scatters are slow.
       stop_mask_gradient: the mask loss trains the mask head alone, not the features it samples (keras-maskrcnn).
       dtype: "float32" or "mixed_bfloat16" (float32 weights, bfloat16 convolutions).
 

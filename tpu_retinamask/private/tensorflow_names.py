@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.client import session
+from tensorflow.python.distribute import one_device_strategy
 from tensorflow.python.eager import context
 from tensorflow.python.tpu import tpu_system_metadata
 
@@ -22,6 +24,9 @@ require(session, "_DeviceAttributes", **_KNOWN)
 require(tpu_system_metadata, "TPUSystemMetadata", **_KNOWN)
 require_attribute(context.Context, "_initialized", **_KNOWN)
 require(tf.__internal__.distribute.interim, "maybe_merge_call", **_KNOWN)
+require(gen_xla_ops, "xla_all_reduce", **_KNOWN)
+require(one_device_strategy, "OneDeviceExtended", **_KNOWN)
+require(one_device_strategy.OneDeviceExtended, "_num_replicas_in_sync", "_reduce_to", **_KNOWN)
 
 
 def function_names(graph: tf.Graph) -> list[str]:
@@ -110,3 +115,31 @@ def put_variables_on(strategy: tf.distribute.TPUStrategy, devices: Sequence[str]
     """Have a strategy create its variables on devices that exist, one a core."""
     require(strategy.extended, "_tpu_devices", **_KNOWN)
     strategy.extended._tpu_devices = np.array([[name] for name in devices], dtype=object)
+
+
+class ReplicasOfOneProgram(tf.distribute.Strategy):
+    """One trace and one copy of each variable, on the host, for a program that N replicas will run elsewhere.
+
+    What they sum becomes an all-reduce of the program itself, which no kernel of TensorFlow can run.
+    """
+
+    def __init__(self, replicas: int) -> None:
+        """Stand for so many replicas."""
+        super().__init__(_ReplicasExtended(self, replicas))
+
+
+class _ReplicasExtended(one_device_strategy.OneDeviceExtended):
+    def __init__(self, container: tf.distribute.Strategy, replicas: int) -> None:
+        super().__init__(container, "CPU:0")
+        self._replicas = replicas
+
+    @property
+    def _num_replicas_in_sync(self) -> int:
+        return self._replicas
+
+    def _reduce_to(self, reduce_op: Any, value: Any, destinations: Any, options: Any) -> Any:
+        del destinations, options
+        total = gen_xla_ops.xla_all_reduce(
+            input=value, group_assignment=[list(range(self._replicas))], reduce_op="Add", mode="CrossReplica"
+        )
+        return total if reduce_op == tf.distribute.ReduceOp.SUM else total / self._replicas

@@ -7,6 +7,7 @@ in the figures. Each mode runs in a process of its own, because peak memory belo
 """
 
 import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -25,17 +26,19 @@ import tensorflow as tf
 from tpu_retinamask import config
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.structures import Batch
-from tpu_retinamask.training.devices.placement import compile_step
+from tpu_retinamask.training.runtimes.registry import Runtime
 
 log = logging.getLogger(__name__)
 
-MODES = {"jit": True, "no_jit": False}
+MODES = {"tensorflow": ("jit", "no_jit"), "pjrt": ("pjrt",)}  # by runtime
 
 
 @gin.configurable
 def benchmark(
     mode: str,
+    runtime: Runtime,
     *,
     batch_size: int = 2,
     image_size: tuple[int, int] = (512, 512),
@@ -48,6 +51,7 @@ def benchmark(
 
     Args:
       mode: one of MODES.
+      runtime: executes the step.
       batch_size: B.
       image_size: (H, W) of the canvas.
       num_classes: C.
@@ -63,14 +67,15 @@ def benchmark(
     if clip_norm != "train":
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, clip_norm=clip_norm))
     learner = recipe.make_learner(
-        tf.distribute.get_strategy(), num_classes, total_steps=1000, batch_size=batch_size, image_size=image_size
+        runtime.strategy, num_classes, total_steps=1000, batch_size=batch_size, image_size=image_size
     )
-    step = compile_step(learner.make_step(), jit_compile=MODES[mode])
+    step = runtime.step(learner.make_step(), jit_compile=mode != "no_jit")
     batch = fixed_batch(batch_size, image_size, max_instances, num_classes)
+    loop = runtime.loop(step, itertools.repeat(batch))
     seconds = []
     for _ in range(steps + 2):
         started = time.perf_counter()
-        loss = float(step(batch)["loss"])  # reading the loss waits for the step
+        loss = float(loop(1).metrics["loss"][0])
         seconds.append(time.perf_counter() - started)
     median = float(np.median(seconds[2:]))
     return {
@@ -81,7 +86,6 @@ def benchmark(
         "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "parameters": learner.model.count_params(),
         "loss": loss,
-        "traces": step.experimental_get_tracing_count(),
         "batch": f"{batch_size} x {image_size[0]} x {image_size[1]}",
         "classes": num_classes,
     }
@@ -133,13 +137,19 @@ def run(flags: Flags) -> None:
     """Run the program: as itself for one mode, as its own children for all."""
     config.parse_gin(flags.gin_file, flags.gin_param)
     if flags.mode:
-        print(json.dumps(benchmark(flags.mode)))
+        print(json.dumps(benchmark(flags.mode, make_runtime(flags))))
         return
     rows = []
-    for mode in MODES:
+    for mode in MODES.get(flags.runtime, ("jit",)):
         command = [
             sys.executable,
-            *("-m", "tpu_retinamask.benchmark", f"--mode={mode}"),
+            *(
+                "-m",
+                "tpu_retinamask.benchmark",
+                f"--mode={mode}",
+                f"--runtime={flags.runtime}",
+                f"--cache_dir={flags.cache_dir}",
+            ),
             *(f"--gin_file={name}" for name in flags.gin_file),
             *(f"--gin_param={text}" for text in flags.gin_param),
         ]

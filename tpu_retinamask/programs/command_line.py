@@ -40,7 +40,7 @@ def train_flags(flags: Flags) -> None:
         "otherwise.",
     )
     _integer(flags, "replicas", "GPUs of this machine to share each batch, or shares of its CPU where it has none.", 1)
-    _string(flags, "runtime", "What executes the step; tensorflow, or one that a gin file imports.", "tensorflow")
+    _runtime(flags, "the step")
     _string(
         flags,
         "data_service",
@@ -68,6 +68,7 @@ def evaluate_flags(flags: Flags) -> None:
     )
     _string(flags, "metrics", "Where the numbers go; MODEL_DIR/metrics.json where not given.")
     _checkpoint(flags)
+    _runtime(flags, "detection")
     _gin(flags)
 
 
@@ -77,6 +78,7 @@ def predict_flags(flags: Flags) -> None:
     _string(flags, "model_dir", "Folder written by train.", required=True)
     _string(flags, "output_dir", "Folder for the pictures and predictions.json.", required=True)
     _checkpoint(flags)
+    _runtime(flags, "detection")
     _gin(flags)
 
 
@@ -125,8 +127,9 @@ def inspect_data_flags(flags: Flags) -> None:
 def benchmark_flags(flags: Flags) -> None:
     """Define the flags of benchmark."""
     absl_flags.DEFINE_enum(
-        "mode", None, ["jit", "no_jit"], "Measure one mode only and print a line of JSON.", flag_values=flags
+        "mode", None, ["jit", "no_jit", "pjrt"], "Measure one mode only and print a line of JSON.", flag_values=flags
     )
+    _runtime(flags, "the step")
     _gin(flags)
 
 
@@ -155,7 +158,7 @@ def tpu_check_flags(flags: Flags) -> None:
         flag_values=flags,
     )
     _string(flags, "output_dir", "Folder of report.json.", "runs/tpu_check")
-    _string(flags, "cache_dir", "Folder of earlier compiles.", "~/.cache/tpu_retinamask")
+    _cache_dir(flags)
     _gin(flags)
 
 
@@ -225,6 +228,21 @@ def _annotations(flags: Flags, what: str, *, classes: str = "", data_dir: str = 
 
 def _checkpoint(flags: Flags) -> None:
     _string(flags, "checkpoint", "Which weights: last, best (by mask AP, as train scored them) or a step.", "last")
+
+
+def _runtime(flags: Flags, what: str) -> None:
+    _string(
+        flags,
+        "runtime",
+        f"What executes {what}: tensorflow, pjrt (any GPU or TPU that has a plugin of PJRT, or the CPU), or one that a "
+        "gin file imports.",
+        "tensorflow",
+    )
+    _cache_dir(flags)
+
+
+def _cache_dir(flags: Flags) -> None:
+    _string(flags, "cache_dir", "Folder of compiled programs.", "~/.cache/tpu_retinamask")
 
 
 def _gin(flags: Flags) -> None:

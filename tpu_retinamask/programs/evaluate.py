@@ -22,6 +22,7 @@ from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.report import Metrics, format_table, write_metrics
 from tpu_retinamask.evaluation.results import write_results
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.tasks import inference
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def evaluate(
       jit_compile: compile detection as one XLA program.
       on_bad_record: "stop" at a file that cannot be used, or "skip" it, counted.
     """
-    recipe = config.recipe()
+    recipe, runtime = config.recipe(), make_runtime(flags)
     model, names = inference.load_model(
         flags.model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=flags.checkpoint
     )
@@ -60,7 +61,7 @@ def evaluate(
             f"{place} differs from the classes the model was trained "
             f"with ({os.path.join(flags.model_dir, inference.CLASSES_FILE)}): {list(names.names)}"
         )
-    detector = inference.make_detector(model, recipe.detection_filter, jit_compile=jit_compile)
+    detector = inference.make_detector(model, recipe.detection_filter, jit_compile=jit_compile, runtime=runtime)
     metrics, results = inference.evaluate_images(
         detector,
         recipe.pipeline,

@@ -25,7 +25,9 @@ from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
 from tpu_retinamask.evaluation.results import write_results
 from tpu_retinamask.files import write_json_atomically
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.tasks import inference
+from tpu_retinamask.training.runtimes.registry import Runtime
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ def predict(
     model_dir: str,
     output_dir: str,
     *,
+    runtime: Runtime,
     checkpoint: str = "last",
     batch_size: int = 1,
     jit_compile: bool = True,
@@ -48,6 +51,7 @@ def predict(
       images: glob pattern.
       model_dir: written by train.
       output_dir: created where missing.
+      runtime: executes detection.
       checkpoint: "last", "best" by mask AP, or a step.
       batch_size: images run at once.
       jit_compile: compile detection as one XLA program.
@@ -62,7 +66,7 @@ def predict(
     listed = [ListedImage(image=path, name=path, line=line, instances=()) for line, path in enumerate(paths, 1)]
     found = scan_images(listed, on_bad_record=on_bad_record).images
     tf.io.gfile.makedirs(output_dir)
-    detector = inference.make_detector(model, recipe.detection_filter, jit_compile=jit_compile)
+    detector = inference.make_detector(model, recipe.detection_filter, jit_compile=jit_compile, runtime=runtime)
     dataset = recipe.pipeline.eval_dataset(found, batch_size)
     everything, written, taken = [], [], set()
     for image, (image_id, results) in zip(
@@ -129,4 +133,4 @@ def picture_name(path: str, taken: set) -> str:
 def run(flags: Flags) -> None:
     """Run the program."""
     config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir)
-    predict(flags.images, flags.model_dir, flags.output_dir, checkpoint=flags.checkpoint)
+    predict(flags.images, flags.model_dir, flags.output_dir, runtime=make_runtime(flags), checkpoint=flags.checkpoint)

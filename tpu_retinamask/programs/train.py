@@ -12,11 +12,10 @@ from tpu_retinamask import config
 from tpu_retinamask.data.sources.opening import open_sources
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.tasks import training
 from tpu_retinamask.tasks.start import Start
 from tpu_retinamask.training.loop.outer_loop import TrainingInterrupted
-from tpu_retinamask.training.runtimes import tensorflow_runtime  # noqa: F401  # takes its seat
-from tpu_retinamask.training.runtimes.registry import RUNTIMES
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +28,7 @@ def run(flags: Flags) -> int:
     config.parse_gin(flags.gin_file, flags.gin_param, resumed=flags.model_dir)
     recipe = config.recipe()
     # Devices, before anything makes TensorFlow look for them
-    runtime = RUNTIMES.get(flags.runtime)(tpu=flags.tpu, replicas=flags.replicas)
+    runtime = make_runtime(flags)
     if runtime.described and not flags.dry_run:
         raise UserError(f"--tpu={flags.tpu} describes a TPU that does not exist: add --dry_run to trace the training")
     if flags.debug and not flags.dry_run:

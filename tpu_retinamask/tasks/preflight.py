@@ -79,8 +79,8 @@ def audit_training(runtime: Runtime, step: Callable, batches: Any) -> str:
     audit.check(traced)
     counts = audit.count_ops(traced)
     said = f"the step has {sum(counts.values())} operations and no forbidden ops"
-    loop = StepLoop(step, batches)
-    if loop.in_graph:
+    loop = runtime.loop(step, batches)
+    if isinstance(loop, StepLoop) and loop.in_graph:
         counts = audit.count_ops(loop.trace())
         said += f"; with its loop {sum(counts.values())} operations were traced"
     if runtime.on_tpu or runtime.replicas > 1:

@@ -27,7 +27,6 @@ from tpu_retinamask.training.loop.history import History
 from tpu_retinamask.training.loop.outer_loop import StopRequest, run_training
 from tpu_retinamask.training.loop.progress import Progress
 from tpu_retinamask.training.runtimes.registry import Runtime
-from tpu_retinamask.training.settings import STEPS_PER_LOOP_ON_TPU
 
 log = logging.getLogger(__name__)
 
@@ -136,15 +135,17 @@ def run(training: Training) -> Progress:
     """
     settings, sources, model_dir = training.recipe.train, training.sources, training.model_dir
     checkpoints = settings.keep_checkpoints + 1 + 2 * bool(sources.validation)
-    require_room(model_dir, training.state.nbytes, checkpoints)
-    inference.write_classes(model_dir, sources.classes)
+    chief = training.runtime.chief
+    if chief:
+        require_room(model_dir, training.state.nbytes, checkpoints)
+        inference.write_classes(model_dir, sources.classes)
     first = _start(training)
     # Now that it fits the checkpoint: a slip must not replace the configuration of a run.
-    for name, text in training.config_files.items():
+    for name, text in training.config_files.items() if chief else ():
         write_atomically(os.path.join(model_dir, name), text)
     loop = training.runtime.loop(_step(training), _batches(training, first))
     progress = Progress(
-        model_dir,
+        model_dir if chief else None,
         total_steps=training.total_steps,
         steps_per_epoch=len(sources.train) / training.batch_size,
         batch_size=training.batch_size,
@@ -152,7 +153,7 @@ def run(training: Training) -> Progress:
         start_step=first,
     )
     history = History(
-        model_dir,
+        model_dir if chief else None,
         first,
         stop_after=settings.stop_after,
         collapse_after=settings.collapse_after,
@@ -164,12 +165,14 @@ def run(training: Training) -> Progress:
             training.state,
             progress,
             total_steps=training.total_steps,
-            steps_per_loop=settings.steps_per_loop or (STEPS_PER_LOOP_ON_TPU if training.runtime.on_tpu else 1),
+            steps_per_loop=settings.steps_per_loop or training.runtime.steps_per_loop,
             checkpoint_every=settings.checkpoint_every,
             evaluate=_evaluation(training) if sources.validation else None,
             evaluate_every=settings.evaluate_every,
             stop=stop,
             history=history,
+            writes=chief,
+            any_process=training.runtime.any_process,
         )
     left_out = f"; left out {progress.boxes_dropped} boxes beyond InputPipeline.max_instances"
     log.info("done: %d steps in %s%s", progress.step, model_dir, left_out if progress.boxes_dropped else "")

@@ -26,7 +26,7 @@ class TrainSettings:
       average_decay: of a moving average of the weights, 0.9998 for one, which is then what is scored, predicted with
         and exported; None: no average.
       jit_compile: compile the step as one XLA program.
-      steps_per_loop: steps without a return to Python; None: STEPS_PER_LOOP_ON_TPU on a TPU, 1 elsewhere. A SIGTERM is
+      steps_per_loop: steps without a return to Python; None: what the runtime does, 100 on a TPU. A SIGTERM is
         answered by a checkpoint after the loop, so keep a loop shorter than the notice of a preemption (30 s).
       log_every: steps between lines.
       checkpoint_every: steps between checkpoints.

@@ -188,6 +188,7 @@ def compile_program(
     from jax.experimental import topologies
 
     from tpu_retinamask.private import jax_names
+    from tpu_retinamask.xla import stablehlo
 
     del jax
     chip = chip_of(topology)
@@ -196,10 +197,7 @@ def compile_program(
     devices = description.devices[:replicas]
     if len(devices) < replicas:
         raise CompileError(f"topology {name} has {len(devices)} cores, {replicas} are needed")
-    context = jax_names.make_ir_context()
-    with context:
-        module = jax_names.ir.Module.parse(program)
-        _alias(module, aliases, jax_names.ir)
+    module = stablehlo.parse(program, aliases)
     options = jax_names.CompileOptions()
     options.num_replicas, options.num_partitions = replicas, 1
     options.device_assignment = jax_names.DeviceAssignment.create(np.array([[d.id] for d in devices]))
@@ -228,23 +226,6 @@ def compile_program(
     cost = cost[0] if isinstance(cost, list) else cost
     figures |= {"flops": cost.get("flops"), "bytes_accessed": cost.get("bytes accessed")}
     return figures, executable.hlo_modules()[0].to_string()
-
-
-def _alias(module, aliases, ir):
-    """Mark arguments whose memory an output takes over."""
-    pairs = dict(aliases)
-    for operation in module.body.operations:
-        if operation.attributes["sym_name"].value != "main":
-            continue
-        count = len(operation.arguments)
-        given = operation.attributes["arg_attrs"] if "arg_attrs" in operation.attributes else [{}] * count
-        marked = []
-        for index, attributes in enumerate(given):
-            entries = {entry.name: entry.attr for entry in attributes} if attributes else {}
-            if index in pairs:
-                entries["tf.aliasing_output"] = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), pairs[index])
-            marked.append(ir.DictAttr.get(entries))
-        operation.attributes["arg_attrs"] = ir.ArrayAttr.get(marked)
 
 
 def main() -> None:

@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from tpu_retinamask.private.tensorflow_names import merge_call
+from tpu_retinamask.private.tensorflow_names import ReplicasOfOneProgram, merge_call
 
 
 def meets_by_merge_call() -> bool:
     """Return whether replicas meet on the host, as MirroredStrategy's do, which no function or loop body may."""
     strategy = tf.distribute.get_strategy()
-    return strategy.num_replicas_in_sync > 1 and not isinstance(strategy, tf.distribute.TPUStrategy)
+    in_program = isinstance(strategy, tf.distribute.TPUStrategy | ReplicasOfOneProgram)
+    return strategy.num_replicas_in_sync > 1 and not in_program
 
 
 def update_copies(update: Callable, variables: Sequence, *values: Sequence) -> None:

@@ -2,8 +2,8 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +23,18 @@ class LoopResult(NamedTuple):
 
     metrics: dict  # name to [n] float32 array
     waited: float  # seconds that the steps waited for their batches
+
+
+class Loop(Protocol):
+    """What makes the steps of a run, some at a time."""
+
+    def __call__(self, count: int) -> LoopResult:
+        """Make `count` steps; raises BatchError for its input."""
+        ...
+
+    def settle(self) -> None:
+        """Bring the variables on the host up to date: they are about to be saved, or scored."""
+        ...
 
 
 class StepLoop:
@@ -56,7 +68,7 @@ class StepLoop:
         waited, rows = 0.0, []
         for _ in range(count):
             started = time.monotonic()
-            batch = self._next_batch()
+            batch = take_batch(self.iterator)
             waited += time.monotonic() - started
             rows.append({name: np.float32(value) for name, value in self.step(batch).items()})
         return LoopResult({name: np.array([row[name] for row in rows]) for name in rows[0]}, waited)
@@ -86,13 +98,8 @@ class StepLoop:
                 raise
             raise _batch_error(error) from error
 
-    def _next_batch(self):
-        try:
-            return next(self.iterator)
-        except _GONE:
-            raise
-        except tf.errors.OpError as error:
-            raise _batch_error(error) from error
+    def settle(self) -> None:
+        """Bring the variables up to date: each step has done so."""
 
     def _steps(self, iterator, count):
         names = []  # of the metrics, known once the body below is traced
@@ -116,6 +123,20 @@ class StepLoop:
             lambda index, *_: index < count, one, (0, tf.zeros([], tf.float64), rows), parallel_iterations=1
         )
         return dict(zip(names, tf.unstack(rows.stack(), len(names), axis=1))), waited
+
+
+def take_batch(iterator: Iterator) -> Any:
+    """Return the next batch of an iterator.
+
+    Raises:
+      BatchError: it could not be made.
+    """
+    try:
+        return next(iterator)
+    except _GONE:
+        raise
+    except tf.errors.OpError as error:
+        raise _batch_error(error) from error
 
 
 def _batch_error(error):

@@ -32,7 +32,7 @@ class History:
 
     def __init__(
         self,
-        model_dir: str,
+        model_dir: str | None,
         start_step: int = 0,
         *,
         stop_after: int | None = None,
@@ -42,14 +42,14 @@ class History:
         """Read what an earlier life of the run wrote, up to the step it goes on from.
 
         Args:
-          model_dir: the file lies here.
+          model_dir: the file lies here; None: nothing is read or written.
           start_step: entries of later steps are forgotten; they will come again.
           stop_after: evaluations without a better mask AP after which to stop; None: never.
           collapse_after: evaluations in a row with a mask AP of 0, or intervals in a row over which the loss
             has not fallen, after which to warn; None: never.
           stop_collapsed: stop instead of warning.
         """
-        self.path = os.path.join(model_dir, FILE)
+        self.path = model_dir and os.path.join(model_dir, FILE)
         self.stop_after, self.collapse_after, self.stop_collapsed = stop_after, collapse_after, stop_collapsed
         self.entries = [entry for entry in self._read() if entry["step"] <= start_step]
         self.stop_reason = None
@@ -97,7 +97,8 @@ class History:
             self.entries.append({"step": step})
         self.entries[-1].update(values)
         try:
-            write_json_atomically(self.path, self.entries)
+            if self.path is not None:
+                write_json_atomically(self.path, self.entries)
         except (tf.errors.OpError, OSError) as error:
             log.error("%s could not be written: %s", self.path, reason_of(error))
         self._judge()
@@ -136,7 +137,7 @@ class History:
         return None
 
     def _read(self):
-        if not tf.io.gfile.exists(self.path):
+        if self.path is None or not tf.io.gfile.exists(self.path):
             return []
         try:
             with tf.io.gfile.GFile(self.path, "r") as file:

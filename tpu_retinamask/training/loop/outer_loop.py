@@ -11,7 +11,7 @@ import tensorflow as tf
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.training.checkpoints.files import SaveError
 from tpu_retinamask.training.checkpoints.state import TrainState
-from tpu_retinamask.training.loop.device_loop import BatchError, LoopResult
+from tpu_retinamask.training.loop.device_loop import BatchError, Loop
 from tpu_retinamask.training.loop.history import History
 from tpu_retinamask.training.loop.progress import Progress
 
@@ -64,7 +64,7 @@ def loop_length(step: int, *, total_steps: int, steps_per_loop: int, boundaries:
 
 
 def run_training(
-    loop: Callable[[int], LoopResult],
+    loop: Loop,
     state: TrainState,
     progress: Progress,
     *,
@@ -75,14 +75,16 @@ def run_training(
     evaluate_every: int | None = None,
     stop: StopRequest | None = None,
     history: History | None = None,
+    writes: bool = True,
+    any_process: Callable[[bool], bool] = bool,
 ) -> None:
     """Update the model until it has made `total_steps` updates.
 
-    One process drives all replicas, those on other hosts too, so whatever is saved is saved once. A save that fails
-    is told, and the next one tries again; the last must succeed.
+    Whatever is saved is saved once, by the process that writes. A save that fails is told, and the next one tries
+    again; the last must succeed.
 
     Args:
-      loop: `count -> LoopResult`, a `StepLoop` whose first batch is that of step `progress.step`.
+      loop: whose first batch is that of step `progress.step`.
       state: what is saved.
       progress: what is shown, and the steps already made.
       total_steps: updates over the whole life of the run, those before a restart included.
@@ -92,6 +94,8 @@ def run_training(
       evaluate_every: steps between evaluations; the last step is always evaluated.
       stop: asked after each loop.
       history: is told losses and scores, saves the best weights, and may end the training early.
+      writes: whether this process saves and evaluates, where several make the same steps.
+      any_process: tells whether any of them says so; see `registry.Runtime`.
 
     Raises:
       NonFiniteLossError: a loss is not finite; the checkpoints before it are kept.
@@ -105,10 +109,19 @@ def run_training(
 
     def evaluate_now():
         assert evaluate is not None  # else nothing is ever due
+        if not writes:
+            return
+        loop.settle()
         scores = evaluate()
         progress.write_scalars(scores)
         if history is not None:
             history.evaluated(progress.step, scores, state)
+
+    def save(*, must):
+        if not writes:
+            return progress.step
+        loop.settle()
+        return _save(state, progress.step, saved_step, must=must)
 
     if evaluate is None:
         evaluate_every = None
@@ -116,8 +129,9 @@ def run_training(
         evaluate_now()  # the life before saved this step and ended before it was scored
     longest, saved_step = 1, progress.step
     while progress.step < total_steps:
-        if history is not None and history.stop_reason:
-            log.warning("stopped at step %d of %d: %s", progress.step, total_steps, history.stop_reason)
+        reason = history.stop_reason if history is not None else None
+        if any_process(reason is not None):
+            log.warning("stopped at step %d of %d: %s", progress.step, total_steps, reason or "another process did")
             break
         count = loop_length(
             progress.step,
@@ -132,9 +146,9 @@ def run_training(
             history.count(metrics["loss"])
             if is_due(evaluate_every or checkpoint_every):
                 history.end_interval(progress.step)
-        stopped = stop is not None and stop.received and progress.step < total_steps
+        stopped = progress.step < total_steps and any_process(stop is not None and stop.received)
         if stopped or is_due(checkpoint_every):
-            saved_step = _save(state, progress.step, saved_step, must=stopped)
+            saved_step = save(must=stopped)
         if stopped:
             raise TrainingInterrupted(
                 f"stopped at step {progress.step} of {total_steps}, saved; run the same command to go on"
@@ -142,7 +156,7 @@ def run_training(
         if evaluate is not None and is_due(evaluate_every):
             evaluate_now()
     if saved_step != progress.step:  # ended early, or the last save failed
-        _save(state, progress.step, saved_step, must=True)
+        save(must=True)
 
 
 def _save(state, step, saved_step, *, must):

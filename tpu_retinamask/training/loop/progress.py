@@ -22,7 +22,7 @@ class Progress:
 
     def __init__(
         self,
-        model_dir: str,
+        model_dir: str | None,
         *,
         total_steps: int,
         steps_per_epoch: float,
@@ -30,11 +30,11 @@ class Progress:
         log_every: int,
         start_step: int,
     ) -> None:
-        """Open the event file in `model_dir`/events."""
+        """Open the event file in `model_dir`/events; without a folder nothing is written."""
         self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
         self.batch_size, self.log_every = batch_size, log_every
-        self._events = os.path.join(model_dir, "events")
-        self.writer, self._events_lost = tf.summary.create_file_writer(self._events), False
+        self._events = model_dir and os.path.join(model_dir, "events")
+        self.writer, self._events_lost = self._open_events(), False
         self.step = self._logged_step = start_step
         self._last_update = time.monotonic()
         self._seconds = self._waited = 0.0  # since the last line
@@ -110,8 +110,9 @@ class Progress:
     def _write(self, scalars: dict):
         """Write scalars at the present step; a full disk costs the events of that time and not the training."""
         try:
+            self.writer = self.writer or self._open_events()
             if self.writer is None:
-                self.writer = tf.summary.create_file_writer(self._events)
+                return
             with self.writer.as_default(step=self.step):
                 for name, value in scalars.items():
                     tf.summary.scalar(name, value)
@@ -123,6 +124,9 @@ class Progress:
                     "events of step %d could not be written: %s. The training goes on", self.step, reason_of(error)
                 )
             self.writer, self._events_lost = None, True  # a file cut in the middle of a record is not written on
+
+    def _open_events(self):
+        return None if self._events is None else tf.summary.create_file_writer(self._events)
 
     def _restart_clock(self):
         self._logged_step, self._seconds, self._waited = self.step, 0.0, 0.0

@@ -7,23 +7,27 @@ import tensorflow as tf
 
 from tpu_retinamask.seats import Seat
 from tpu_retinamask.structures import Batch, Detections
-from tpu_retinamask.training.loop.device_loop import LoopResult
+from tpu_retinamask.training.loop.device_loop import Loop
 
 
 class Runtime(Protocol):
-    """Executes a step on its devices; made by `RUNTIMES.get(name)(tpu=..., replicas=...)`.
+    """Executes a step on its devices; made by `RUNTIMES.get(name)(tpu=..., replicas=..., cache_dir=...)`.
 
     Attributes:
       strategy: in whose scope the variables of a training are made.
       replicas: that share each batch.
       on_tpu: whether they are TPU cores, described ones too.
+      steps_per_loop: without a return to the host, where the settings do not say.
       described: whether the devices do not exist: the training can be traced, not run.
+      chief: whether this process is the one that writes and evaluates, where several share a run.
     """
 
     strategy: tf.distribute.Strategy
     replicas: int
     on_tpu: bool
+    steps_per_loop: int
     described: bool
+    chief: bool
 
     def batches(self, make_dataset: Callable, batch_size: int, start_step: int) -> Iterable[Batch]:
         """Return the batches of a run from a step on, each replica's share on its device."""
@@ -33,12 +37,16 @@ class Runtime(Protocol):
         """Return one replica's `train_step` as a function of a global batch: the metrics of all replicas."""
         ...
 
-    def loop(self, step: Callable, batches: Iterable[Batch]) -> Callable[[int], LoopResult]:
-        """Return a function that makes so many steps and returns what they gave; it raises BatchError for its input."""
+    def loop(self, step: Callable, batches: Iterable[Batch]) -> Loop:
+        """Return what makes so many steps and returns what they gave."""
         ...
 
     def detector(self, detect: Callable, *, jit_compile: bool) -> Callable[[Batch], Detections]:
         """Return `(images, content sizes) -> Detections` as a function of a batch."""
+        ...
+
+    def any_process(self, flag: bool) -> bool:
+        """Return whether any of the processes that share the run says so; each must ask, and at the same step."""
         ...
 
 

@@ -6,26 +6,32 @@ from tpu_retinamask.structures import Batch, Detections
 from tpu_retinamask.training.devices import placement
 from tpu_retinamask.training.loop.device_loop import StepLoop
 from tpu_retinamask.training.runtimes.registry import RUNTIMES
+from tpu_retinamask.training.settings import STEPS_PER_LOOP_ON_TPU
 
 
 @RUNTIMES.register("tensorflow")
 class TensorFlowRuntime:
     """Runs a step by tf.function, under the strategy that the devices ask for; see `registry.Runtime`."""
 
-    def __init__(self, *, tpu: str | None = None, replicas: int = 1) -> None:
+    chief = True  # TensorFlow's strategies are driven by one process
+
+    def __init__(self, *, tpu: str | None = None, replicas: int = 1, cache_dir: str | None = None) -> None:
         """Find the devices. Make it before anything else lets TensorFlow look for them.
 
         Args:
           tpu: Cloud TPU to train on, "local" on a TPU VM, "fake:2x2" for one that is only described; None: this
             machine's CPU or GPU.
           replicas: GPUs of this machine to share each batch, or shares of its CPU where it has none.
+          cache_dir: unused: TensorFlow keeps no compiled programs.
 
         Raises:
           UserError: see `placement.make_strategy`.
         """
+        del cache_dir
         self.strategy = placement.make_strategy(tpu, replicas)
         self.replicas = self.strategy.num_replicas_in_sync
         self.on_tpu = placement.is_tpu(self.strategy)
+        self.steps_per_loop = STEPS_PER_LOOP_ON_TPU if self.on_tpu else 1
         self.described = placement.is_described(tpu)
 
     def batches(self, make_dataset: Callable, batch_size: int, start_step: int) -> Iterable[Batch]:
@@ -43,3 +49,7 @@ class TensorFlowRuntime:
     def detector(self, detect: Callable, *, jit_compile: bool = True) -> Callable[[Batch], Detections]:
         """Return the detector of a batch; see `placement.distribute_detector`."""
         return placement.distribute_detector(self.strategy, detect, jit_compile=jit_compile)
+
+    def any_process(self, flag: bool) -> bool:
+        """Return the flag: there is no other process."""
+        return flag

@@ -1,0 +1,124 @@
+"""The programs with --runtime=pjrt: their checkpoints and answers are those of TensorFlow's runtime."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from programs.conftest import TINY, train_flags
+
+pytest.importorskip("jax", reason="NO JAX: Python 3.10 has none that is supported, so no program ran on PJRT here")
+
+GIN = [*TINY, "train.steps = 6", "train.batch_size = 2", "train.checkpoint_every = 3", "train.log_every = 1"]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Flags of the runtime, whose programs are kept."""
+    return "--runtime=pjrt", f"--cache_dir={tmp_path_factory.mktemp('compiled')}"
+
+
+@pytest.fixture(scope="module")
+def trained(shapes, quick_program, compiled, tmp_path_factory):
+    """A run of six steps, scored by --val_annotations: (model directory, what it said)."""
+    model_dir = tmp_path_factory.mktemp("pjrt")
+    done = quick_program(
+        "train", *train_flags(shapes, model_dir), f"--val_annotations={shapes}/val.csv", *compiled, gin=GIN
+    )
+    assert done.returncode == 0, done.stderr
+    return model_dir, done.stderr
+
+
+def numbers(model_dir, step):
+    reader = tf.train.load_checkpoint(f"{model_dir}/checkpoints/ckpt-{step}")
+    names = [name for name in reader.get_variable_to_shape_map() if name.endswith("VARIABLE_VALUE")]
+    return {name: reader.get_tensor(name) for name in names if "save_counter" not in name}
+
+
+def half(model_dir, folder):
+    """Copy a run as it was at step 3."""
+    shutil.copytree(model_dir, folder)
+    for path in (folder / "checkpoints").glob("*-6*"):
+        path.unlink()
+    return folder
+
+
+def test_it_goes_on_to_the_bit_with_the_program_that_was_kept(trained, shapes, quick_program, compiled, tmp_path):
+    model_dir, said = trained
+    assert "compiled in" in said and "read from" not in said
+    again = half(model_dir, tmp_path / "again")
+    done = quick_program("train", *train_flags(shapes, again), *compiled, gin=GIN)
+    assert "resuming at step 3" in done.stderr and "read from" in done.stderr and "compiled in" not in done.stderr
+    expected, found = numbers(model_dir, 6), numbers(again, 6)
+    assert len(expected) > 150 and expected.keys() == found.keys()
+    assert [name for name in expected if not np.array_equal(expected[name], found[name])] == []
+
+
+def test_tensorflow_goes_on_where_pjrt_stopped(trained, shapes, quick_program, compiled, tmp_path):
+    again = half(trained[0], tmp_path / "again")
+    done = quick_program("train", *train_flags(shapes, again), gin=GIN)
+    assert "resuming at step 3" in done.stderr, done.stderr
+    expected = numbers(trained[0], 6)
+    for name, value in numbers(again, 6).items():
+        # Three steps of another release of the same compiler.
+        scale = max(np.abs(expected[name]).max(), 1e-3)
+        np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-3 * scale, err_msg=name)
+    back = half(again, tmp_path / "back")
+    done = quick_program("train", *train_flags(shapes, back), *compiled, gin=GIN)
+    assert done.returncode == 0 and "resuming at step 3" in done.stderr, done.stderr
+
+
+def test_evaluate_and_predict_find_the_same(trained, shapes, quick_program, compiled, tmp_path):
+    model_dir, said = trained
+    assert said.count("evaluation") == 2
+    found = {}
+    for name, flags in {"tensorflow": (), "pjrt": compiled}.items():
+        folder = tmp_path / name
+        done = quick_program(
+            "evaluate",
+            f"--annotations={shapes}/val.csv",
+            f"--model_dir={model_dir}",
+            f"--metrics={folder}/metrics.json",
+            *flags,
+        )
+        assert done.returncode == 0, done.stderr
+        done = quick_program(
+            "predict",
+            f"--images={shapes}/t*.png",
+            f"--model_dir={model_dir}",
+            f"--output_dir={folder}/pictures",
+            *flags,
+            gin=["DetectionFilter.score_threshold = 0.01"],
+        )
+        assert done.returncode == 0, done.stderr
+        results = json.loads((folder / "pictures" / "predictions.json").read_text())
+        found[name] = json.loads((folder / "metrics.json").read_text()), results
+    assert len(found["pjrt"][1]) == len(found["tensorflow"][1]) > 4
+    for ours, theirs in zip(*(results for _, results in found.values())):
+        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-5)
+        assert ours["bbox"] == pytest.approx(theirs["bbox"], abs=1e-3)
+    scores = [metrics["bbox"]["AP"] for metrics, _ in found.values()]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--tpu=local"], ["--tpu=local", "leave --tpu out"]),
+        (["--replicas=0"], ["--replicas=0", "expected 1 or more"]),
+        (["--replicas=4"], ["train.batch_size is 2", "choose a multiple of 4"]),
+        (["--runtime=pjtr"], ["pjtr", "pjrt", "tensorflow"]),
+    ],
+)
+def test_a_mistake_is_told(flags, words, shapes, quick_program, tmp_path):
+    done = quick_program("train", *train_flags(shapes, tmp_path), "--runtime=pjrt", *flags, gin=GIN)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_without_jax_it_is_told_what_to_install(shapes, quick_program, tmp_path):
+    (tmp_path / "jax.py").write_text("raise ImportError('No module named jax')\n")
+    done = quick_program("train", *train_flags(shapes, tmp_path / "run"), "--runtime=pjrt", gin=GIN, cwd=tmp_path)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "tpu-retinamask[pjrt]" in done.stderr, done.stderr

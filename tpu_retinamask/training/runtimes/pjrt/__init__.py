@@ -1,0 +1,1 @@
+"""The runtime that hands the step to PJRT: whatever accelerator has a plugin runs it."""

@@ -1,0 +1,81 @@
+"""Which devices PJRT offers, on this machine and on those that train with it."""
+
+import logging
+import os
+
+import jax
+
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.xla.executable import Devices
+
+log = logging.getLogger(__name__)
+
+
+def find_devices(replicas: int) -> Devices:
+    """Return the devices of a run: all cores of a TPU, else as many as there are replicas.
+
+    Several processes, one a host, share a run where JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say
+    so, or a TPU's own environment; each gives as many devices as any other.
+
+    Args:
+      replicas: GPUs to share each batch, or shares of the CPU where there is none; those of all processes together.
+
+    Raises:
+      UserError: no device answers, or there are fewer than replicas.
+    """
+    if replicas < 1:
+        raise UserError(f"--replicas={replicas}: expected 1 or more")
+    processes = _join_processes()
+    if replicas % processes:
+        raise UserError(f"--replicas={replicas}: {processes} processes cannot share them equally")
+    own = replicas // processes
+    try:
+        if own > 1 and jax.config.jax_num_cpu_devices < own:
+            jax.config.update("jax_num_cpu_devices", own)  # of a machine without an accelerator
+        devices = jax.devices()
+    except RuntimeError as error:
+        raise UserError(
+            f"--runtime=pjrt found no device ({_first_line(error)}). For a GPU install [pjrt-cuda12] or [pjrt-cuda13], "
+            "for a TPU [pjrt-tpu]; JAX_PLATFORMS=cpu takes the CPU"
+        ) from error
+    if devices[0].platform == "tpu":
+        if replicas != 1:
+            raise UserError(f"--replicas={replicas} on a TPU: it has one replica a core; leave --replicas out")
+        chosen = devices
+    else:
+        chosen = [device for process in range(processes) for device in _first(devices, process, own)]
+        if len(chosen) < replicas:
+            raise UserError(
+                f"--replicas={replicas}: PJRT offers {len(devices)} devices ({devices[0].device_kind}) in "
+                f"{processes} processes"
+            )
+    found = Devices(chosen)
+    log.info(
+        "PJRT: %d replicas on %s of %d processes, jax %s", found.replicas, devices[0].device_kind, processes,
+        jax.__version__,
+    )  # fmt: skip
+    return found
+
+
+def _first(devices, process, count):
+    return [device for device in devices if device.process_index == process][:count]
+
+
+def _join_processes() -> int:
+    """Meet the other processes of a run, where there are any; return how many there are."""
+    told = "JAX_COORDINATOR_ADDRESS" in os.environ
+    if not told and "," not in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+        return 1
+    if not jax.distributed.is_initialized():
+        try:
+            jax.distributed.initialize()
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"the processes of this run do not meet ({_first_line(error)}): give each JAX_COORDINATOR_ADDRESS "
+                "(host:port of the first), JAX_NUM_PROCESSES and its own JAX_PROCESS_ID, from 0"
+            ) from error
+    return jax.process_count()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,118 @@
+"""The loop over steps: batches put on the devices ahead of need, metrics read once the steps have been started."""
+
+import concurrent.futures
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import tensorflow as tf
+
+from tpu_retinamask.structures import Batch
+from tpu_retinamask.training.loop.device_loop import LoopResult, take_batch
+from tpu_retinamask.xla.executable import Devices
+
+AHEAD = 2  # batches on the devices beside the one in use
+STARTED = 2  # steps that the devices may have before them; each holds its batch
+
+
+class DeviceLoop:
+    """Calls a step n times on the next batches; see `device_loop.StepLoop`.
+
+    The host starts steps ahead of the devices, and reads their metrics after the last: the devices wait for nothing
+    between the steps of a call.
+    """
+
+    def __init__(self, step: Any, batches: Iterable[Batch], devices: Devices, on_settled: Callable[[], None]) -> None:
+        """Take the step; nothing is compiled and no batch is read before the first call.
+
+        Args:
+          step: `PjrtStep`.
+          batches: endless, this process' share of each.
+          devices: on which the batches are put.
+          on_settled: called when the variables on the host have new values.
+        """
+        self._step, self._batches, self._devices, self._on_settled = step, batches, devices, on_settled
+        self._queue: AheadOfNeed | None = None
+        self._watch = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="step_end")
+        self._ready_at, self._settled = None, True
+
+    def __call__(self, count: int) -> LoopResult:
+        """Make `count` steps.
+
+        Raises:
+          BatchError: a batch could not be made.
+        """
+        if self._queue is None:
+            self._queue = AheadOfNeed(self._batches, self._devices)
+        waited, rows, ends = 0.0, [], []
+        for _ in range(count):
+            asked = time.monotonic()
+            batch = self._queue.get()
+            arrived = time.monotonic()
+            # The devices waited from when they had nothing left to do.
+            idle_from = (
+                asked if self._ready_at is None else self._ready_at.result() if self._ready_at.done() else arrived
+            )
+            waited += max(0.0, arrived - max(asked, idle_from))
+            rows.append(self._step(batch))
+            self._settled = False
+            self._ready_at = self._watch.submit(_when_ready, rows[-1])
+            ends.append(self._ready_at)
+            if len(ends) > STARTED:
+                ends[-1 - STARTED].result()
+        metrics = {name: np.array([_first(row[name]) for row in rows], np.float32) for name in rows[0]}
+        return LoopResult(metrics, waited)
+
+    def settle(self) -> None:
+        """Bring the variables on the host up to date: before they are saved, or scored."""
+        if not self._settled:
+            self._step.store()
+            self._settled = True
+            self._on_settled()
+
+
+class AheadOfNeed:
+    """Puts the next batches on the devices in a thread of its own."""
+
+    def __init__(self, batches: Iterable[Batch], devices: Devices) -> None:
+        """Start."""
+        self._filled: queue.Queue = queue.Queue(AHEAD)
+        threading.Thread(target=self._fill, args=(iter(batches), devices), daemon=True, name="batches").start()
+
+    def get(self) -> list[jax.Array]:
+        """Return the next batch's fields on the devices; raises what its making raised."""
+        found = self._filled.get()
+        if isinstance(found, Exception):
+            self._filled.put(found)  # whoever asks again is told again
+            raise found
+        return found
+
+    def _fill(self, iterator: Iterator[Batch], devices: Devices) -> None:
+        while True:
+            try:
+                fields = [devices.share(np.asarray(field)) for field in take_batch(iterator)]
+            except Exception as error:  # told by `get`, where someone listens
+                self._filled.put(error)
+                return
+            self._filled.put(fields)
+
+
+def _when_ready(metrics: dict) -> float:
+    with contextlib.suppress(Exception):  # raised anew where the metrics are read
+        jax.block_until_ready(list(metrics.values()))
+    return time.monotonic()
+
+
+def _first(parts: list) -> np.ndarray:
+    """Return the first replica's value: every replica holds the sum over all."""
+    return np.asarray(parts[0])
+
+
+def to_tensors(parts: Iterable[list]) -> list[tf.Tensor]:
+    """Return outputs, each the list of the local devices' shares, as whole tensors."""
+    return [tf.constant(np.concatenate([np.asarray(share) for share in shares])) for shares in parts]
