@@ -10,6 +10,8 @@ from tpu_retinamask.xla.executable import Devices
 
 log = logging.getLogger(__name__)
 
+WAIT = 300  # seconds for the other processes of a run
+
 
 def find_devices(replicas: int) -> Devices:
     """Return the devices of a run: all cores of a TPU, else as many as there are replicas.
@@ -25,13 +27,15 @@ def find_devices(replicas: int) -> Devices:
     """
     if replicas < 1:
         raise UserError(f"--replicas={replicas}: expected 1 or more")
-    processes = _join_processes()
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    processes = _number("JAX_NUM_PROCESSES", 1) if address else 1
     if replicas % processes:
         raise UserError(f"--replicas={replicas}: {processes} processes cannot share them equally")
     own = replicas // processes
     try:
         if own > 1 and jax.config.jax_num_cpu_devices < own:
             jax.config.update("jax_num_cpu_devices", own)  # of a machine without an accelerator
+        _join_processes(address, processes)
         devices = jax.devices()
     except RuntimeError as error:
         raise UserError(
@@ -61,20 +65,34 @@ def _first(devices, process, count):
     return [device for device in devices if device.process_index == process][:count]
 
 
-def _join_processes() -> int:
-    """Meet the other processes of a run, where there are any; return how many there are."""
-    told = "JAX_COORDINATOR_ADDRESS" in os.environ
-    if not told and "," not in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
-        return 1
-    if not jax.distributed.is_initialized():
-        try:
+def _join_processes(address: str | None, processes: int) -> None:
+    """Meet the other processes of a run, where there are any."""
+    of_tpu = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")  # whose hosts know each other
+    if not (address or of_tpu) or jax.distributed.is_initialized():
+        return
+    try:
+        if address:
+            own = _number("JAX_PROCESS_ID", 0)
+            jax.distributed.initialize(address, processes, own, initialization_timeout=WAIT)
+        else:
             jax.distributed.initialize()
-        except (RuntimeError, ValueError) as error:
-            raise UserError(
-                f"the processes of this run do not meet ({_first_line(error)}): give each JAX_COORDINATOR_ADDRESS "
-                "(host:port of the first), JAX_NUM_PROCESSES and its own JAX_PROCESS_ID, from 0"
-            ) from error
-    return jax.process_count()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the processes of this run do not meet within {WAIT} s ({_first_line(error)}): give each the same "
+            "JAX_COORDINATOR_ADDRESS (host:port of the first) and JAX_NUM_PROCESSES, and its own JAX_PROCESS_ID, "
+            "from 0"
+        ) from error
+
+
+def _number(name: str, least: int) -> int:
+    """Return a setting of the environment."""
+    text = os.environ.get(name, "")
+    if not text.isdecimal() or int(text) < least:
+        raise UserError(
+            f"{name} is {text or 'not set'}, expected a whole number from {least} on, for JAX_COORDINATOR_ADDRESS is "
+            "set: each process of a run has the same JAX_NUM_PROCESSES and its own JAX_PROCESS_ID from 0"
+        )
+    return int(text)
 
 
 def _first_line(error: Exception) -> str:

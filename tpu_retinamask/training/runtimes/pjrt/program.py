@@ -65,8 +65,8 @@ class DeviceProgram:
             lower.lower_on_host(pure), devices, aliases=pure.aliases if updates else (), cache_dir=cache_dir
         )
         log.info(
-            "%s in %.1f s for %d %s",
-            "read from " + str(cache_dir) if self.executable.from_disk else "compiled",
+            "program %s in %.1f s, for %d x %s",
+            f"read from {cache_dir}" if self.executable.from_disk else "compiled",
             self.executable.seconds,
             devices.replicas,
             devices.devices[0].device_kind,
