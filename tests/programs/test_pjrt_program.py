@@ -49,7 +49,11 @@ def test_it_goes_on_to_the_bit_with_the_program_that_was_kept(trained, shapes, q
     assert "program compiled" in said and "program read" not in said
     again = half(model_dir, tmp_path / "again")
     done = quick_program("train", *train_flags(shapes, again), *compiled, gin=GIN)
-    assert "resuming at step 3" in done.stderr and "program read from" in done.stderr and "program compiled" not in done.stderr
+    assert (
+        "resuming at step 3" in done.stderr
+        and "program read from" in done.stderr
+        and "program compiled" not in done.stderr
+    )
     expected, found = numbers(model_dir, 6), numbers(again, 6)
     assert len(expected) > 150 and expected.keys() == found.keys()
     assert [name for name in expected if not np.array_equal(expected[name], found[name])] == []

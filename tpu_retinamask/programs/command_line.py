@@ -157,6 +157,14 @@ def tpu_check_flags(flags: Flags) -> None:
         "Chip to compile for, such as v5e or v5e:2x2; may be repeated. All generations otherwise.",
         flag_values=flags,
     )
+    absl_flags.DEFINE_enum(
+        "lowering",
+        None,
+        ["tpu", "host"],
+        "Whose kernels lower the step: a TPU's, as --tpu=NAME does (where they are installed, the default), or the "
+        "host's, as --runtime=pjrt does.",
+        flag_values=flags,
+    )
     _string(flags, "output_dir", "Folder of report.json.", "runs/tpu_check")
     _cache_dir(flags)
     _gin(flags)

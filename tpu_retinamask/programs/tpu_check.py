@@ -4,9 +4,11 @@ r"""Ask the TPU's compiler about a training step, on a machine that has no TPU.
 
 The step that train would run (forward, losses, backward, sums over cores, update) is traced under a TPUStrategy,
 lowered with the TPU's kernels and compiled by libtpu for each chip. Needs an environment of its own, which
-`make tpu-check` builds; a compile takes minutes, and is kept for the next time.
+`make tpu-check` builds; a compile takes minutes, and is kept for the next time. With --lowering=host it is the program
+of `train --runtime=pjrt`, whose environment, the [pjrt-tpu] extra, is smaller and whose compiler knows TPU7x.
 """
 
+import importlib.util
 import json
 import logging
 import math
@@ -21,13 +23,16 @@ import tensorflow as tf
 
 from tpu_retinamask import config
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.private.tensorflow_names import ReplicasOfOneProgram
 from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.training.devices import placement
 from tpu_retinamask.xla import aot, audit, cost, lower, purify, report
+from tpu_retinamask.xla.tracing import trace_replica
 
 log = logging.getLogger(__name__)
 
-GENERATIONS = ("v2", "v3", "v4", "v5e", "v5p", "v6e")
+GENERATIONS = ("v2", "v3", "v4", "v5e", "v5p", "v6e")  # tpu7x wants a newer compiler than a TPU's kernels bring
+LOWERINGS = ("tpu", "host")
 USABLE = 0.97  # share of a chip's memory that a program may take; the runtime keeps the rest
 
 
@@ -39,6 +44,7 @@ def tpu_check(
     replicas: int = 4,
     batch_per_core: int | None = None,
     num_classes: int = 80,
+    lowering: str | None = None,
     find_largest_batch: bool = False,
     on_row: Callable[[list[dict]], object] = lambda rows: None,
 ) -> list[dict]:
@@ -50,6 +56,7 @@ def tpu_check(
       replicas: cores that exchange gradients.
       batch_per_core: images a core; None: train.batch_size shared by the replicas.
       num_classes: C.
+      lowering: one of LOWERINGS; None: "tpu" where this TensorFlow has a TPU's kernels, else "host".
       find_largest_batch: fit the memory from two batches and confirm the largest by compiling it: two compiles more
         for each topology.
       on_row: called with the list so far after each topology, whose compiles took minutes.
@@ -59,16 +66,20 @@ def tpu_check(
       because it holds a forbidden operation or one without a kernel on a TPU.
 
     Raises:
-      UserError: a topology of no known generation; this TensorFlow is not the TPU build.
+      UserError: a topology of no known generation; this TensorFlow is not the TPU build; there is no compiler.
     """
     for topology in topologies:
         aot.chip_of(topology)
-    programs = Programs(replicas, num_classes)
-    if not lower.has_tpu_kernels():
+    if lowering not in (None, *LOWERINGS):
+        raise UserError(f"--lowering={lowering}: expected one of {', '.join(LOWERINGS)}")
+    has_kernels = lowering != "host" and lower.has_tpu_kernels()
+    if lowering == "tpu" and not has_kernels:
         raise UserError(
-            "this TensorFlow holds no TPU kernels: install the [tpu-check] extra into an "
-            "environment of its own, as `make tpu-check` does"
+            "--lowering=tpu: this TensorFlow holds no TPU kernels. Install the [tpu-check] extra into an environment "
+            "of its own, as `make tpu-check` does, or lower as --runtime=pjrt does: --lowering=host"
         )
+    _require_compiler()
+    programs = Programs(replicas, num_classes, "tpu" if has_kernels else "host")
     if batch_per_core is None:
         batch_per_core = placement.replica_batch_size(programs.strategy, programs.recipe.train.batch_on(replicas))
     try:
@@ -97,10 +108,20 @@ def tpu_check(
 class Programs:
     """The training step of the configuration, lowered for any batch."""
 
-    def __init__(self, replicas: int, num_classes: int) -> None:
-        """Build the model and its step under a TPUStrategy over cores that are only described."""
+    def __init__(self, replicas: int, num_classes: int, lowering: str = "tpu") -> None:
+        """Build the model and its step, as `train` on a TPU would.
+
+        Args:
+          replicas: cores.
+          num_classes: C.
+          lowering: "tpu": under a TPUStrategy over cores that are only described; "host": as `--runtime=pjrt` does.
+        """
         sides = (2, replicas // 2) if replicas % 2 == 0 else (1, replicas)
-        self.strategy = placement.make_strategy(f"fake:{sides[0]}x{sides[1]}")
+        if lowering == "tpu":
+            self.strategy = placement.make_strategy(f"fake:{sides[0]}x{sides[1]}")
+        else:
+            self.strategy = ReplicasOfOneProgram(replicas) if replicas > 1 else tf.distribute.get_strategy()
+        self.lowering = lowering
         self.recipe = config.recipe()
         self.pipeline = self.recipe.pipeline
         self.replicas, self.num_classes = replicas, num_classes
@@ -109,18 +130,28 @@ class Programs:
             self.strategy, num_classes, total_steps=1000, batch_size=self.recipe.train.batch_on(replicas)
         )
         self.model = self.learner.model
-        self.step = tf.function(
-            placement.distribute_step(self.strategy, self.learner.make_step(), jit_compile=True), autograph=False
+        self.step = (
+            self.learner.make_step()
+            if lowering == "host"
+            else tf.function(
+                placement.distribute_step(self.strategy, self.learner.make_step(), jit_compile=True), autograph=False
+            )
         )
         self._lowered = {}
 
     def lowered(self, batch_per_core: int) -> tuple[bytes, list]:
         """Return the StableHLO of one core and the pairs of arguments and outputs that share memory."""
         if batch_per_core not in self._lowered:
-            traced = self.step.get_concrete_function(self.pipeline.batch_spec(batch_per_core))
-            audit.check(traced)
-            pure = purify.per_core_function(traced)
-            self._lowered[batch_per_core] = lower.lower_for_tpu(pure), pure.aliases
+            spec = self.pipeline.batch_spec(batch_per_core)
+            if self.lowering == "host":
+                _, pure = trace_replica(self.step, [spec], self.strategy, "tpu")
+                program = lower.lower_on_host(pure)
+            else:
+                traced = self.step.get_concrete_function(spec)
+                audit.check(traced)
+                pure = purify.per_core_function(traced)
+                program = lower.lower_for_tpu(pure)
+            self._lowered[batch_per_core] = program, pure.aliases
         return self._lowered[batch_per_core]
 
     def describe(self, batch_per_core: int) -> str:
@@ -130,7 +161,8 @@ class Programs:
         return (
             f"{type(self.model.backbone).__name__}, {self.model.count_params() / 1e6:.1f} M parameters, "
             f"{self.num_classes} classes, {batch_per_core} x {height} x {width} a core, "
-            f"{self.model.compute_type.name}, {self.replicas} replicas; {len(program) / 1e6:.1f} MB of StableHLO, "
+            f"{self.model.compute_type.name}, {self.replicas} replicas; {len(program) / 1e6:.1f} MB of StableHLO by "
+            f"{'a TPU' if self.lowering == 'tpu' else 'the host'}'s kernels, "
             f"{len(aliases)} variables"
         )
 
@@ -201,6 +233,15 @@ def _progress(label: str) -> Callable[[float], None]:
     return show
 
 
+def _require_compiler() -> None:
+    for package in ("jax", "libtpu"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"tpu_check needs {package}, which is not installed: the [tpu-check] extra brings it to an environment "
+                "of its own, as `make tpu-check` does, or [pjrt-tpu] for --lowering=host"
+            )
+
+
 def run(flags: Flags) -> int:
     """Run the program; its code is 1 where a topology refuses the step or lacks the memory."""
     config.parse_gin(flags.gin_file, flags.gin_param)
@@ -209,6 +250,7 @@ def run(flags: Flags) -> int:
     rows = tpu_check(
         flags.topology or GENERATIONS,
         os.path.expanduser(flags.cache_dir),
+        lowering=flags.lowering,
         on_row=lambda rows: (output / "report.json").write_text(json.dumps(rows, indent=1)),
     )
     (output / "report.json").write_text(json.dumps(rows, indent=1))  # of a refusal, too

@@ -43,7 +43,8 @@ class Chip:
 
 # HBM per chip: cloud.google.com/tpu/docs/system-architecture-tpu-vm; v2 and v3 share it between two cores.
 # Clocks: arXiv 2304.01433 table 4 (v3 940 MHz, v4 1050 MHz), CACM 63(7) 2020 (v2 700 MHz); of v5e, v5p and v6e
-# none is published: 1.5, 1.75 and 1.75 GHz follow from peak FLOP/s and the size of the matrix units.
+# none is published: 1.5, 1.75 and 1.75 GHz follow from peak FLOP/s and the size of the matrix units, as do 2.2 GHz of
+# TPU7x (2307 TFLOP/s of bfloat16 and 192 GiB a chip of two cores; docs.cloud.google.com/tpu/docs/tpu7x).
 CHIPS = {
     "v2": Chip("v2:2x2", 8 * GIB, 0.70e9),
     "v3": Chip("v3:2x2", 16 * GIB, 0.94e9),
@@ -51,6 +52,7 @@ CHIPS = {
     "v5e": Chip("v5e:2x2", 16 * GIB, 1.50e9),
     "v5p": Chip("v5p:2x2x1", 95 * GIB, 1.75e9, (("chip_config_name", "megacore"),)),
     "v6e": Chip("v6e:2x2", 32 * GIB, 1.75e9),
+    "tpu7x": Chip("tpu7x:2x2x1", 96 * GIB, 2.2e9),
 }
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tpu_retinamask.traced_for import tracing_for
-from tpu_retinamask.xla import audit, lower, purify
+from tpu_retinamask.xla import lower
 from tpu_retinamask.xla.executable import Devices, Executable
+from tpu_retinamask.xla.tracing import trace_replica
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +47,7 @@ class DeviceProgram:
           DeviceMemoryError: it does not fit.
         """
         self._devices, self._updates = devices, updates
-
-        def of_replica(*arguments):
-            with tracing_for(devices.platform):
-                return strategy.run(function, args=arguments)
-
-        traced = tf.function(of_replica, autograph=False).get_concrete_function(*specs)
-        audit.check(traced)
-        self._structure = traced.structured_outputs
-        pure = purify.pure_function(traced)
+        self._structure, pure = trace_replica(function, specs, strategy, devices.platform)
         if not updates:
             whole, count = pure.function, pure.num_outputs
             pure = pure._replace(function=lambda *values: whole(*values)[:count])
