@@ -3,6 +3,7 @@
 Needs jax, whose client it is, and no TensorFlow.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import logging
@@ -56,9 +57,9 @@ class Devices:
     def copy(self, value: np.ndarray) -> jax.Array:
         """Return a value on every device, in memory of its own, so that it can be donated."""
         with jax.enable_x64(True):  # else int64 becomes int32
-            if self.replicas == 1:
-                return jax.device_put(value, self.devices[0], may_alias=False)
-            return jax.make_array_from_process_local_data(self._copied, value)
+            # A CPU's array would share the caller's memory, whatever `may_alias` says.
+            parts = [jax.device_put(np.array(value), device) for device in self.local]
+            return parts[0] if self.replicas == 1 else self.joined(parts)
 
     def share(self, rows: np.ndarray) -> jax.Array:
         """Return rows divided over the devices in order; a process gives those of its own devices."""
@@ -204,5 +205,6 @@ def _keep(path, client, loaded):
         partial.write_bytes(serialized)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         log.warning("%s: the compiled program was not kept: %s", path, error)

@@ -1,5 +1,6 @@
 """The loop over steps: batches put on the devices ahead of need, metrics read once the steps have been started."""
 
+import atexit
 import concurrent.futures
 import contextlib
 import queue
@@ -82,7 +83,10 @@ class AheadOfNeed:
     def __init__(self, batches: Iterable[Batch], devices: Devices) -> None:
         """Start."""
         self._filled: queue.Queue = queue.Queue(AHEAD)
-        threading.Thread(target=self._fill, args=(iter(batches), devices), daemon=True, name="batches").start()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._fill, args=(iter(batches), devices), daemon=True, name="batches")
+        self._thread.start()
+        atexit.register(self.stop)  # before what it uses is taken down
 
     def get(self) -> list[jax.Array]:
         """Return the next batch's fields on the devices; raises what its making raised."""
@@ -92,8 +96,16 @@ class AheadOfNeed:
             raise found
         return found
 
+    def stop(self) -> None:
+        """Make no further batches; wait a little for the one in the making."""
+        self._stopped.set()
+        latest = time.monotonic() + 5
+        while self._thread.is_alive() and time.monotonic() < latest:
+            with contextlib.suppress(queue.Empty):
+                self._filled.get(timeout=0.1)
+
     def _fill(self, iterator: Iterator[Batch], devices: Devices) -> None:
-        while True:
+        while not self._stopped.is_set():
             try:
                 fields = [devices.share(np.asarray(field)) for field in take_batch(iterator)]
             except Exception as error:  # told by `get`, where someone listens
