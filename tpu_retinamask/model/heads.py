@@ -5,7 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
-from tpu_retinamask.model.layers.content import only_content
+from tpu_retinamask.model.layers.content import relu_of_content
 from tpu_retinamask.ops.resize import conv3x3_after_upsample
 
 _PRIOR = 0.01  # share of anchors that the class head calls positive before training
@@ -58,7 +58,7 @@ class AnchorHead(keras.Layer):
         """
         x = features
         for conv in self.hidden:
-            x = tf.nn.relu(only_content(conv(x), inside))
+            x = relu_of_content(conv(x), inside)
         x = tf.cast(self.last(x), tf.float32)  # [B, h, w, A * outputs]
         return tf.reshape(x, [-1, x.shape[1] * x.shape[2] * self.per_cell, self.outputs])
 

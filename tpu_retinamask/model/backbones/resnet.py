@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.model.backbones.registry import BACKBONES, Backbone, PretrainedWeights
-from tpu_retinamask.model.layers.content import Content, only_content
+from tpu_retinamask.model.layers.content import Content, relu_of_content
 from tpu_retinamask.model.layers.convolution import pad_sides
 from tpu_retinamask.model.layers.normalization import check_normalization, make_normalization
 
@@ -110,7 +110,7 @@ class ResNet(Backbone):
         """Return (C1, ..., C5) of normalised images [B, H, W, 3]; C1 is the first convolution's, before pooling."""
         x = pad_sides(images, 3) if self.conv1_padding == "explicit" else images
         inside = content and content.mask(2)
-        x = tf.nn.relu(only_content(self.bn1(self.conv1(x), training=training, inside=inside), inside))
+        x = relu_of_content(self.bn1(self.conv1(x), training=training, inside=inside), inside)
         outputs = [x]  # [B, H/2, W/2, 64]
         x = self.pool(pad_sides(x, 1) if self.pool_padding == "explicit" else x)  # [B, H/4, W/4, 64]
         for stage, stride in zip(self.stages, (4, 8, 16, 32)):
@@ -168,7 +168,7 @@ class BottleneckBlock(keras.Layer):
         """
         given = {"training": training, "inside": inside}
         # The 3x3 alone sees its neighbours, so its input alone must be zero beside the picture.
-        y = tf.nn.relu(only_content(self.reduce[1](self.reduce[0](x), **given), inside))
+        y = relu_of_content(self.reduce[1](self.reduce[0](x), **given), inside)
         y = tf.nn.relu(self.spatial[1](self.spatial[0](y), **given))
         y = self.expand[1](self.expand[0](y), **given)
         if self.shortcut is not None:

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from tpu_retinamask.model.backbones.registry import BACKBONES, Backbone
-from tpu_retinamask.model.layers.content import Content, only_content
+from tpu_retinamask.model.layers.content import Content, relu_of_content
 from tpu_retinamask.model.layers.convolution import StridedConv2D
 from tpu_retinamask.model.layers.normalization import make_normalization
 
@@ -63,7 +63,7 @@ class SmallResNet(Backbone):
     def call(self, images: tf.Tensor, training: bool = False, content: Content | None = None) -> dict[str, tf.Tensor]:
         """Return C3, C4 and C5 of normalised images [B, H, W, 3]."""
         inside = content and content.mask(2)
-        x = tf.nn.relu(only_content(self.stem_norm(self.stem(images), training=training, inside=inside), inside))
+        x = relu_of_content(self.stem_norm(self.stem(images), training=training, inside=inside), inside)
         outputs = []  # x: [B, H/2, W/2, .]
         for stage, stride in zip(self.stages, (4, 8, 16, 32)):
             inside = content and content.mask(stride)
@@ -99,6 +99,6 @@ class BasicBlock(keras.Layer):
           training: see `Backbone.call`.
           inside: [B, h', w', 1] of the output's cells, 1 where the picture is; None: everywhere.
         """
-        y = tf.nn.relu(only_content(self.first_norm(self.first(x), training=training, inside=inside), inside))
+        y = relu_of_content(self.first_norm(self.first(x), training=training, inside=inside), inside)
         y = self.second_norm(self.second(y), training=training, inside=inside)
-        return tf.nn.relu(only_content(y + (x if self.shortcut is None else self.shortcut(x)), inside))
+        return relu_of_content(y + (x if self.shortcut is None else self.shortcut(x)), inside)

@@ -35,10 +35,25 @@ class Content:
 def only_content(x: tf.Tensor, inside: tf.Tensor | None) -> tf.Tensor:
     """Return features [B, h, w, F] with zeros beside the picture.
 
-    Before a ReLU rather than behind it: what is kept for the gradient is then one tensor, not two.
-
     Args:
       x: features.
       inside: `Content.mask` of their stride; None: the canvas is all picture.
     """
     return x if inside is None else x * inside
+
+
+def relu_of_content(x: tf.Tensor, inside: tf.Tensor | None) -> tf.Tensor:
+    """Return the ReLU of features [B, h, w, F] with zeros beside the picture.
+
+    Its gradient is that of a plain ReLU: what is zero beside the picture lets none through.
+
+    Args:
+      x, inside: see `only_content`.
+    """
+    return tf.nn.relu(x) if inside is None else _masked_relu(x, inside)
+
+
+@tf.custom_gradient
+def _masked_relu(x, inside):
+    y = tf.nn.relu(x * inside)
+    return y, lambda upstream: (tf.raw_ops.ReluGrad(gradients=upstream, features=y), None)

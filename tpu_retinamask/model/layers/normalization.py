@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tpu_retinamask.errors import SettingError
+from tpu_retinamask.ops.content_sums import content_squares, content_sum
 from tpu_retinamask.ops.replicas import sum_over_replicas
 
 NORMALIZATIONS = ("frozen", "batch", "group")
@@ -46,14 +47,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if inside is None or not (training and self.trainable):
             return super().call(inputs, training=training)
         x, inside = tf.cast(inputs, tf.float32), tf.cast(inside, tf.float32)
-        sums = [tf.reduce_sum(part, axis=(0, 1, 2)) for part in (x * inside, inside)]  # [F], [1]
+        sums = [tf.reduce_sum(content_sum(x, inside), axis=0), tf.reduce_sum(inside, axis=(0, 1, 2))]  # [F], [1]
         total, count = tf.split(sum_over_replicas(tf.concat(sums, 0)), [x.shape[-1], 1])
         count = tf.maximum(count, 1.0)
         mean = total / count
-        # Of distances, not of squares: on a plain ground the mean is many times the deviation. Distances add up to
-        # nothing, so that no gradient goes through the mean here.
-        distance = (x - tf.stop_gradient(mean)) * inside
-        variance = sum_over_replicas(tf.reduce_sum(distance * distance, axis=(0, 1, 2))) / count
+        # Of distances, not of squares: on a plain ground the mean is many times the deviation.
+        variance = sum_over_replicas(tf.reduce_sum(content_squares(x, mean[None], inside), axis=0)) / count
         for running, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             running.assign(running * self.momentum + value * (1.0 - self.momentum))
         scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
@@ -70,15 +69,15 @@ class GroupNormalization(keras.layers.GroupNormalization):
             return super().call(inputs)
         x, inside = tf.cast(inputs, tf.float32), tf.cast(inside, tf.float32)
         count = tf.maximum(tf.reduce_sum(inside, axis=(1, 2, 3)), 1.0)[:, None]  # [B, 1]
-        mean = self._of_groups(tf.reduce_sum(x * inside, axis=(1, 2)) / count)
-        distance = (x - tf.stop_gradient(mean)) * inside
-        variance = self._of_groups(tf.reduce_sum(distance * distance, axis=(1, 2)) / count)
-        scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)  # [B, 1, 1, F]
-        return tf.cast(x * scale + (self.beta - mean * scale), self.compute_dtype)
+        mean = self._of_groups(content_sum(x, inside) / count)
+        variance = self._of_groups(content_squares(x, mean, inside) / count)
+        scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)  # [B, F]
+        offset = self.beta - mean * scale
+        return tf.cast(x * scale[:, None, None, :] + offset[:, None, None, :], self.compute_dtype)
 
     def _of_groups(self, of_channels: tf.Tensor) -> tf.Tensor:
-        """Return the mean of each group for each of its channels, [B, 1, 1, F] of [B, F]."""
+        """Return the mean of each group for each of its channels, [B, F] of [B, F]."""
         channels = of_channels.shape[-1]
         width = channels // self.groups
         means = tf.reduce_mean(tf.reshape(of_channels, [-1, self.groups, width]), axis=2)
-        return tf.repeat(means, width, axis=1)[:, None, None, :]
+        return tf.repeat(means, width, axis=1)
