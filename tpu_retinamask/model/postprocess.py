@@ -119,7 +119,7 @@ class DetectionFilter:
         boxes, classes, anchor = (tf.gather(part, order, batch_dims=1) for part in (boxes, classes, anchor))
         keep = scores > self.score_threshold
         if self.nms_iou is not None:
-            keep = nms(boxes, keep, self.nms_iou, classes if self.class_specific else None)
+            keep = nms(boxes, keep, self.nms_iou, classes if self.class_specific else None, self.max_detections)
         count = self.max_detections
         missing = max(0, count - scores.shape[1])  # tiny canvases have fewer anchors than K
         scores = tf.pad(select(keep, scores, -1.0), [[0, 0], [0, missing]], constant_values=-1.0)
