@@ -6,27 +6,41 @@ from tpu_retinamask.ops.select import select
 from tpu_retinamask.structures import IGNORED
 
 
-def sigmoid_focal_loss(logits: tf.Tensor, labels: tf.Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> tf.Tensor:
+def sigmoid_focal_loss(
+    logits: tf.Tensor, labels: tf.Tensor, *, alpha: float = 0.25, gamma: float = 2.0, per_cell: int = 1
+) -> tf.Tensor:
     """Return the sum of the sigmoid focal loss, `-alpha_t (1 - p_t)**gamma log(p_t)` (arXiv 1708.02002).
 
     The one-hot target never exists: an iota over the classes is compared with the label.
 
     Args:
-      logits: [..., C].
-      labels: [...] int32; class id, BACKGROUND (all classes negative) or IGNORED (adds nothing).
+      logits: [..., N, C].
+      labels: [..., N] int32; class id, BACKGROUND (all classes negative) or IGNORED (adds nothing).
       alpha: weight of positives; negatives weigh 1 - alpha.
       gamma: 0 gives alpha-weighted cross-entropy.
+      per_cell: A, anchors whose logits a convolution made side by side, as [..., N / A, A * C]. The loss is the same;
+        a compiler that lays the last axis out in lanes then neither cuts it up nor writes labels of [..., N, C].
 
     Returns:
       Scalar float32.
     """
     logits = tf.cast(logits, tf.float32)
-    positive = tf.equal(tf.range(logits.shape[-1], dtype=tf.int32), labels[..., None])  # [..., C]
+    classes = logits.shape[-1]
+    if per_cell > 1:
+        logits = tf.reshape(logits, [-1, logits.shape[-2] // per_cell, per_cell * classes])
+        labels = tf.reshape(labels, [-1, labels.shape[-1] // per_cell, per_cell])
+    else:
+        labels = labels[..., None]
+    label = labels[..., :1]  # [..., 1], or that of each column's anchor
+    column = tf.range(logits.shape[-1], dtype=tf.int32)
+    for anchor in range(1, per_cell):
+        label = select(column >= anchor * classes, labels[..., anchor : anchor + 1], label)
+    positive = tf.equal(column % classes, label)  # [..., A * C]
     toward = select(positive, logits, -logits)  # p_t = sigmoid(toward)
     cross_entropy = tf.nn.softplus(-toward)
     modulation = tf.exp(-gamma * tf.nn.softplus(toward))  # (1 - p_t)**gamma, with a finite gradient everywhere
     weight = select(positive, alpha, tf.constant(1.0 - alpha))
-    counted = tf.cast(tf.not_equal(labels, IGNORED), tf.float32)[..., None]
+    counted = tf.cast(tf.not_equal(label, IGNORED), tf.float32)
     return tf.reduce_sum(counted * weight * modulation * cross_entropy)
 
 

@@ -12,6 +12,7 @@ _TIE = 1e-4
 # A box of 32 x 64 pixels around an anchor of half its area has an IoU of 0.5, and float32 says 0.49999997. Near a
 # threshold an IoU counts as equal to it within the rounding of coordinates below 1400 pixels.
 _ROUNDING = 5e-6
+_NOT_TAKEN = -2.0  # below every IoU, and below the -1 of padding
 TIES = ("all", "nearest")
 
 
@@ -20,12 +21,16 @@ def first_argmax(values: tf.Tensor, axis: int) -> tf.Tensor:
 
     Written out because backends differ on which of equal elements an argmax returns.
     """
-    size = values.shape[axis]
-    shape = [1] * values.shape.rank
+    return _first(values >= tf.reduce_max(values, axis=axis, keepdims=True), axis)
+
+
+def _first(true: tf.Tensor, axis: int) -> tf.Tensor:
+    """Return the index of the first true element along an axis, int32; the last one where none is."""
+    size = true.shape[axis]
+    shape = [1] * true.shape.rank
     shape[axis] = size
     index = tf.reshape(tf.range(size, dtype=tf.int32), shape)
-    largest = tf.reduce_max(values, axis=axis, keepdims=True)
-    return tf.reduce_min(select(values >= largest, index, size - 1), axis=axis)
+    return tf.reduce_min(select(true, index, size - 1), axis=axis)
 
 
 def match_anchors(
@@ -75,24 +80,26 @@ def match_anchors(
     valid = classes >= 0  # [B, M]
     inside = centres_inside(anchors, content_size)  # [B, N]
     iou = select(valid[:, None, :], pairwise_iou(anchors[None], boxes), -1.0)  # [B, N, M]
-    matched = first_argmax(iou, axis=2)  # [B, N]
     best = tf.reduce_max(iou, axis=2)  # [B, N]
     slack = _ROUNDING if best.dtype == tf.float32 else 0.0
     positive = best >= positive_iou - slack
     ignored = (best > negative_iou + slack) & ~positive
+    among = iou >= best[:, :, None]  # [B, N, M], the boxes of which the first is matched
     if best_match_iou is not None:
-        iou = select(inside[:, :, None], iou, -1.0)  # a box cannot take an anchor outside the image
-        best_of_box = tf.reduce_max(iou, axis=1, keepdims=True)  # [B, 1, M]
-        taken = (iou >= best_of_box * (1.0 - _TIE)) & (best_of_box > best_match_iou)  # [B, N, M]
+        own = select(inside[:, :, None], iou, -1.0)  # a box cannot take an anchor outside the image
+        best_of_box = tf.reduce_max(own, axis=1, keepdims=True)  # [B, 1, M]
+        taken = (own >= best_of_box * (1.0 - _TIE)) & (best_of_box > best_match_iou)  # [B, N, M]
         if best_match_ties == "nearest":
             distance = select(taken, _centre_distances(anchors, boxes), iou.dtype.max)
             nearest = tf.reduce_min(distance, axis=1, keepdims=True)  # [B, 1, M]
             taken &= distance <= nearest * (1.0 + _TIE) + _TIE
-        taker = first_argmax(select(taken, iou, -1.0), axis=2)
-        any_taker = tf.reduce_any(taken, axis=2)
-        matched = select(any_taker, taker, matched)
+        largest = tf.reduce_max(select(taken, own, _NOT_TAKEN), axis=2)  # [B, N], IoU with the box that takes
+        any_taker = largest > _NOT_TAKEN
+        among = select(any_taker[:, :, None], taken & (own >= largest[:, :, None]), among)
         positive |= any_taker
         ignored &= ~any_taker
+    # Every pass over all pairs computes the IoUs anew, which is cheaper than to keep them: there is one for both cases.
+    matched = _first(among, axis=2)  # [B, N]
     anchor_class = tf.gather(classes, matched, batch_dims=1)  # [B, N]
     labels = select(positive, anchor_class, select(ignored, IGNORED, tf.fill(tf.shape(matched), BACKGROUND)))
     return select(inside, labels, IGNORED), matched

@@ -49,9 +49,9 @@ def multilevel_roi_align(
     "crop_and_resize": one sample a bin at
     `linspace(y1 * h / H, y2 * h / H - 1, output_size)`, zero outside the level (keras-maskrcnn).
 
-    Implementation "gather" reads the four corners of every sample; "matmul" multiplies each level by
-    two small interpolation matrices, `Wy F Wx^T`, with no gather forward and no scatter backward. Both
-    are differentiable in the features; boxes carry no gradient.
+    Implementation "gather" reads the four corners of every sample; "matmul" lays the levels into one
+    map F and multiplies it by two interpolation matrices a region, `Wy F Wx^T`, with no gather forward and no scatter
+    backward. Both are differentiable in the features; boxes carry no gradient.
 
     Args:
       features: one [B, h, w, F] a level, from `min_level` upwards.
@@ -155,15 +155,36 @@ def _corners(grid, cells):
 
 
 def _matmul(features, cells, level, grid_y, grid_x, extent, samples):
-    out = 0.0
-    for index, feature in enumerate(features):
-        here = tf.cast(tf.equal(level, index), tf.float32)[..., None, None]
-        rows = interpolation_matrix(grid_y, int(cells[index, 0]), samples) * here  # [B, K, P, h]
-        columns = interpolation_matrix(grid_x, int(cells[index, 1]), samples)  # [B, K, P, w]
-        rows, columns = tf.cast(rows, feature.dtype), tf.cast(columns, feature.dtype)
-        strip = tf.einsum("bkph,bhwf->bkpwf", rows, feature)
-        out += tf.einsum("bkqw,bkpwf->bkpqf", columns, strip)
-    return out
+    atlas, corners = pack_levels(features)  # [B, h, w, F]
+    corner = tf.gather(tf.constant(corners), level)  # [B, K, 2]
+    rows = _matrix_of_level(grid_y, atlas.shape[1], samples, corner[..., 0], extent[..., 0])  # [B, K, P, h]
+    columns = _matrix_of_level(grid_x, atlas.shape[2], samples, corner[..., 1], extent[..., 1])  # [B, K, P, w]
+    strip = tf.einsum("bkph,bhwf->bkpwf", tf.cast(rows, atlas.dtype), atlas)
+    return tf.einsum("bkqw,bkpwf->bkpqf", tf.cast(columns, atlas.dtype), strip)
+
+
+def pack_levels(features: Sequence[tf.Tensor]) -> tuple[tf.Tensor, np.ndarray]:
+    """Lay the levels of a pyramid into one map: the largest above, the others side by side below it.
+
+    A region reads one level. From one map two products read that of every region, whatever levels there are, where a
+    map a level would be multiplied by every region and all but one of the results be zero.
+
+    Args:
+      features: one [B, h, w, F] a level, the largest first.
+
+    Returns:
+      (atlas, corners): atlas [B, h', w', F], zero where no level lies, and corners [L, 2] float32, the row and column
+      of each level's first cell.
+    """
+    sides = np.array([feature.shape[1:3] for feature in features])
+    below = sides[1:, 1].sum()
+    width, height = max(sides[0, 1], below), sides[1:, 0].max(initial=0)
+    rest = [tf.pad(f, [[0, 0], [0, height - f.shape[1]], [0, 0], [0, 0]]) for f in features[1:]]
+    parts = [features[0], tf.concat(rest, axis=2)] if rest else [features[0]]
+    parts = [tf.pad(part, [[0, 0], [0, 0], [0, width - part.shape[2]], [0, 0]]) for part in parts]
+    columns = np.concatenate([[0, 0], np.cumsum(sides[1:, 1])])[: len(features)]
+    rows = [0] + [sides[0, 0]] * len(rest)
+    return tf.concat(parts, axis=1), np.stack([rows, columns], axis=1).astype(np.float32)
 
 
 def interpolation_matrix(grid: tf.Tensor, cells: int, samples: int = 1) -> tf.Tensor:
@@ -177,10 +198,17 @@ def interpolation_matrix(grid: tf.Tensor, cells: int, samples: int = 1) -> tf.Te
     Returns:
       [..., P, n] float32.
     """
-    inside = tf.cast((grid >= 0.0) & (grid <= cells - 1.0), tf.float32)[..., None]
-    weights = tf.maximum(0.0, 1.0 - tf.abs(grid[..., None] - tf.range(cells, dtype=tf.float32))) * inside
+    every = tf.constant(float(cells), shape=[1] * (grid.shape.rank - 1))
+    return _matrix_of_level(grid, cells, samples, tf.zeros_like(every), every)
+
+
+def _matrix_of_level(grid, width, samples, corner, extent):
+    """Return [..., P, width]: the interpolation of `extent` cells [...] that begin in column `corner` [...]."""
+    inside = tf.cast((grid >= 0.0) & (grid <= extent[..., None] - 1.0), tf.float32)[..., None]
+    cell = tf.range(width, dtype=tf.float32) - corner[..., None]  # [..., width], exact: the cells of the level itself
+    weights = tf.maximum(0.0, 1.0 - tf.abs(grid[..., None] - cell[..., None, :])) * inside
     if samples == 1:
         return weights
     shape = weights.shape
-    grouped = tf.reshape(weights, [-1, *shape[1:-2], shape[-2] // samples, samples, cells])
+    grouped = tf.reshape(weights, [-1, *shape[1:-2], shape[-2] // samples, samples, width])
     return tf.reduce_mean(grouped, axis=-2)

@@ -118,7 +118,8 @@ def test_masks_of_the_best_alone_are_those_of_all(lively):
     )
     assert every.masks.shape[1] == 20 and best.masks.shape[1] == 3
     for a, b in zip(every, best):
-        np.testing.assert_allclose(a[:, : b.shape[1]] if a.shape.rank > 1 else a, b, atol=1e-6)
+        # A product of more regions may sum in another order: a quarter of the rounding of logits that reach 60, above.
+        np.testing.assert_allclose(a[:, : b.shape[1]] if a.shape.rank > 1 else a, b, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])

@@ -75,6 +75,22 @@ def test_focal_of_levels_adds_up():
     np.testing.assert_allclose(tf.add_n(parts), whole, rtol=1e-6)
 
 
+@pytest.mark.parametrize("per_cell", [2, 3, 9])
+def test_focal_of_anchors_side_by_side_is_the_same(per_cell):
+    rng = np.random.default_rng(per_cell)
+    logits = rng.normal(0, 3, (2, 36, 5)).astype(np.float32)
+    labels = tf.constant(rng.choice([BACKGROUND, IGNORED, 0, 1, 2, 3, 4], (2, 36)), tf.int32)
+    for compiled in (False, True):
+        value, gradient = _value_and_gradient(lambda x: sigmoid_focal_loss(x, labels), logits, compiled)
+        beside, its_gradient = _value_and_gradient(
+            lambda x: sigmoid_focal_loss(x, labels, per_cell=per_cell), logits, compiled
+        )
+        np.testing.assert_allclose(beside, value, rtol=1e-6)  # another order of 360 terms
+        np.testing.assert_allclose(its_gradient, gradient, atol=1e-7)
+        expected = loss_reference.focal(logits.reshape(-1, 5), labels.numpy().ravel(), 0.25, 2.0)
+        assert float(beside) == pytest.approx(expected, rel=1e-5)
+
+
 def test_bfloat16_logits_are_summed_in_float32():
     logits = tf.zeros([20000, 1], tf.bfloat16)
     loss = sigmoid_focal_loss(logits, tf.fill([20000], 0))

@@ -92,3 +92,41 @@ def test_corners_in_either_order():
     """A box decoded inside out suppresses as the box it encloses."""
     boxes = tf.constant([[[0.0, 0.0, 10.0, 10.0], [10.0, 9.0, 0.0, 1.0], [30.0, 30.0, 20.0, 20.0]]])
     np.testing.assert_array_equal(nms(boxes, tf.ones([1, 3], tf.bool), 0.5), [[True, False, True]])
+
+
+@pytest.mark.parametrize("enough", [1, 7, 60, 100])
+def test_enough_survivors_are_the_first_of_all(enough):
+    boxes, valid, classes = _crowd(14, canvas=200, batch=4)
+    valid[2] = False
+    valid[3, 1:] = False
+    every = nms(tf.constant(boxes), tf.constant(valid), 0.4, tf.constant(classes)).numpy()
+    assert every[:2].sum(axis=1).min() > 7  # so that there is something to leave out
+    keep = nms(tf.constant(boxes), tf.constant(valid), 0.4, tf.constant(classes), enough)
+    np.testing.assert_array_equal(keep, every & (np.cumsum(every, axis=1) <= enough))
+
+
+@pytest.mark.parametrize("block", [1, 7, 20, 59, 60, 64])
+@pytest.mark.parametrize("enough", [None, 5])
+def test_blocks_of_any_size_equal_the_greedy_loop(block, enough):
+    for seed in range(5):
+        boxes, valid, classes = _crowd(seed, canvas=40, batch=2)
+        keep = nms(tf.constant(boxes), tf.constant(valid), 0.5, tf.constant(classes), enough, block).numpy()
+        for b in range(2):
+            every = np.array(nms_reference.nms(boxes[b], valid[b], 0.5, classes[b]))
+            np.testing.assert_array_equal(keep[b], every & (np.cumsum(every) <= (enough or 60)))
+
+
+def test_a_chain_goes_on_from_block_to_block():
+    boxes = np.array([[[4 * i, 0, 4 * i + 12, 10] for i in range(31)]], np.float32)
+    for block in (2, 3, 10):
+        keep = nms(boxes, tf.ones([1, 31], tf.bool), 0.4, block=block)
+        assert keep[0].numpy().tolist() == [i % 2 == 0 for i in range(31)]
+
+
+def test_an_image_without_boxes_does_not_stop_another():
+    boxes, valid, classes = _crowd(15, canvas=200, batch=2)
+    valid[0] = False
+    valid[1, :20] = False  # the first block of 10 settles nothing in either
+    keep = nms(tf.constant(boxes), tf.constant(valid), 0.5, tf.constant(classes), block=10).numpy()
+    assert not keep[0].any()
+    assert keep[1].tolist() == nms_reference.nms(boxes[1], valid[1], 0.5, classes[1])

@@ -11,6 +11,7 @@ from tpu_retinamask.ops.roi_align import (
     assign_levels,
     interpolation_matrix,
     multilevel_roi_align,
+    pack_levels,
 )
 
 _SIZE = (176, 240)
@@ -314,6 +315,38 @@ def test_interpolation_matrix_by_hand():
     np.testing.assert_allclose(matrix, [[1, 0, 0], [0.75, 0.25, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]], atol=1e-7)
     grouped = interpolation_matrix(tf.constant([[0.0, 1.0, 1.5, 2.0]]), 3, samples=2)
     np.testing.assert_allclose(grouped[0], [[0.5, 0.5, 0], [0, 0.25, 0.75]], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "sides", [[(22, 30)], [(22, 30), (11, 15), (6, 8), (3, 4), (2, 2)], [(3, 5), (2, 3), (1, 2), (1, 1)]]
+)
+def test_packed_levels_lie_apart(sides):
+    rng = np.random.default_rng(11)
+    pyramid = [rng.uniform(1, 2, (2, *side, 3)).astype(np.float32) for side in sides]
+    atlas, corners = pack_levels(pyramid)
+    rest = atlas.numpy()
+    for level, (row, column) in zip(pyramid, corners.astype(int)):
+        there = rest[:, row : row + level.shape[1], column : column + level.shape[2]]
+        np.testing.assert_array_equal(there, level)
+        there[:] = 0  # a level over another would find the zeros of the first
+    assert not rest.any()
+    # No higher than two levels, no wider than the largest but where the others round up beside it.
+    assert atlas.shape[1] == sum(side[0] for side in sides[:2])
+    assert atlas.shape[2] == max(sides[0][1], sum(side[1] for side in sides[1:]))
+
+
+def test_a_region_of_one_level_never_sees_another():
+    """Each level is a number of its own, regions reach past all borders, and levels touch in the packed map."""
+    pyramid = [np.full_like(level, 10.0**index) for index, level in enumerate(_pyramid(5))]
+    rng = np.random.default_rng(12)
+    corner = rng.uniform(-100, 220, (2, 40, 2))
+    sides = np.exp(rng.uniform(0, 8.5, (2, 40, 1)) + rng.uniform(-0.5, 0.5, (2, 40, 2)))
+    boxes = tf.constant(np.concatenate([corner, corner + sides], 2), tf.float32)
+    level = assign_levels(boxes, 3, 7) - 3
+    assert set(level.numpy().ravel()) == set(range(5))
+    rois = multilevel_roi_align(pyramid, boxes, _SIZE, implementation="matmul").numpy()
+    expected = np.broadcast_to((10.0 ** level.numpy())[:, :, None, None, None], rois.shape)
+    np.testing.assert_allclose(rois, expected, rtol=1e-6)  # weights sum to 1 but for rounding
 
 
 def test_unknown_names_are_refused():

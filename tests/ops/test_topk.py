@@ -36,6 +36,19 @@ def test_one_anchor_may_hold_all_the_best():
     assert label[0].numpy().tolist() == [1, 3, 4, 5]
 
 
+@pytest.mark.parametrize("k", [10, 40, 1000])
+def test_among_some_anchors_equals_a_full_sort_of_theirs(k):
+    rng = np.random.default_rng(k)
+    scores = (rng.permutation(2 * 20 * 4).reshape(2, 20, 4) - 80).astype(np.float32)  # logits: half below zero
+    among = rng.random((2, 20)) < 0.5
+    found, anchor, label = top_k_anchors(tf.constant(scores), k, tf.constant(among))
+    for b in range(2):
+        expected = [pair for pair in _full_sort(scores[b], 80) if among[b, pair[1]]][:k]
+        assert 10 <= len(expected) < 80
+        assert list(zip(found[b].numpy(), anchor[b].numpy(), label[b].numpy()))[: len(expected)] == expected
+        assert (found[b].numpy()[len(expected) :] == np.finfo(np.float32).min).all()
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_ties_may_change_the_order_but_not_the_scores(seed):
     rng = np.random.default_rng(seed)

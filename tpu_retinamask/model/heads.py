@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from tpu_retinamask.model.layers.content import relu_of_content
+from tpu_retinamask.ops.relu_dot import relu_dot
 from tpu_retinamask.ops.resize import conv3x3_after_upsample
 
 _PRIOR = 0.01  # share of anchors that the class head calls positive before training
@@ -105,7 +106,7 @@ class MaskHead(keras.Layer):
         self.last = keras.layers.Conv2D(num_classes, 1, name=name, kernel_initializer=_normal())
 
     def build(self, input_shape: tuple) -> None:
-        """Create all weights; two of the layers are never called, only their weights are read."""
+        """Create all weights; the last two layers are never called, only their weights are read."""
         shape = tuple(input_shape)
         for layer in [*self.hidden, self.features]:
             layer.build(shape)
@@ -129,25 +130,28 @@ class MaskHead(keras.Layer):
         x = tf.reshape(rois, [-1, side, side, channels])  # [B * K, P, P, F]
         for conv in self.hidden:
             x = conv(x)
+        up_kernel, up_bias = (tf.convert_to_tensor(v) for v in (self.features.kernel, self.features.bias))
         if self.upsample == "deconv":
-            x = self.features(x)
+            # Each cell becomes 2 x 2, none of which sees another: a product, whose results are put in their places
+            # when they are logits, 256 times fewer.
+            x = tf.einsum("nhwf,abgf->nhwabg", x, up_kernel)
         else:
-            x = tf.nn.relu(
-                conv3x3_after_upsample(
-                    x, tf.convert_to_tensor(self.features.kernel), tf.convert_to_tensor(self.features.bias)
-                )
-            )
-        side = 2 * side
-        x = tf.reshape(x, [-1, num_rois, side * side, x.shape[-1]])  # [B, K, 4PP, F]
+            x = conv3x3_after_upsample(x, up_kernel)  # [B * K, 2P, 2P, F]
+        x = tf.reshape(x, [-1, 4 * side * side, x.shape[-1]])  # [B * K, 4PP, F]
         kernel, bias = tf.convert_to_tensor(self.last.kernel)[0, 0], tf.convert_to_tensor(self.last.bias)
         if classes is None:
-            logits = tf.cast(tf.einsum("bksf,fc->bksc", x, kernel) + bias, tf.float32)
-            return tf.reshape(logits, [-1, num_rois, side, side, logits.shape[-1]])
-        column = tf.maximum(classes, 0)
-        weights = tf.gather(tf.transpose(kernel), column)  # [B, K, F]
-        # As a column, so that its gradient comes back dense, like every other, and not as IndexedSlices.
-        logits = tf.einsum("bksf,bkf->bks", x, weights) + tf.gather(bias[:, None], column)
-        return tf.reshape(tf.cast(logits, tf.float32), [-1, num_rois, side, side])
+            logits = tf.einsum("rsf,fc->rsc", tf.nn.relu(x + up_bias), kernel) + bias
+        else:
+            column = tf.reshape(tf.maximum(classes, 0), [-1])  # [B * K]
+            weights = tf.gather(tf.transpose(kernel), column)  # [B * K, F]
+            # As a column, so that its gradient comes back dense, like every other, and not as IndexedSlices.
+            logits = (relu_dot(x, up_bias, weights) + tf.gather(bias[:, None], column))[..., None]
+        logits = tf.cast(logits, tf.float32)  # [B * K, 4PP, C], or 1 in place of C
+        last = logits.shape[-1]
+        if self.upsample == "deconv":
+            logits = tf.transpose(tf.reshape(logits, [-1, side, side, 2, 2, last]), [0, 1, 3, 2, 4, 5])
+        shape = [-1, num_rois, 2 * side, 2 * side]
+        return tf.reshape(logits, shape if classes is not None else [*shape, last])
 
 
 def _normal():

@@ -72,3 +72,11 @@ def compute_terms(given: LossInputs) -> dict[str, tf.Tensor]:
 def by_level(values: tf.Tensor, outputs: RawOutputs) -> list[tf.Tensor]:
     """Return [B, N, ...] cut into one tensor a pyramid level."""
     return tf.split(values, [level.shape[1] for level in outputs.class_logits], axis=1)
+
+
+def anchors_per_cell(outputs: RawOutputs) -> list[int]:
+    """Return A of each pyramid level; 1 where the outputs come without features, so that nothing tells."""
+    if not outputs.features:
+        return [1] * len(outputs.class_logits)
+    cells = [feature.shape[1] * feature.shape[2] for feature in outputs.features]
+    return [level.shape[1] // of_level for level, of_level in zip(outputs.class_logits, cells)]

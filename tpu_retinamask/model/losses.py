@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tpu_retinamask.errors import SettingError
-from tpu_retinamask.model.loss_terms import LOSS_TERMS, by_level
+from tpu_retinamask.model.loss_terms import LOSS_TERMS, anchors_per_cell, by_level
 from tpu_retinamask.model.mask_rois import select_mask_rois
 from tpu_retinamask.model.postprocess import DetectionFilter
 from tpu_retinamask.ops.losses import distance_moments, mask_loss, mask_loss_sum, sigmoid_focal_loss, smooth_l1_loss
@@ -176,8 +176,10 @@ class Criterion:
         """
         total = tf.add_n(
             [
-                sigmoid_focal_loss(logits, level, alpha=self.focal_alpha, gamma=self.focal_gamma)
-                for logits, level in zip(outputs.class_logits, by_level(targets.labels, outputs))
+                sigmoid_focal_loss(logits, level, alpha=self.focal_alpha, gamma=self.focal_gamma, per_cell=anchors)
+                for logits, level, anchors in zip(
+                    outputs.class_logits, by_level(targets.labels, outputs), anchors_per_cell(outputs)
+                )
             ]
         )
         return total / (num_positive + float(batch_size) if self.focal_adds_batch else tf.maximum(1.0, num_positive))

@@ -76,11 +76,8 @@ class DetectionFilter:
         limits = tf.cast(frame.image_size if content_size is None else content_size, tf.float32) - self.clip_margin
         candidates, start = [], 0
         for logits, deltas, level in zip(outputs.class_logits, outputs.box_deltas, frame.levels):
-            scores = tf.sigmoid(tf.stop_gradient(logits))
-            if content_size is not None:
-                inside = centres_inside(tf.constant(level), content_size)  # [B, n]
-                scores = select(inside[:, :, None], scores, -1.0)
-            scores, anchor, classes, cut = self._candidates(scores)
+            inside = None if content_size is None else centres_inside(tf.constant(level), content_size)  # [B, n]
+            scores, anchor, classes, cut = self._candidates(tf.stop_gradient(logits), inside, tf.sigmoid)
             deltas = tf.gather(tf.stop_gradient(deltas), anchor, batch_dims=1)  # [B, k, 4]
             boxes = clip_boxes(frame.coder.decode(deltas, tf.gather(tf.constant(level), anchor)), limits)
             candidates.append((boxes, scores, classes, anchor + start, cut))
@@ -99,16 +96,23 @@ class DetectionFilter:
         Returns:
           (Detections, row): row [B, K] int32 of `boxes`, -1 where padded; `top_k_per_level` holds for all N.
         """
-        scores, row, classes, cut = self._candidates(tf.stop_gradient(scores))
+        scores, row, classes, cut = self._candidates(tf.stop_gradient(scores), None, tf.identity)
         boxes = tf.gather(tf.stop_gradient(boxes), row, batch_dims=1)
         return self._suppress(boxes, scores, classes, row, cut)
 
-    def _candidates(self, scores):
+    def _candidates(self, values, inside, to_scores):
+        """Return score, anchor, class [B, k] of the best pairs, and how many others are above the threshold.
+
+        Chosen by values [B, n, C], which grow with the scores: of all pairs the scores are counted and never written.
+        """
         if not self.class_specific:
-            best_class = tf.argmax(scores, axis=2, output_type=tf.int32)
-            scores = tf.reduce_max(scores, axis=2, keepdims=True)  # [B, n, 1]
-        above = tf.reduce_sum(tf.cast(scores > self.score_threshold, tf.int32), axis=(1, 2))  # [B]
-        scores, anchor, classes = top_k_anchors(scores, self.top_k_per_level)  # [B, k]
+            best_class = tf.argmax(values, axis=2, output_type=tf.int32)
+            values = tf.reduce_max(values, axis=2, keepdims=True)  # [B, n, 1]
+        above = to_scores(values) > self.score_threshold
+        above = above if inside is None else above & inside[:, :, None]
+        above = tf.reduce_sum(tf.cast(above, tf.int32), axis=(1, 2))  # [B]
+        values, anchor, classes = top_k_anchors(values, self.top_k_per_level, inside)  # [B, k]
+        scores = select(values > values.dtype.min, to_scores(values), -1.0)  # the lowest: beside the picture
         if not self.class_specific:
             classes = tf.gather(best_class, anchor, batch_dims=1)
         kept = tf.reduce_sum(tf.cast(scores > self.score_threshold, tf.int32), axis=1)
@@ -119,7 +123,7 @@ class DetectionFilter:
         boxes, classes, anchor = (tf.gather(part, order, batch_dims=1) for part in (boxes, classes, anchor))
         keep = scores > self.score_threshold
         if self.nms_iou is not None:
-            keep = nms(boxes, keep, self.nms_iou, classes if self.class_specific else None)
+            keep = nms(boxes, keep, self.nms_iou, classes if self.class_specific else None, self.max_detections)
         count = self.max_detections
         missing = max(0, count - scores.shape[1])  # tiny canvases have fewer anchors than K
         scores = tf.pad(select(keep, scores, -1.0), [[0, 0], [0, missing]], constant_values=-1.0)

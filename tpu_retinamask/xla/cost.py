@@ -4,7 +4,7 @@ The optimised program carries the compiler's own `estimated_cycles` at most inst
 sums over cores and other custom calls carry none: how many these are, and the bytes they write, is reported beside
 the cycles. Copies between memories that run beside the computation are counted apart, and what writes less than
 LEAST_BYTES not at all. The body of a loop counts as often as it runs where the compiler knows that (the parts of a
-batch), else once (the suppression).
+batch), else once (the blocks and rounds of the suppression).
 """
 
 import collections
