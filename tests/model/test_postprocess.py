@@ -196,3 +196,15 @@ def test_compiled_equals_eager():
     # exp and the logistic function have their own approximations in XLA, a few units in the last place.
     np.testing.assert_allclose(compiled.scores, eager.scores, rtol=1e-5)
     np.testing.assert_allclose(compiled.boxes, eager.boxes, atol=1e-3)
+
+
+def test_candidates_beside_the_picture_are_not_counted_as_left_out():
+    anchors = np.array([[0, 0, 8, 8], [40, 0, 48, 8], [8, 8, 16, 16], [40, 40, 48, 48]], np.float32)
+    outputs = RawOutputs(
+        (), (tf.constant([[[3.0, 1.0], [4.0, 4.0], [2.0, -9.0], [5.0, 5.0]]]),), (tf.zeros([1, 4, 4]),)
+    )
+    frame = AnchorFrame((64, 64), [anchors], _CODER)
+    for k, cut in ((1, 2), (2, 1), (3, 0), (8, 0)):
+        found = DetectionFilter(nms_iou=None, top_k_per_level=k)(outputs, frame, tf.constant([[32, 32]]))
+        assert found.cut.numpy().tolist() == [cut]
+        assert int(tf.reduce_sum(tf.cast(found.classes >= 0, tf.int32))) == min(k, 3)
