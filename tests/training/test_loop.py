@@ -41,21 +41,26 @@ class _State:
         return f"ckpt-{self.progress.step}"
 
 
-def _train(folder, metrics_of=lambda batch: {}, total_steps=10, start_step=0, fails=(), **options):
-    """Return what was saved, the length of every loop, and the error."""
+def _train(folder, metrics_of=lambda batch: {}, total_steps=10, start_step=0, fails=(), settled=None, **options):
+    """Return what was saved, the length of every loop, and the error; the steps that were settled go into `settled`."""
+    settled = [] if settled is None else settled
     progress = Progress(
         str(folder), total_steps=total_steps, steps_per_epoch=8, batch_size=4, log_every=4, start_step=start_step
     )
     state, lengths = _State(progress, fails), []
     steps = StepLoop(lambda batch: METRICS | metrics_of(batch), range(start_step + 1, 100))
 
-    def loop(count):
-        lengths.append(count)
-        return steps(count)
+    class Loop:
+        def __call__(self, count):
+            lengths.append(count)
+            return steps(count)
+
+        def settle(self):
+            settled.append(progress.step)
 
     error = None
     try:
-        run_training(loop, state, progress, total_steps=total_steps, **{"checkpoint_every": 3, **options})
+        run_training(Loop(), state, progress, total_steps=total_steps, **{"checkpoint_every": 3, **options})
     except (NonFiniteLossError, TrainingInterrupted, UserError) as caught:  # SaveError too
         error = caught
     return state.saved, lengths, error
@@ -134,6 +139,39 @@ def test_devices_that_go_away_are_told(tmp_path):
     saved, _, error = _train(tmp_path, gone)
     assert saved == [3] and isinstance(error, UserError)
     assert str(error).startswith("after step 4 the devices, or the data service, no longer answered (Socket closed)")
+
+
+def test_variables_are_settled_before_each_save_and_score(tmp_path):
+    settled, scored = [], []
+
+    def evaluate():
+        scored.append(settled[-1])
+        return {}
+
+    saved, _, _ = _train(tmp_path, settled=settled, evaluate=evaluate, evaluate_every=5)
+    assert saved == [3, 6, 9, 10] and scored == [5, 10]
+    assert settled == [3, 5, 6, 9, 10, 10]
+
+
+def test_a_process_that_does_not_write_makes_the_same_loops(tmp_path):
+    settled, scored = [], []
+    options = {"evaluate": lambda: scored.append(1) or {}, "evaluate_every": 5}
+    _, lengths, _ = _train(tmp_path / "one", **options)
+    assert scored == [1, 1]
+    saved, same, _ = _train(tmp_path / "two", settled=settled, writes=False, **options)
+    assert same == lengths and (saved, settled, scored) == ([], [], [1, 1])
+
+
+def test_the_stop_of_another_process_stops_this_one(tmp_path):
+    asked = []
+
+    def any_process(flag):
+        asked.append(flag)
+        return len(asked) == 6  # before the third loop, and after it: the second answer of its step
+
+    saved, lengths, error = _train(tmp_path, any_process=any_process, checkpoint_every=100)
+    assert not any(asked) and lengths == [1, 1, 1]
+    assert saved == [3] and isinstance(error, TrainingInterrupted)
 
 
 def test_a_batch_that_cannot_be_made_is_told_with_its_step(tmp_path):
