@@ -23,7 +23,7 @@ install: $(VENV)/installed-$(EXTRA)
 
 $(VENV)/installed-$(EXTRA): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[$(EXTRA),test]'
+	$(BIN)/pip install --quiet --editable '.[$(EXTRA),test,test-pjrt]'
 	touch $@
 
 demo: install
