@@ -110,7 +110,7 @@ def test_evaluate_and_predict_find_the_same(trained, shapes, quick_program, comp
     for ours, theirs in zip(*(results for _, results in found.values())):
         assert ours["score"] == pytest.approx(theirs["score"], abs=1e-5)
         assert ours["bbox"] == pytest.approx(theirs["bbox"], abs=1e-3)
-    scores = [metrics["bbox"]["AP"] for metrics, _ in found.values()]
+    scores = [metrics["bbox/AP"] for metrics, _ in found.values()]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
 
 
