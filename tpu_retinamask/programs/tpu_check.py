@@ -25,7 +25,7 @@ from tpu_retinamask import config
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.private.tensorflow_names import ReplicasOfOneProgram
 from tpu_retinamask.programs.command_line import Flags
-from tpu_retinamask.training.devices import placement
+from tpu_retinamask.training.devices import described_tpu, placement
 from tpu_retinamask.xla import aot, audit, cost, lower, purify, report
 from tpu_retinamask.xla.tracing import trace_replica
 
@@ -72,6 +72,8 @@ def tpu_check(
         aot.chip_of(topology)
     if lowering not in (None, *LOWERINGS):
         raise UserError(f"--lowering={lowering}: expected one of {', '.join(LOWERINGS)}")
+    if lowering != "host":
+        described_tpu.make_logical_cpus(replicas)  # to ask for kernels starts TensorFlow, which fixes its devices
     has_kernels = lowering != "host" and lower.has_tpu_kernels()
     if lowering == "tpu" and not has_kernels:
         raise UserError(
