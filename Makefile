@@ -23,7 +23,7 @@ install: $(VENV)/installed-$(EXTRA)
 
 $(VENV)/installed-$(EXTRA): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[$(EXTRA),test,test-pjrt]'
+	$(BIN)/pip install --quiet --editable '.[$(EXTRA),test]'
 	touch $@
 
 demo: install
@@ -38,11 +38,16 @@ demo: install
 # Two processes, which share the cores; each test file stays in one of them.
 PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
-test: install
+test: $(VENV)/installed-pjrt
 	$(PYTEST)
 
-test-all: install
+test-all: $(VENV)/installed-pjrt
 	$(PYTEST) -m "not tpu"
+
+# Not for the demo: Keras imports jax where it is installed, a second more at each start.
+$(VENV)/installed-pjrt: $(VENV)/installed-$(EXTRA)
+	$(BIN)/pip install --quiet --editable '.[test-pjrt]'
+	touch $@
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .

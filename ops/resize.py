@@ -35,7 +35,7 @@ def _resize_axis(features, axis, size):
     return doubled[:, :size] if axis == 1 else doubled[:, :, :size]
 
 
-def conv3x3_after_upsample(features: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
+def conv3x3_after_upsample(features: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Apply nearest x2 up-sampling and a same-padded 3x3 convolution as one 2x2 convolution.
 
     Each output phase (row parity a, column parity b) sees only 2 x 2 distinct source cells, so the 3x3
@@ -44,7 +44,6 @@ def conv3x3_after_upsample(features: tf.Tensor, kernel: tf.Tensor, bias: tf.Tens
     Args:
       features: [B, h, w, F].
       kernel: [3, 3, F, G].
-      bias: [G]; None: nothing is added.
 
     Returns:
       [B, 2h, 2w, G].
@@ -58,8 +57,7 @@ def conv3x3_after_upsample(features: tf.Tensor, kernel: tf.Tensor, bias: tf.Tens
     every = tf.reshape(every, [-1, height + 1, width + 1, 2, 2, out])
     rows = [tf.stack([every[:, a : a + height, b : b + width, a, b] for b in (0, 1)], axis=3) for a in (0, 1)]
     interleaved = tf.stack(rows, axis=2)  # [B, h, 2, w, 2, G]
-    interleaved = tf.reshape(interleaved, [-1, 2 * height, 2 * width, out])
-    return interleaved if bias is None else interleaved + bias
+    return tf.reshape(interleaved, [-1, 2 * height, 2 * width, out])
 
 
 def _sum_taps(kernel, axis):

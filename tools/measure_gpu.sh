@@ -13,7 +13,7 @@ nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | tee "$out/car
 
 # ResNet-50 by the paper's recipe, 80 classes, 100 regions, 50 boxes an image, the batch in memory.
 step() {
-    "$python" -m tpu_retinamask.benchmark --runtime=pjrt --mode=pjrt --gin_file=recipe/retinamask_r50.gin \
+    "$python" -m tpu_retinamask.benchmark --runtime=pjrt --mode=jit --gin_file=recipe/retinamask_r50.gin \
         --gin_param="RetinaMask.dtype = 'mixed_bfloat16'" --gin_param="train.batch_size = 16" \
         --gin_param="benchmark.batch_size = 16" --gin_param="benchmark.max_instances = 100" \
         --gin_param="benchmark.steps = 30" --gin_param="benchmark.image_size = $1" "${@:3}" | tee "$out/step_$2.log"

@@ -30,7 +30,7 @@ def test_upsampling_of_the_mask_head():
     channels = source.shape[-1]
     kernel = np.zeros((3, 3, channels, channels), np.float32)
     kernel[1, 1] = np.eye(channels)
-    joint = conv3x3_after_upsample(source, tf.constant(kernel), tf.zeros([channels]))
+    joint = conv3x3_after_upsample(source, tf.constant(kernel))
     _UPSAMPLE.compare("mask_upsample_output", joint, atol=1e-6)  # sums of one term and zeros
 
 

@@ -112,6 +112,28 @@ def test_evaluate_and_predict_find_the_same(trained, shapes, quick_program, comp
         assert ours["bbox"] == pytest.approx(theirs["bbox"], abs=1e-3)
     scores = [metrics["bbox/AP"] for metrics, _ in found.values()]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    # The evaluation within the training was of the last step's weights, not of those that it had scored before.
+    mask_aps = [entry["val/segm/AP"] for entry in json.loads((model_dir / "history.json").read_text())]
+    assert mask_aps[1] == pytest.approx(found["pjrt"][0]["segm/AP"], abs=1e-6) and mask_aps[0] != mask_aps[1]
+
+
+def test_a_dry_run_traces_the_step_and_writes_nothing(shapes, quick_program, tmp_path):
+    done = quick_program(
+        "train", *train_flags(shapes, tmp_path / "run"), "--runtime=pjrt", "--replicas=2", "--dry_run", gin=GIN
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no forbidden ops for 2 replicas" in done.stderr and not (tmp_path / "run").exists()
+
+
+def test_benchmark_says_what_it_ran(quick_program, compiled):
+    settings = ["benchmark.image_size = (128, 128)", "benchmark.max_instances = 4", "benchmark.num_classes = 2"]
+    done = quick_program("benchmark", "--mode=jit", *compiled, gin=[*GIN, *settings, "benchmark.steps = 2"])
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.strip().splitlines()[-1])
+    assert figures["mode"] == "pjrt" and figures["batch"] == "2 x 128 x 128" and np.isfinite(figures["loss"])
+    assert "program compiled" in done.stderr
+    done = quick_program("benchmark", "--mode=no_jit", *compiled, gin=GIN)
+    assert done.returncode != 0 and "TensorFlow alone runs a step uncompiled" in done.stderr
 
 
 @pytest.mark.parametrize(

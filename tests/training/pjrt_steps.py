@@ -59,8 +59,10 @@ def main():
     program = getattr(step, "program", None)
     if program is not None:
         # The copies of the state that the replicas of this process hold: equal to the bit.
-        apart = sum(any(np.any(copy != copies[0]) for copy in copies) for copies in program.copies())
-        print(json.dumps({"memory": program.executable.memory, "state": program.state_bytes, "apart": apart}))
+        shards = [[np.asarray(shard.data) for shard in value.addressable_shards] for value in program.state]
+        apart = sum(any(np.any(copy != copies[0]) for copy in copies) for copies in shards)
+        state = sum(copies[0].nbytes for copies in shards)
+        print(json.dumps({"memory": program.executable.memory, "state": state, "apart": apart}))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from tpu_retinamask.training.runtimes.registry import Runtime
 
 log = logging.getLogger(__name__)
 
-MODES = {"tensorflow": ("jit", "no_jit"), "pjrt": ("pjrt",)}  # by runtime
+MODES = ("jit", "no_jit")
 
 
 @gin.configurable
@@ -79,7 +79,6 @@ def benchmark(
         seconds.append(time.perf_counter() - started)
     median = float(np.median(seconds[2:]))
     return {
-        "mode": mode,
         "compile_seconds": seconds[0] - median,
         "step_seconds": median,
         "images_per_second": batch_size / median,
@@ -137,19 +136,17 @@ def run(flags: Flags) -> None:
     """Run the program: as itself for one mode, as its own children for all."""
     config.parse_gin(flags.gin_file, flags.gin_param)
     if flags.mode:
-        print(json.dumps(benchmark(flags.mode, make_runtime(flags))))
+        if flags.mode == "no_jit" and flags.runtime != "tensorflow":
+            raise UserError(f"--mode=no_jit with --runtime={flags.runtime}: TensorFlow alone runs a step uncompiled")
+        figures = benchmark(flags.mode, make_runtime(flags))
+        print(json.dumps(figures | {"mode": flags.mode if flags.runtime == "tensorflow" else flags.runtime}))
         return
     rows = []
-    for mode in MODES.get(flags.runtime, ("jit",)):
+    for mode in MODES if flags.runtime == "tensorflow" else ("jit",):
         command = [
             sys.executable,
-            *(
-                "-m",
-                "tpu_retinamask.benchmark",
-                f"--mode={mode}",
-                f"--runtime={flags.runtime}",
-                f"--cache_dir={flags.cache_dir}",
-            ),
+            *("-m", "tpu_retinamask.benchmark", f"--mode={mode}"),
+            *(f"--runtime={flags.runtime}", f"--cache_dir={flags.cache_dir}"),
             *(f"--gin_file={name}" for name in flags.gin_file),
             *(f"--gin_param={text}" for text in flags.gin_param),
         ]

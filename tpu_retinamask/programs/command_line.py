@@ -127,7 +127,7 @@ def inspect_data_flags(flags: Flags) -> None:
 def benchmark_flags(flags: Flags) -> None:
     """Define the flags of benchmark."""
     absl_flags.DEFINE_enum(
-        "mode", None, ["jit", "no_jit", "pjrt"], "Measure one mode only and print a line of JSON.", flag_values=flags
+        "mode", None, ["jit", "no_jit"], "Measure one mode only and print a line of JSON.", flag_values=flags
     )
     _runtime(flags, "the step")
     _gin(flags)

@@ -72,6 +72,7 @@ def tpu_check(
         aot.chip_of(topology)
     if lowering not in (None, *LOWERINGS):
         raise UserError(f"--lowering={lowering}: expected one of {', '.join(LOWERINGS)}")
+    _require_compiler()
     if lowering != "host":
         described_tpu.make_logical_cpus(replicas)  # to ask for kernels starts TensorFlow, which fixes its devices
     has_kernels = lowering != "host" and lower.has_tpu_kernels()
@@ -80,7 +81,6 @@ def tpu_check(
             "--lowering=tpu: this TensorFlow holds no TPU kernels. Install the [tpu-check] extra into an environment "
             "of its own, as `make tpu-check` does, or lower as --runtime=pjrt does: --lowering=host"
         )
-    _require_compiler()
     programs = Programs(replicas, num_classes, "tpu" if has_kernels else "host")
     if batch_per_core is None:
         batch_per_core = placement.replica_batch_size(programs.strategy, programs.recipe.train.batch_on(replicas))
@@ -118,8 +118,8 @@ class Programs:
           num_classes: C.
           lowering: "tpu": under a TPUStrategy over cores that are only described; "host": as `--runtime=pjrt` does.
         """
-        sides = (2, replicas // 2) if replicas % 2 == 0 else (1, replicas)
         if lowering == "tpu":
+            sides = (2, replicas // 2) if replicas % 2 == 0 else (1, replicas)
             self.strategy = placement.make_strategy(f"fake:{sides[0]}x{sides[1]}")
         else:
             self.strategy = ReplicasOfOneProgram(replicas) if replicas > 1 else tf.distribute.get_strategy()
@@ -132,13 +132,11 @@ class Programs:
             self.strategy, num_classes, total_steps=1000, batch_size=self.recipe.train.batch_on(replicas)
         )
         self.model = self.learner.model
-        self.step = (
-            self.learner.make_step()
-            if lowering == "host"
-            else tf.function(
-                placement.distribute_step(self.strategy, self.learner.make_step(), jit_compile=True), autograph=False
+        self.step = self.learner.make_step()
+        if lowering == "tpu":
+            self.step = tf.function(
+                placement.distribute_step(self.strategy, self.step, jit_compile=True), autograph=False
             )
-        )
         self._lowered = {}
 
     def lowered(self, batch_per_core: int) -> tuple[bytes, list]:
@@ -146,14 +144,14 @@ class Programs:
         if batch_per_core not in self._lowered:
             spec = self.pipeline.batch_spec(batch_per_core)
             if self.lowering == "host":
-                _, pure = trace_replica(self.step, [spec], self.strategy, "tpu")
-                program = lower.lower_on_host(pure)
+                traced = trace_replica(self.step, [spec], self.strategy, "tpu")
+                make_pure, lower_it = purify.pure_function, lower.lower_on_host
             else:
                 traced = self.step.get_concrete_function(spec)
-                audit.check(traced)
-                pure = purify.per_core_function(traced)
-                program = lower.lower_for_tpu(pure)
-            self._lowered[batch_per_core] = program, pure.aliases
+                make_pure, lower_it = purify.per_core_function, lower.lower_for_tpu
+            audit.check(traced)
+            pure = make_pure(traced)
+            self._lowered[batch_per_core] = lower_it(pure), pure.aliases
         return self._lowered[batch_per_core]
 
     def describe(self, batch_per_core: int) -> str:

@@ -5,13 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.record_format import StoredImage
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.ops.anchors import AnchorGrid
-from tpu_retinamask.training.loop.device_loop import StepLoop
 from tpu_retinamask.training.runtimes.registry import Runtime
 from tpu_retinamask.xla import audit
 
@@ -75,13 +73,12 @@ def audit_training(runtime: Runtime, step: Callable, batches: Any) -> str:
     Raises:
       audit.ForbiddenOpError: see there.
     """
-    traced = tf.function(step, autograph=False).get_concrete_function(batches.element_spec)
+    traced, loop = runtime.trace(step, batches)
     audit.check(traced)
     counts = audit.count_ops(traced)
     said = f"the step has {sum(counts.values())} operations and no forbidden ops"
-    loop = runtime.loop(step, batches)
-    if isinstance(loop, StepLoop) and loop.in_graph:
-        counts = audit.count_ops(loop.trace())
+    if loop is not None:
+        counts = audit.count_ops(loop)
         said += f"; with its loop {sum(counts.values())} operations were traced"
     if runtime.on_tpu or runtime.replicas > 1:
         said += f" for {runtime.replicas} replicas of {type(runtime.strategy).__name__}"

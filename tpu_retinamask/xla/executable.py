@@ -11,7 +11,7 @@ import os
 import pathlib
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -151,19 +151,19 @@ class Executable:
         return self._loaded.hlo_modules()[0].to_string()
 
 
-class _memory_told:
-    """Turns the runtime's error for want of memory into one that says what to do."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind, error, traceback) -> None:
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
-            first = str(error).strip().splitlines()[0]
-            raise DeviceMemoryError(
-                f"the device's memory is too small for this program ({first}): lower train.batch_size or "
-                "InputPipeline.image_size, raise train.accumulate_steps, or set RetinaMask.dtype = 'mixed_bfloat16'"
-            ) from error
+@contextlib.contextmanager
+def _memory_told() -> Iterator[None]:
+    """Turn the runtime's error for want of memory into one that says what to do."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise DeviceMemoryError(
+            f"the device's memory is too small for this program ({str(error).strip().splitlines()[0]}): lower "
+            "train.batch_size or InputPipeline.image_size, raise train.accumulate_steps, or set RetinaMask.dtype = "
+            "'mixed_bfloat16'"
+        ) from error
 
 
 def _digest(module, devices):

@@ -6,31 +6,20 @@ from typing import Any
 import tensorflow as tf
 
 from tpu_retinamask.traced_for import tracing_for
-from tpu_retinamask.xla import audit, purify
 
 
-def trace_replica(
-    function: Callable, specs: Sequence[Any], strategy: tf.distribute.Strategy, platform: str
-) -> tuple[Any, purify.PureFunction]:
-    """Trace what one replica does, refuse forbidden operations, and make it pure.
+def trace_replica(function: Callable, specs: Sequence[Any], strategy: tf.distribute.Strategy, platform: str) -> Any:
+    """Return the ConcreteFunction of what one replica does.
 
     Args:
       function: of one replica.
       specs: TensorSpecs, or structures of them, of its arguments.
       strategy: in whose replica context it is traced: of one device, or `ReplicasOfOneProgram`.
       platform: that the program is for; one of `traced_for.PLATFORMS`.
-
-    Returns:
-      (structure of the outputs, the pure function of the flattened arguments and the variables' values).
-
-    Raises:
-      ForbiddenOpError: names the operation and its line.
     """
 
     def of_replica(*arguments):
         with tracing_for(platform):
             return strategy.run(function, args=arguments)
 
-    traced = tf.function(of_replica, autograph=False).get_concrete_function(*specs)
-    audit.check(traced)
-    return traced.structured_outputs, purify.pure_function(traced)
+    return tf.function(of_replica, autograph=False).get_concrete_function(*specs)

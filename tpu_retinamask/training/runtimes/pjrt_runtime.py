@@ -1,5 +1,6 @@
 """The runtime of PJRT: GPUs, TPUs and CPUs that have a plugin; TensorFlow traces and lowers, and runs nothing."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,8 +10,10 @@ import tensorflow as tf
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.private.tensorflow_names import ReplicasOfOneProgram
 from tpu_retinamask.structures import Batch, Detections
+from tpu_retinamask.training.devices import placement
 from tpu_retinamask.training.runtimes.registry import RUNTIMES
 from tpu_retinamask.training.settings import STEPS_PER_LOOP_ON_TPU
+from tpu_retinamask.xla.tracing import trace_replica
 
 
 @RUNTIMES.register("pjrt")
@@ -40,11 +43,9 @@ class PjrtRuntime:
                 "[pjrt-cuda13] for a GPU, [pjrt-tpu] for a TPU"
             ) from error
         from tpu_retinamask.training.runtimes.pjrt import finding
-        from tpu_retinamask.xla.executable import Devices
 
         self._devices = finding.find_devices(replicas)
         self._cache_dir = cache_dir
-        self._own = Devices(self._devices.local)  # an evaluation is the first process' own
         self.replicas = self._devices.replicas
         self.chief = jax.process_index() == 0
         self.on_tpu = self._devices.platform == "tpu"
@@ -56,6 +57,7 @@ class PjrtRuntime:
         """Return this process' share of the batches of a run."""
         import jax
 
+        placement.replica_batch_size(self.strategy, batch_size)
         processes = jax.process_count()
         # A process' replicas are neighbours: their shares are one range of the batch.
         return make_dataset(batch_size, start_step, replicas=processes, shard=(jax.process_index(), processes))
@@ -71,22 +73,35 @@ class PjrtRuntime:
 
         return DeviceLoop(step, batches, self._devices, self._note_settled)
 
+    def trace(self, step: Any, batches: Any) -> tuple[Any, Any]:
+        """Return the ConcreteFunction of one replica's step; the loop around it is Python's."""
+        shares = self._shares(batches.element_spec, self._devices)
+        return trace_replica(step.of_fields, shares, self.strategy, self._devices.platform), None
+
     def detector(self, detect: Callable, *, jit_compile: bool = True) -> Callable[[Batch], Detections]:
-        """Return the detector of a batch, whose weights are those at its first call, and at each since a `settle`."""
-        from tpu_retinamask.training.runtimes.pjrt.loop import to_tensors
+        """Return the detector of a batch, whose weights are those at its first call, and at each since a `settle`.
+
+        As many of this process' devices share a batch as divide it.
+        """
+        from tpu_retinamask.xla.executable import Devices
 
         del jit_compile
         programs, loaded = {}, {}
 
         def run(batch: Batch) -> Detections:
-            key = batch.image.shape
+            fields = [np.asarray(batch.image), np.asarray(batch.content_size)]
+            key = fields[0].shape
+            local = self._devices.local
+            devices = Devices(local[: math.gcd(key[0], len(local))])
             if key not in programs:
-                programs[key] = self.program(detect, (batch.image, batch.content_size), self._own, updates=False)
+                programs[key] = self.program(detect, fields, devices, updates=False)
             if loaded.get(key) != self._settled:
                 programs[key].load()
                 loaded[key] = self._settled
-            found = programs[key]([self._own.share(part.numpy()) for part in (batch.image, batch.content_size)])
-            return Detections(*to_tensors(found))
+            found = programs[key]([devices.share(field) for field in fields])
+            return Detections(
+                *(tf.constant(np.concatenate([np.asarray(share) for share in shares])) for shares in found)
+            )
 
         return run
 
@@ -111,11 +126,21 @@ class PjrtRuntime:
         from tpu_retinamask.training.runtimes.pjrt.program import DeviceProgram
 
         devices = devices or self._devices
-        shares = [
+        return DeviceProgram(
+            function,
+            self._shares(fields, devices),
+            devices,
+            self.strategy,
+            updates=updates,
+            cache_dir=self._cache_dir,
+        )
+
+    def _shares(self, fields: Iterable, devices: Any) -> list[tf.TensorSpec]:
+        """Return the TensorSpecs of one replica's share of fields, or of the specs of some."""
+        return [
             tf.TensorSpec([field.shape[0] // devices.replicas, *field.shape[1:]], tf.as_dtype(field.dtype))
             for field in fields
         ]
-        return DeviceProgram(function, shares, devices, self.strategy, updates=updates, cache_dir=self._cache_dir)
 
     def _note_settled(self) -> None:
         self._settled += 1
@@ -131,8 +156,12 @@ class PjrtStep:
     def __call__(self, fields: Any) -> dict:
         """Make one step; return {metric: list of what each local device holds}, which need not be there yet."""
         if self.program is None:
-            self.program = self._runtime.program(lambda *fields: self._train_step(Batch(*fields)), fields, updates=True)
+            self.program = self._runtime.program(self.of_fields, fields, updates=True)
         return self.program(fields)
+
+    def of_fields(self, *fields: tf.Tensor) -> dict:
+        """Make one replica's step in TensorFlow's graph, of the fields of its share."""
+        return self._train_step(Batch(*fields))
 
     def store(self) -> None:
         """Give the variables on the host the values that they have on the devices."""

@@ -1,7 +1,7 @@
 """The seat of runtimes, and what the rest of a training asks of one."""
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import tensorflow as tf
 
@@ -39,6 +39,10 @@ class Runtime(Protocol):
 
     def loop(self, step: Callable, batches: Iterable[Batch]) -> Loop:
         """Return what makes so many steps and returns what they gave."""
+        ...
+
+    def trace(self, step: Callable, batches: Any) -> tuple[Any, Any]:
+        """Return the ConcreteFunction of a step and that of the loop around it, None where that is not in the graph."""
         ...
 
     def detector(self, detect: Callable, *, jit_compile: bool) -> Callable[[Batch], Detections]:

@@ -1,6 +1,9 @@
 """The runtime of TensorFlow itself: one device, mirrored replicas, or a TPU by a TPUStrategy."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
+
+import tensorflow as tf
 
 from tpu_retinamask.structures import Batch, Detections
 from tpu_retinamask.training.devices import placement
@@ -45,6 +48,14 @@ class TensorFlowRuntime:
     def loop(self, step: Callable, batches: Iterable[Batch]) -> StepLoop:
         """Return the loop over steps, one of the graph where the batches come from tf.data."""
         return StepLoop(step, batches)
+
+    def trace(self, step: Callable, batches: Any) -> tuple[Any, Any]:
+        """Return the ConcreteFunctions of a step and of the loop around it, None where the batches are Python's."""
+        traced, loop = (
+            tf.function(step, autograph=False).get_concrete_function(batches.element_spec),
+            self.loop(step, batches),
+        )
+        return traced, loop.trace() if loop.in_graph else None
 
     def detector(self, detect: Callable, *, jit_compile: bool = True) -> Callable[[Batch], Detections]:
         """Return the detector of a batch; see `placement.distribute_detector`."""

@@ -53,12 +53,9 @@ def find_devices(replicas: int) -> Devices:
                 f"--replicas={replicas}: PJRT offers {len(devices)} devices ({devices[0].device_kind}) in "
                 f"{processes} processes"
             )
-    found = Devices(chosen)
-    log.info(
-        "PJRT: %d replicas on %s of %d processes, jax %s", found.replicas, devices[0].device_kind, processes,
-        jax.__version__,
-    )  # fmt: skip
-    return found
+    where = f"{len(chosen)} x {devices[0].device_kind}"
+    log.info("PJRT: %s in %d processes, jax %s", where, jax.process_count(), jax.__version__)
+    return Devices(chosen)
 
 
 def _first(devices, process, count):

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorflow as tf
 
 from tpu_retinamask.structures import Batch
 from tpu_retinamask.training.loop.device_loop import LoopResult, take_batch
@@ -66,7 +65,8 @@ class DeviceLoop:
             ends.append(self._ready_at)
             if len(ends) > STARTED:
                 ends[-1 - STARTED].result()
-        metrics = {name: np.array([_first(row[name]) for row in rows], np.float32) for name in rows[0]}
+        # Every replica returns the sum over all of them.
+        metrics = {name: np.array([np.asarray(row[name][0]) for row in rows], np.float32) for name in rows[0]}
         return LoopResult(metrics, waited)
 
     def settle(self) -> None:
@@ -118,13 +118,3 @@ def _when_ready(metrics: dict) -> float:
     with contextlib.suppress(Exception):  # raised anew where the metrics are read
         jax.block_until_ready(list(metrics.values()))
     return time.monotonic()
-
-
-def _first(parts: list) -> np.ndarray:
-    """Return the first replica's value: every replica holds the sum over all."""
-    return np.asarray(parts[0])
-
-
-def to_tensors(parts: Iterable[list]) -> list[tf.Tensor]:
-    """Return outputs, each the list of the local devices' shares, as whole tensors."""
-    return [tf.constant(np.concatenate([np.asarray(share) for share in shares])) for shares in parts]

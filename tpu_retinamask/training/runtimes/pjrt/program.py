@@ -4,10 +4,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import tensorflow as tf
 
-from tpu_retinamask.xla import lower
+from tpu_retinamask.xla import audit, lower, purify
 from tpu_retinamask.xla.executable import Devices, Executable
 from tpu_retinamask.xla.tracing import trace_replica
 
@@ -19,7 +20,7 @@ class DeviceProgram:
 
     Attributes:
       executable: what was compiled.
-      output_names: of a function that returns a dict, in the order of the outputs.
+      state: the variables' values on the devices; empty before `load`, which the first call does.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class DeviceProgram:
           DeviceMemoryError: it does not fit.
         """
         self._devices, self._updates = devices, updates
-        self._structure, pure = trace_replica(function, specs, strategy, devices.platform)
+        traced = trace_replica(function, specs, strategy, devices.platform)
+        audit.check(traced)
+        self._structure, pure = traced.structured_outputs, purify.pure_function(traced)
         if not updates:
             whole, count = pure.function, pure.num_outputs
             pure = pure._replace(function=lambda *values: whole(*values)[:count])
@@ -63,7 +66,7 @@ class DeviceProgram:
             devices.replicas,
             devices.devices[0].device_kind,
         )
-        self._state = None
+        self.state: list[jax.Array] = []
 
     def __call__(self, arguments: Sequence[Any]) -> Any:
         """Start the program on arguments that lie on the devices.
@@ -72,33 +75,24 @@ class DeviceProgram:
           The structure that the function returned; in the place of each tensor the list of what each local device
           holds, which need not be there yet.
         """
-        if self._state is None:
+        if not self.state:
             self.load()
-        outputs = self.executable([*arguments, *self._state])
+        outputs = self.executable([*arguments, *self.state])
         if self._updates:
             new = outputs[self._num_outputs :]
             single = self._devices.replicas == 1
-            self._state = [parts[0] if single else self._devices.joined(parts) for parts in new]
+            self.state = [parts[0] if single else self._devices.joined(parts) for parts in new]
         return tf.nest.pack_sequence_as(self._structure, outputs[: self._num_outputs])
-
-    @property
-    def state_bytes(self) -> int:
-        """Return the bytes of all variables on one device."""
-        return sum(spec.shape.num_elements() * spec.dtype.size for _, spec in self._variables)
-
-    def copies(self) -> list[list[np.ndarray]]:
-        """Return the copies of each variable that the local devices hold."""
-        return [[np.asarray(shard.data) for shard in value.addressable_shards] for value in self._state or ()]
 
     def load(self) -> None:
         """Take the values that the variables have on the host."""
-        self._state = [
+        self.state = [
             self._devices.copy(tf.raw_ops.ReadVariableOp(resource=handle, dtype=spec.dtype).numpy())
             for handle, spec in self._variables
         ]
 
     def store(self) -> None:
         """Give the variables on the host the values that they have on the devices."""
-        for (handle, spec), value in zip(self._variables, self._state or ()):
+        for (handle, spec), value in zip(self._variables, self.state):
             new = tf.constant(np.asarray(value.addressable_data(0)), spec.dtype)
             tf.raw_ops.AssignVariableOp(resource=handle, value=new)
