@@ -38,6 +38,8 @@ def train(
     val_annotations: str | None = None,
     data_dir: str | None = None,
     source_format: str | None = None,
+    image_folder: str | None = None,
+    val_image_folder: str | None = None,
     recipe: Recipe | None = None,
     weights: str | None = None,
     skip_mismatched: bool = False,
@@ -51,6 +53,8 @@ def train(
       val_annotations: images to score, of the same kind.
       data_dir: written by prepare, in place of these three.
       source_format: kind of the annotations; None: recognised.
+      image_folder: where the training images lie; None: where the annotations say.
+      val_image_folder: where the images to score lie; None: as the training images.
       recipe: what is trained, and how; from `read_recipe`, or made of settings. None: the paper's.
       weights: where a new run starts; see `Start`.
       skip_mismatched: layers whose shapes differ from those of `weights` start anew.
@@ -68,7 +72,9 @@ def train(
         val_annotations,
         data_dir,
         source_format=source_format,
-        on_bad_record=recipe.train.on_bad_record,
+        settings=recipe.source.overridden(on_bad_record=recipe.train.on_bad_record),
+        image_folder=image_folder,
+        val_image_folder=val_image_folder,
     )
     prepared = training.prepare(
         recipe,

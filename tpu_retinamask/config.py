@@ -16,6 +16,7 @@ import tensorflow as tf
 from absl import logging as absl_logging
 
 from tpu_retinamask.data.augment.augmentation import Augmentation as _Augmentation
+from tpu_retinamask.data.sources.settings import SourceSettings as _SourceSettings
 from tpu_retinamask.data.stream.pipeline import InputPipeline as _InputPipeline
 from tpu_retinamask.earlier import earlier_settings
 from tpu_retinamask.errors import SettingError, UserError
@@ -34,6 +35,7 @@ SETTINGS: dict[str, type] = {
     "Criterion": _Criterion,
     "DetectionFilter": _DetectionFilter,
     "InputPipeline": _InputPipeline,
+    "source": _SourceSettings,
     "Augmentation": _Augmentation,
     "make_optimizer": _OptimizerSettings,
     "train": _TrainSettings,
@@ -43,6 +45,7 @@ PARTS = {
     "network": "RetinaMask",
     "criterion": "Criterion",
     "detection_filter": "DetectionFilter",
+    "source": "source",
     "pipeline": "InputPipeline",
     "optimizer": "make_optimizer",
     "train": "train",
@@ -69,6 +72,7 @@ def _configurable(name: str) -> Callable[..., Any]:
 NetworkSettings = _configurable("RetinaMask")
 Criterion = _configurable("Criterion")
 DetectionFilter = _configurable("DetectionFilter")
+SourceSettings = _configurable("source")
 InputPipeline = _configurable("InputPipeline")
 Augmentation = _configurable("Augmentation")
 OptimizerSettings = _configurable("make_optimizer")
@@ -103,6 +107,7 @@ def recipe() -> Recipe:
         network=NetworkSettings(),
         criterion=Criterion(),
         detection_filter=DetectionFilter(),
+        source=SourceSettings(),
         pipeline=InputPipeline(),
         optimizer=OptimizerSettings(),
         train=TrainSettings(),

@@ -4,6 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from tpu_retinamask.data.sources.settings import SourceSettings
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.model.losses import Criterion
 from tpu_retinamask.model.postprocess import DetectionFilter
@@ -23,6 +24,7 @@ class Recipe:
       network: of `RetinaMask`.
       criterion: targets and losses.
       detection_filter: how detections are chosen, in evaluations too.
+      source: how annotated images are read.
       pipeline: how images become batches; its seed is that of `train`.
       optimizer: the optimizer and its schedule.
       train: length, batches, checkpoints.
@@ -31,6 +33,7 @@ class Recipe:
     network: NetworkSettings = NetworkSettings()
     criterion: Criterion = Criterion()
     detection_filter: DetectionFilter = DetectionFilter()
+    source: SourceSettings = SourceSettings()
     pipeline: InputPipeline = InputPipeline()
     optimizer: OptimizerSettings = OptimizerSettings()
     train: TrainSettings = TrainSettings()

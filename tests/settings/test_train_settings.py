@@ -29,7 +29,7 @@ def test_the_batch_follows_from_the_replicas_where_it_is_given_for_one():
         ({"steps": -5}, "steps is -5, expected 0 or more"),
         ({"clip_norm": 0.0}, "clip_norm is 0.0, expected more than 0, or None"),
         ({"average_decay": 1.0}, "average_decay is 1.0, expected a number between 0 and 1"),
-        ({"on_bad_record": "leave"}, "on_bad_record is 'leave', expected 'stop' or 'skip'"),
+        ({"on_bad_record": "leave"}, "on_bad_record is 'leave', expected one of 'stop', 'skip' or None"),
         ({"batch_size": "8"}, "batch_size is '8', expected a whole number"),
         ({"transform": "flip"}, "transform is 'flip', expected a function or None"),
     ],

@@ -184,7 +184,15 @@ ADVICE = {
 def run(flags: Flags) -> None:
     """Run the program."""
     config.parse_gin(flags.gin_file, flags.gin_param)
-    _, images = open_images(flags.annotations, flags.classes, flags.data_dir, "train", source_format=flags.format)
+    _, images = open_images(
+        flags.annotations,
+        flags.classes,
+        flags.data_dir,
+        "train",
+        settings=config.SourceSettings(),
+        image_folder=flags.images,
+        source_format=flags.format,
+    )
     report = benchmark_input(config.InputPipeline(), images)
     print(
         f"{len(images)} images, batches of {report.batch_size}, {os.cpu_count()} cores, TensorFlow {tf.__version__}; "

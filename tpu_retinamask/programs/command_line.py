@@ -20,6 +20,7 @@ def train_flags(flags: Flags) -> None:
     """Define the flags of train."""
     _annotations(flags, "the training images", data_dir="--annotations, --val_annotations and --classes")
     _string(flags, "val_annotations", "Images to score, of the same kind as --annotations.")
+    _string(flags, "val_images", "Folder of their image files, where it is another than --images.")
     _string(flags, "model_dir", "Folder of checkpoints, events and configuration.", required=True)
     _string(
         flags,
@@ -95,6 +96,7 @@ def prepare_flags(flags: Flags) -> None:
     """Define the flags of prepare."""
     _annotations(flags, "the images to train on", data_dir="")
     _string(flags, "val_annotations", "Images to score, of the same kind as --annotations.")
+    _string(flags, "val_images", "Folder of their image files, where it is another than --images.")
     _string(flags, "data_dir", "Folder of the data set, local or gs://.", required=True)
     _bool(flags, "verify", "Compare every file of --data_dir with its checksum; write nothing.")
     _gin(flags)
@@ -230,6 +232,7 @@ def _annotations(flags: Flags, what: str, *, classes: str = "", data_dir: str = 
     _string(flags, "annotations", f"Where {what} are listed. {CSV}.")
     _string(flags, "classes", "CSV of class names: name,id" + (f"; {classes}." if classes else "."))
     _string(flags, "format", "Kind of --annotations; recognised where not given.")
+    _string(flags, "images", "Folder of their image files; where --annotations says if not given.")
     if data_dir:
         _string(flags, "data_dir", f"Folder written by prepare, in place of {data_dir}.")
 

@@ -31,17 +31,19 @@ NEEDED = {"coco": ("instances", "images", "output", "classes", "masks"), "csv": 
 
 @gin.configurable
 def convert(
-    direction: str, paths: dict[str, str], *, on_bad_record: str = "stop", threads: int = 8, progress: bool = True
+    direction: str, paths: dict[str, str], *, on_bad_record: str | None = None, threads: int = 8, progress: bool = True
 ) -> str:
     """Convert in one of the two directions and return a line that says what was written.
 
     Args:
       direction: "coco", from a COCO file to a CSV, or "csv", the other way.
       paths: the values of the flags that the direction needs.
-      on_bad_record: "stop" at an instance or file that cannot be used, or "skip" it, counted.
+      on_bad_record: in place of that of `source`; None: that holds.
       threads: images converted at a time.
       progress: show a progress bar.
     """
+    settings = config.SourceSettings().overridden(on_bad_record=on_bad_record)
+    on_bad_record = settings.on_bad_record
     if direction == "csv":
         names = read_classes(paths["classes"])
         listed = read_annotations(paths["annotations"], names)

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @gin.configurable
 def evaluate(
-    flags: Flags, *, batch_size: int = 4, jit_compile: bool = True, on_bad_record: str = "stop"
+    flags: Flags, *, batch_size: int = 4, jit_compile: bool = True, on_bad_record: str | None = None
 ) -> tuple[Metrics, list[dict], ClassNames]:
     """Return the Metrics, the results and the class names of a checkpoint on annotated images.
 
@@ -38,7 +38,7 @@ def evaluate(
       flags: where images and model lie; all objects of the images count.
       batch_size: images run at once.
       jit_compile: compile detection as one XLA program.
-      on_bad_record: "stop" at a file that cannot be used, or "skip" it, counted.
+      on_bad_record: in place of that of `source`; None: that holds.
     """
     recipe, runtime = config.recipe(), make_runtime(flags)
     model, names = inference.load_model(
@@ -51,7 +51,8 @@ def evaluate(
         flags.split,
         source_format=flags.format,
         known_classes=names,
-        on_bad_record=on_bad_record,
+        settings=recipe.source.overridden(on_bad_record=on_bad_record),
+        image_folder=flags.images,
     )
     if classes.names != names.names:
         place = flags.data_dir or (

@@ -112,10 +112,16 @@ def parse_image_size(text: str) -> tuple:
 
 def show_images(flags: Flags) -> None:
     """Print what the annotated images hold and show their first training batches."""
-    names, images = open_images(
-        flags.annotations, flags.classes, flags.data_dir, flags.split, source_format=flags.format
-    )
     config.parse_gin(flags.gin_file, flags.gin_param)
+    names, images = open_images(
+        flags.annotations,
+        flags.classes,
+        flags.data_dir,
+        flags.split,
+        settings=config.SourceSettings().overridden(on_bad_record=config.TrainSettings().on_bad_record),
+        image_folder=flags.images,
+        source_format=flags.format,
+    )
     pipeline = config.InputPipeline()
     print(summarize(images, names, pipeline))
     batches = flags.batches or (1 if flags.output_dir else 0)

@@ -43,7 +43,7 @@ def predict(
     batch_size: int = 1,
     jit_compile: bool = True,
     draw_above: float = 0.5,
-    on_bad_record: str = "stop",
+    on_bad_record: str | None = None,
 ) -> None:
     """Write the pictures and the results of a checkpoint on all images that match a pattern.
 
@@ -56,7 +56,7 @@ def predict(
       batch_size: images run at once.
       jit_compile: compile detection as one XLA program.
       draw_above: least score that is drawn; predictions.json holds all.
-      on_bad_record: "stop" at a file that cannot be read, or "skip" it, counted.
+      on_bad_record: in place of that of `source`; None: that holds.
     """
     paths = sorted(tf.io.gfile.glob(images))
     if not paths:
@@ -64,7 +64,8 @@ def predict(
     recipe = config.recipe()
     model, names = inference.load_model(model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint)
     listed = [ListedImage(image=path, name=path, line=line, instances=()) for line, path in enumerate(paths, 1)]
-    found = scan_images(listed, on_bad_record=on_bad_record).images
+    reading = recipe.source.overridden(on_bad_record=on_bad_record)
+    found = scan_images(listed, on_bad_record=reading.on_bad_record, exif_orientation=reading.exif_orientation).images
     tf.io.gfile.makedirs(output_dir)
     detector = inference.make_detector(model, recipe.detection_filter, jit_compile=jit_compile, runtime=runtime)
     dataset = recipe.pipeline.eval_dataset(found, batch_size)

@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 def prepare(
     flags: Flags,
     *,
-    on_bad_record: str = "stop",
-    exif_orientation: str = "refuse",
+    on_bad_record: str | None = None,
+    exif_orientation: str | None = None,
     images_per_shard: int = 256,
     threads: int = 8,
     progress: bool = True,
@@ -38,25 +38,27 @@ def prepare(
     Args:
       flags: where the images of the splits `train` and `validation` are listed, and where the data set goes, a folder
         of its own.
-      on_bad_record: "stop" at a file that cannot be used, or "skip" it, counted.
-      exif_orientation: of rotated JPEGs: "refuse", "ignore" (boxes are meant on the stored pixels) or "apply".
+      on_bad_record: in place of that of `source`; None: that holds.
+      exif_orientation: in place of that of `source`; None: that holds.
       images_per_shard: images a TFRecord file; what an interruption loses at most.
       threads: images read at a time.
       progress: show progress bars.
     """
+    settings = config.SourceSettings().overridden(on_bad_record=on_bad_record, exif_orientation=exif_orientation)
     names, splits, digests = scan_splits(
         flags.annotations,
         flags.classes,
         flags.val_annotations,
         source_format=flags.format,
-        on_bad_record=on_bad_record,
-        exif_orientation=exif_orientation,
+        settings=settings,
+        image_folder=flags.images,
+        val_image_folder=flags.val_images,
         threads=threads,
         progress=progress,
     )
     for split, scanned in splits.items():
         log.info("%s: %s", split, scanned.summary())
-    sources = {"on_bad_record": on_bad_record, "exif_orientation": exif_orientation, **digests}
+    sources = {"on_bad_record": settings.on_bad_record, "exif_orientation": settings.exif_orientation, **digests}
     builder = RecordsBuilder(
         flags.data_dir, names, splits, sources=sources, images_per_shard=images_per_shard, threads=threads
     )

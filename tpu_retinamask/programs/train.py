@@ -39,7 +39,9 @@ def run(flags: Flags) -> int:
         flags.val_annotations,
         flags.data_dir,
         source_format=flags.format,
-        on_bad_record=recipe.train.on_bad_record,
+        settings=recipe.source.overridden(on_bad_record=recipe.train.on_bad_record),
+        image_folder=flags.images,
+        val_image_folder=flags.val_images,
     )
     prepared = training.prepare(
         recipe,

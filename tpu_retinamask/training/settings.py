@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Literal
 
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.setting_types import check_types
@@ -36,7 +37,7 @@ class TrainSettings:
       collapse_after: evaluations in a row with a mask AP of 0, or intervals over which the loss has not fallen, after
         which to warn; None: never.
       stop_collapsed: end the training then.
-      on_bad_record: "stop" at a file that cannot be used, or "skip" it, counted.
+      on_bad_record: as that of `source`, which it overrides; None: that holds.
       transform: Python function that changes each sample before the pipeline does, on the host, so not with a TPU or
         several replicas. See `data.augment.transform` for what goes in and out.
 
@@ -62,7 +63,7 @@ class TrainSettings:
     stop_after: int | None = None
     collapse_after: int | None = 5
     stop_collapsed: bool = False
-    on_bad_record: str = "stop"
+    on_bad_record: Literal["stop", "skip"] | None = None
     transform: Callable | None = None
 
     def __post_init__(self) -> None:
@@ -82,8 +83,6 @@ class TrainSettings:
             raise SettingError(f"clip_norm is {self.clip_norm}, expected more than 0, or None for no clipping")
         if self.average_decay is not None and not 0 <= self.average_decay < 1:
             raise SettingError(f"average_decay is {self.average_decay}, expected a number between 0 and 1, or None")
-        if self.on_bad_record not in ("stop", "skip"):
-            raise SettingError(f"on_bad_record is {self.on_bad_record!r}, expected 'stop' or 'skip'")
 
     def batch_on(self, replicas: int) -> int:
         """Return the images of a step where so many replicas share it."""

@@ -2,7 +2,7 @@
 
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.annotations.csv_annotations import read_annotations
-from tpu_retinamask.data.sources.registry import SOURCES, SourceContent
+from tpu_retinamask.data.sources.registry import SOURCES, ReadOptions, SourceContent
 from tpu_retinamask.errors import UserError
 
 
@@ -13,7 +13,7 @@ class CsvSource:
         """Tell whether the file is called one."""
         return path.lower().endswith((".csv", ".txt"))
 
-    def read(self, path: str, classes: ClassNames | None) -> SourceContent:
+    def read(self, path: str, classes: ClassNames | None, options: ReadOptions) -> SourceContent:
         """Read the rows; see `read_annotations`."""
         if classes is None:
             raise UserError(f"--annotations={path} is a CSV, whose classes are numbered by another: give --classes")
