@@ -1,5 +1,7 @@
 """Sums of the three losses; the caller divides by a count that holds for all replicas."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from tpu_retinamask.ops.select import select
@@ -7,7 +9,13 @@ from tpu_retinamask.structures import IGNORED
 
 
 def sigmoid_focal_loss(
-    logits: tf.Tensor, labels: tf.Tensor, *, alpha: float = 0.25, gamma: float = 2.0, per_cell: int = 1
+    logits: tf.Tensor,
+    labels: tf.Tensor,
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    per_cell: int = 1,
+    class_weights: Sequence[float] | None = None,
 ) -> tf.Tensor:
     """Return the sum of the sigmoid focal loss, `-alpha_t (1 - p_t)**gamma log(p_t)` (arXiv 1708.02002).
 
@@ -20,6 +28,7 @@ def sigmoid_focal_loss(
       gamma: 0 gives alpha-weighted cross-entropy.
       per_cell: A, anchors whose logits a convolution made side by side, as [..., N / A, A * C]. The loss is the same;
         a compiler that lays the last axis out in lanes then neither cuts it up nor writes labels of [..., N, C].
+      class_weights: [C], of each class's part of the loss, its positives and negatives alike; None: 1.
 
     Returns:
       Scalar float32.
@@ -41,6 +50,8 @@ def sigmoid_focal_loss(
     modulation = tf.exp(-gamma * tf.nn.softplus(toward))  # (1 - p_t)**gamma, with a finite gradient everywhere
     weight = select(positive, alpha, tf.constant(1.0 - alpha))
     counted = tf.cast(tf.not_equal(label, IGNORED), tf.float32)
+    if class_weights is not None:
+        counted *= tf.constant([*class_weights] * per_cell, tf.float32)  # [A * C]
     return tf.reduce_sum(counted * weight * modulation * cross_entropy)
 
 

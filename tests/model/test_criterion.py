@@ -5,10 +5,11 @@ import pytest
 import tensorflow as tf
 from reference import box_reference, loss_reference, mask_reference, matching_reference, scenes
 
+from tpu_retinamask.errors import SettingError
 from tpu_retinamask.model.losses import Criterion
 from tpu_retinamask.ops.anchors import AnchorGrid
 from tpu_retinamask.ops.boxes import CenterBoxCoder, CornerBoxCoder
-from tpu_retinamask.structures import AnchorFrame, RawOutputs
+from tpu_retinamask.structures import AnchorFrame, RawOutputs, Targets
 
 _SIZE = (64, 96)
 _GRID = AnchorGrid(levels=(3, 4, 5), sizes=(16, 24, 40), strides=(8, 16, 32), ratios=(0.5, 1.0), scales=(1.0,))
@@ -174,3 +175,25 @@ def test_detections_join_the_regions():
     np.testing.assert_array_equal(rois.valid, [[True, True, False, False], [False] * 4, [False] * 4])
     # Encoding and decoding in float32.
     np.testing.assert_allclose(rois.boxes[0, :2], [box, moved], atol=1e-4)
+
+
+def test_weights_of_classes_by_name_are_those_by_id_and_every_slip_is_named():
+    by_name = Criterion(focal_class_weights={"cat": 2.0, "owl": 0})
+    assert by_name.for_classes(("dog", None, "cat", "owl")).focal_class_weights == (1.0, 1.0, 2.0, 0.0)
+    with pytest.raises(SettingError, match=r"names \['owl'\], but the classes are \['dog', 'cat'\]"):
+        by_name.for_classes(("dog", "cat"))
+    by_id = Criterion(focal_class_weights=(1.0, 3.0))
+    assert by_id.for_classes(("dog", "cat")) is by_id
+    for value in (-1.0, float("nan"), True, "2"):
+        with pytest.raises(SettingError, match="focal_class_weights"):
+            Criterion(focal_class_weights={"cat": value})
+    outputs = _outputs(batch=1, classes=3)
+    anchors = sum(map(len, _ANCHORS))
+    targets = Targets(tf.zeros([1, anchors], tf.int32), tf.zeros([1, anchors, 4]), tf.zeros([1, anchors], tf.int32))
+    with pytest.raises(SettingError, match="has 2 values, expected one for each of the 3 classes"):
+        by_id.class_loss_of(outputs, targets, tf.constant(1.0), 1)
+    plain, weighted = (
+        Criterion(focal_class_weights=weights).class_loss_of(outputs, targets, tf.constant(1.0), 1)
+        for weights in (None, (2.0, 2.0, 2.0))
+    )
+    assert float(weighted) == pytest.approx(2 * float(plain), rel=1e-6)

@@ -57,6 +57,22 @@ def test_focal_without_focus_is_weighted_cross_entropy():
     np.testing.assert_allclose(value, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("per_cell", [1, 4])
+def test_focal_weighs_each_class_by_its_own_weight(per_cell):
+    rng = np.random.default_rng(2)
+    logits = rng.normal(0, 3, (8, 3)).astype(np.float32)
+    labels = rng.choice([BACKGROUND, IGNORED, 0, 1, 2], 8)
+    weights = (0.5, 2.0, 0.0)
+    expected = 0.0
+    for class_id, weight in enumerate(weights):  # a class alone: its own label is 0, every other one background
+        own = np.where(labels == IGNORED, IGNORED, np.where(labels == class_id, 0, BACKGROUND))
+        expected += weight * loss_reference.focal(logits[:, class_id : class_id + 1], own, 0.25, 2.0)
+    found = sigmoid_focal_loss(
+        tf.constant(logits), tf.constant(labels, tf.int32), per_cell=per_cell, class_weights=weights
+    )
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
 def test_focal_of_huge_logits():
     logits = [[1e4, -1e4], [-1e4, 1e4], [1e4, 1e4]]
     labels = tf.constant([0, 0, IGNORED])

@@ -7,7 +7,7 @@ of their keys. The masks are those of `packed_masks`.
 import dataclasses
 import zlib
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
@@ -28,6 +28,24 @@ class StoredImage:
     shard: str
     offset: int
     length: int
+
+
+class StoredPlaces(NamedTuple):
+    """The places of n images in S shards."""
+
+    shards: list[str]  # paths of the TFRecord files
+    shard: np.ndarray  # [n] int32; number of each image's shard
+    offset: np.ndarray  # [n] int64; as of `StoredImage`
+    length: np.ndarray  # [n] int64
+
+
+@runtime_checkable
+class HasPlaces(Protocol):
+    """A sequence of images that all lie in shards."""
+
+    def places(self) -> StoredPlaces:
+        """Return where each lies."""
+        ...
 
 
 class Example(NamedTuple):

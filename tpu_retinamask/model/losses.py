@@ -1,6 +1,8 @@
 """What the network is trained towards, and how far it is from there."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -32,6 +34,8 @@ class Criterion:
         `ops.matching.match_anchors`. Of all, for boxes under 16 pixels of COCO, more than half lie beside the box.
       focal_alpha: weight of positive classes.
       focal_gamma: focus on hard examples; 0 is plain cross-entropy.
+      focal_class_weights: weight of each class's part of the focal loss, positives and negatives alike: of all classes
+        in the order of their ids, or by name, 1 where not given. None: 1.
       focal_adds_batch: divide the focal loss by #positives + B (the paper), not max(1, #positives).
       box_loss: "self_adjusting" (the paper): smooth L1 whose beta follows the running mean and variance of the
         distances, summed and divided by 4 #positives; or "smooth_l1": a fixed beta, divided by #positives.
@@ -62,6 +66,7 @@ class Criterion:
     best_match_ties: str = "nearest"
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
+    focal_class_weights: tuple[float, ...] | dict | None = None
     focal_adds_batch: bool = True
     box_loss: str = "self_adjusting"
     smooth_l1_beta: float = 0.11
@@ -90,6 +95,10 @@ class Criterion:
                 raise SettingError(f"{name} {getattr(self, name)!r} is not one of {known}")
         for term in self.terms:
             LOSS_TERMS.get(term)
+        given = self.focal_class_weights or ()
+        for weight in given.values() if isinstance(given, dict) else given:
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+                raise SettingError(f"focal_class_weights holds {weight!r}, expected finite numbers from 0")
         if not self.terms or len(set(self.terms)) < len(self.terms):
             raise SettingError(f"terms is {self.terms}, expected one name or more, each once")
         for term, weight in (self.term_weights or {}).items():
@@ -99,6 +108,35 @@ class Criterion:
                 raise SettingError(f"term_weights names {term!r}, whose weight is the setting {term}_weight")
             if isinstance(weight, bool) or not isinstance(weight, int | float):
                 raise SettingError(f"term_weights gives {term!r} the weight {weight!r}, expected a number")
+
+    def for_classes(self, names: Sequence[str | None]) -> "Criterion":
+        """Return these settings with weights of classes by id in place of those by name.
+
+        Args:
+          names: of the classes, by id; None: an id that no class has.
+
+        Raises:
+          SettingError: a weight for a name that no class has.
+        """
+        if not isinstance(self.focal_class_weights, dict):
+            return self
+        unknown = sorted(set(self.focal_class_weights) - set(names))
+        if unknown:
+            raise SettingError(f"Criterion.focal_class_weights names {unknown}, but the classes are {list(names)[:20]}")
+        return dataclasses.replace(
+            self, focal_class_weights=tuple(float(self.focal_class_weights.get(name, 1.0)) for name in names)
+        )
+
+    def _class_weights(self, num_classes: int) -> tuple[float, ...] | None:
+        weights = self.focal_class_weights
+        if isinstance(weights, dict):
+            raise SettingError("focal_class_weights is by name, and the names of the classes are not known here")
+        if weights is not None and len(weights) != num_classes:
+            raise SettingError(
+                f"Criterion.focal_class_weights has {len(weights)} values, expected one for each of the {num_classes} "
+                "classes"
+            )
+        return weights
 
     @property
     def weights(self) -> dict[str, float]:
@@ -176,7 +214,14 @@ class Criterion:
         """
         total = tf.add_n(
             [
-                sigmoid_focal_loss(logits, level, alpha=self.focal_alpha, gamma=self.focal_gamma, per_cell=anchors)
+                sigmoid_focal_loss(
+                    logits,
+                    level,
+                    alpha=self.focal_alpha,
+                    gamma=self.focal_gamma,
+                    per_cell=anchors,
+                    class_weights=self._class_weights(logits.shape[-1]),
+                )
                 for logits, level, anchors in zip(
                     outputs.class_logits, by_level(targets.labels, outputs), anchors_per_cell(outputs)
                 )

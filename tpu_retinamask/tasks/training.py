@@ -87,11 +87,13 @@ def prepare(
       UserError: files that a TPU's hosts cannot open, a batch that the replicas cannot share, a transform that cannot
         run where the batches are made.
     """
+    recipe = dataclasses.replace(recipe, criterion=recipe.criterion.for_classes(sources.classes.names))
     settings = recipe.train
     batch_size = settings.batch_on(runtime.replicas)
     placement.replica_batch_size(runtime.strategy, batch_size)
     placement.refuse_local_paths([("--model_dir", model_dir)])
-    placement.refuse_local_paths(preflight.files_of([*sources.train, *(sources.validation or ())]))
+    for images in (sources.train, sources.validation or ()):
+        placement.refuse_local_paths(preflight.files_of(images))
     if settings.transform is not None and data_service:
         raise UserError(
             "train.transform is a Python function, which the workers of --data_service cannot run: use the settings of "
@@ -102,7 +104,7 @@ def prepare(
             "train.transform is a Python function, which cannot feed a TPU or several replicas: use the settings of "
             "Augmentation, which are graph operations"
         )
-    total_steps = settings.total_steps(len(sources.train), batch_size)
+    total_steps = settings.total_steps(recipe.pipeline.order_of(sources.train).length, batch_size)
     keras.utils.set_random_seed(settings.seed)
     learner = recipe.make_learner(
         runtime.strategy, sources.classes.num_classes, total_steps=total_steps, batch_size=batch_size
@@ -147,7 +149,7 @@ def run(training: Training) -> Progress:
     progress = Progress(
         model_dir if chief else None,
         total_steps=training.total_steps,
-        steps_per_epoch=len(sources.train) / training.batch_size,
+        steps_per_epoch=training.recipe.pipeline.order_of(sources.train).length / training.batch_size,
         batch_size=training.batch_size,
         log_every=settings.log_every,
         start_step=first,

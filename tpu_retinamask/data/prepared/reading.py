@@ -19,8 +19,9 @@ import tqdm
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance
 from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
+from tpu_retinamask.data.image_arrays import ImageArrays
 from tpu_retinamask.data.masks import StoredMask
-from tpu_retinamask.data.record_format import StoredImage
+from tpu_retinamask.data.record_format import StoredImage, StoredPlaces
 from tpu_retinamask.errors import UserError, listed
 
 DATASET = "retinamask"  # the name in front of every shard, which TFDS asks for
@@ -74,6 +75,15 @@ class RecordSplit(Sequence):
 
     def __len__(self) -> int:
         return len(self._index.image_id)
+
+    def arrays(self) -> ImageArrays:
+        """Return all images as arrays, those of the index itself."""
+        index = self._index
+        return ImageArrays(index.size, index.splits, index.box, index.class_id, index.has_mask)
+
+    def places(self) -> StoredPlaces:
+        """Return where each record lies."""
+        return StoredPlaces(self._shards, self._index.shard, self._index.offset, self._index.length)
 
     def __getitem__(self, position: int | slice) -> Any:
         if isinstance(position, slice):

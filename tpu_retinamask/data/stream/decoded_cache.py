@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage
+from tpu_retinamask.data.image_arrays import image_arrays
 from tpu_retinamask.data.stream.image_tensors import Images, SourceImage, crop_packed, pack_image
 
 log = logging.getLogger(__name__)
@@ -53,13 +54,9 @@ class DecodedTensors(NamedTuple):
 
 def decoded_bytes(images: Sequence[AnnotatedImage]) -> int:
     """Estimate the memory of the decoded images: their pixels exactly, their masks as full boxes of bits."""
-    pixels = sum(3 * annotated.height * annotated.width for annotated in images)
-    masks = sum(
-        (box[2] - box[0] + 1) * (box[3] - box[1] + 1) / 8 + 1
-        for annotated in images
-        for box in (instance.box for instance in annotated.instances)
-    )
-    return int(pixels + masks)
+    arrays = image_arrays(images)
+    widths, heights = arrays.boxes[:, 2] - arrays.boxes[:, 0] + 1, arrays.boxes[:, 3] - arrays.boxes[:, 1] + 1
+    return int(3 * np.prod(arrays.sizes, axis=1, dtype=np.int64).sum() + (widths * heights / 8 + 1).sum())
 
 
 def fits_in_memory(needed: int, what: str, available: int | None = None) -> bool:

@@ -69,6 +69,7 @@ class HostBatches:
         self.pipeline, self.images, self.transform = pipeline, images, transform
         self.batch_size, self.start_step, self.workers, self.prefetch = batch_size, start_step, workers, prefetch
         self.dropped_by_transform = 0
+        self._order = pipeline.order_of(images)
         self._lock = threading.Lock()
         self._compose = tf.function(
             self._compose_sample,
@@ -120,7 +121,7 @@ class HostBatches:
             return Batch(*(tf.stack(field) for field in zip(*samples)))
 
     def _sample(self, number: int) -> Batch:
-        position, seed = self.pipeline.sample_position(tf.constant(number, tf.int64), len(self.images))
+        position, seed = self._order.position(tf.constant(number, tf.int64), self.pipeline.seed)
         annotated = self.images[int(position)]
         image = apply_orientation(
             decode_image(tf.constant(picture_bytes(annotated.image))), tf.constant(annotated.orientation)

@@ -15,7 +15,14 @@ from tpu_retinamask.data.images.mask_reader import MaskReader, is_drawn
 from tpu_retinamask.data.images.mask_sampling import sample_masks, sample_packed_masks
 from tpu_retinamask.data.images.packed_masks import pack_masks, packed_starts
 from tpu_retinamask.data.masks import FileMask, Mask
-from tpu_retinamask.data.record_format import FRAME_BYTES, StoredImage, parse_example, read_serialized
+from tpu_retinamask.data.record_format import (
+    FRAME_BYTES,
+    HasPlaces,
+    StoredImage,
+    StoredPlaces,
+    parse_example,
+    read_serialized,
+)
 from tpu_retinamask.errors import SettingError
 
 
@@ -171,11 +178,13 @@ def image_tensors(images: Sequence[AnnotatedImage], keep_bytes: bool) -> FileTen
     if not images:
         raise SettingError("no images: expected at least one image")
     with tf.device("/CPU:0"):  # a graph on the host cannot capture a tensor of an accelerator
+        if isinstance(images, HasPlaces):
+            return _stored_tensors(images.places(), keep_bytes)
         stored = [annotated.image for annotated in images if isinstance(annotated.image, StoredImage)]
         if 0 < len(stored) < len(images):
             raise SettingError("some images are in a prepared data set and some are not: prepare them together")
         if stored:
-            return _stored_tensors(stored, keep_bytes)
+            return _stored_tensors(_places(stored), keep_bytes)
         return _file_tensors(images, keep_bytes)
 
 
@@ -248,14 +257,28 @@ def pack_image(annotated: AnnotatedImage, *, drawn_alone: bool = False) -> tuple
     return windows, np.frombuffer(zlib.decompress(blob), np.uint8)
 
 
-def _stored_tensors(places: list[StoredImage], keep_bytes):
-    shards = {shard: number for number, shard in enumerate(dict.fromkeys(place.shard for place in places))}
+def _stored_tensors(places: StoredPlaces, keep_bytes: bool) -> StoredTensors:
+    contents = None
+    if keep_bytes:
+        rows = zip(places.shard.tolist(), places.offset.tolist(), places.length.tolist())
+        one_by_one = [StoredImage(places.shards[shard], offset, length) for shard, offset, length in rows]
+        contents = tf.constant(_read_all(one_by_one, read_serialized))
     return StoredTensors(
-        shards=tf.constant(list(shards)),
-        shard=tf.constant([shards[place.shard] for place in places], tf.int32),
-        offsets=tf.constant([place.offset for place in places], tf.int64),
-        lengths=tf.constant([place.length + FRAME_BYTES for place in places], tf.int64),
-        contents=tf.constant(_read_all(places, read_serialized)) if keep_bytes else None,
+        shards=tf.constant(places.shards),
+        shard=tf.constant(places.shard, tf.int32),
+        offsets=tf.constant(places.offset, tf.int64),
+        lengths=tf.constant(places.length + FRAME_BYTES, tf.int64),
+        contents=contents,
+    )
+
+
+def _places(images: list[StoredImage]) -> StoredPlaces:
+    shards = {shard: number for number, shard in enumerate(dict.fromkeys(place.shard for place in images))}
+    return StoredPlaces(
+        list(shards),
+        np.array([shards[place.shard] for place in images], np.int32),
+        np.array([place.offset for place in images], np.int64),
+        np.array([place.length for place in images], np.int64),
     )
 
 

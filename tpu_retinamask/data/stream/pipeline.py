@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage
@@ -19,9 +20,10 @@ from tpu_retinamask.data.augment.augmentation import (
     rot90,
 )
 from tpu_retinamask.data.augment.geometry import clip_to_view, fit_scale, place, render
+from tpu_retinamask.data.image_arrays import image_arrays
 from tpu_retinamask.data.stream.decoded_cache import decoded_bytes, decoded_tensors, fits_in_memory
 from tpu_retinamask.data.stream.image_tensors import image_tensors
-from tpu_retinamask.data.stream.sample_order import sample_numbers, sample_position
+from tpu_retinamask.data.stream.sample_order import SampleOrder, repeat_factors, sample_numbers, sample_order
 from tpu_retinamask.data.stream.service import serve_batches
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.ops.select import select
@@ -57,6 +59,8 @@ class InputPipeline:
       max_instances: M, rows of ground truth an image.
       mask_size: R, side of a cropped ground-truth mask.
       augmentation: random changes in training; None: none.
+      repeat_rare: images of classes that fewer than this share of the images hold are shown more often, by
+        sqrt(repeat_rare / share of the class); 0.001 for LVIS. None: each image once an epoch.
       seed: of the order of the images and of every random change.
       cache: what is kept in host memory: 'files', the bytes of all files (True means the same); 'decoded', in training
         their pixels and masks, or nothing where they do not fit, which a warning tells; False: nothing.
@@ -75,6 +79,7 @@ class InputPipeline:
     max_instances: int = 100
     mask_size: int = 112
     augmentation: Augmentation | None = Augmentation()
+    repeat_rare: float | None = None
     seed: int = 0
     cache: bool | str = False
     num_parallel_calls: int = tf.data.AUTOTUNE
@@ -99,6 +104,8 @@ class InputPipeline:
         for name, value in sizes.items():
             if value is not None and value < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}, expected positive numbers")
+        if self.repeat_rare is not None and not 0 < self.repeat_rare <= 1:
+            raise SettingError(f"repeat_rare is {self.repeat_rare}, expected a share of the images above 0, up to 1")
         if self.cache not in CACHES:
             raise SettingError(f"cache is {self.cache!r}, expected 'files', 'decoded' or False")
         if isinstance(self.min_side, Sequence) and not self.min_side:
@@ -125,7 +132,8 @@ class InputPipeline:
         """Yield endless full batches, one a replica.
 
         Sample number i of the run is a function of (seed, i) alone: each epoch visits every image once
-        in an order of its own, and a run resumed at step k gets the batches that it would have got.
+        (with `repeat_rare`, some more often) in an order of its own, and a run resumed at step k gets the batches that
+        it would have got.
         Step k shows the samples k * B to (k + 1) * B - 1, however many replicas and hosts share them.
 
         Args:
@@ -148,10 +156,10 @@ class InputPipeline:
         if data_service and self.cache:
             log.info("InputPipeline.cache is passed over: workers of a data service read the files themselves")
         tensors = image_tensors(images, False) if data_service else self._source(images)
-        count = len(images)
+        order = self.order_of(images)
 
         def sample(number):
-            return self._sample(tensors, *self.sample_position(number, count))
+            return self._sample(tensors, *order.position(number, self.seed))
 
         numbers = sample_numbers(batch_size, start_step, replicas, shard)
         share = batch_size // replicas
@@ -189,9 +197,11 @@ class InputPipeline:
         """Return the TensorSpec of each field of a batch."""
         return Batch(*(tf.TensorSpec([batch_size, *value.shape], value.dtype) for value in self._padding_sample()))
 
-    def sample_position(self, number: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return which of `count` images sample `number` (int64) of the run shows, and the seed [2] of its changes."""
-        return sample_position(number, count, self.seed)
+    def order_of(self, images: Sequence[AnnotatedImage]) -> SampleOrder:
+        """Return which image each sample of a training on these images shows."""
+        if self.repeat_rare is None:
+            return sample_order(len(images))
+        return sample_order(len(images), repeat_factors(image_arrays(images), self.repeat_rare))
 
     def scale_of(self, height: int, width: int) -> float:
         """Return the scale, without augmentation, of a picture of this size."""
@@ -203,7 +213,7 @@ class InputPipeline:
 
     def scales_of(self, images: Sequence[AnnotatedImage]) -> dict[tuple[int, int], float]:
         """Return `scale_of` each (height, width) among the images, each worked out once."""
-        return {size: self.scale_of(*size) for size in {(annotated.height, annotated.width) for annotated in images}}
+        return {(h, w): self.scale_of(h, w) for h, w in np.unique(image_arrays(images).sizes, axis=0).tolist()}
 
     def fit(self, picture: tf.Tensor) -> FittedPicture:
         """Fit one picture, uint8 [h, w, 3], into the canvas, in graph operations: the very pixels of `eval_dataset`."""

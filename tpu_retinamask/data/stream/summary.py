@@ -8,6 +8,7 @@ import numpy as np
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.annotations.class_names import ClassNames
+from tpu_retinamask.data.image_arrays import image_arrays
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.structures import Batch
 
@@ -22,29 +23,29 @@ def summarize(images: Sequence[AnnotatedImage], classes: ClassNames, pipeline: I
       classes: names of the classes.
       pipeline: its canvas and its M.
     """
-    counts = np.array([len(annotated.instances) for annotated in images])
-    instances = [instance for annotated in images for instance in annotated.instances]
-    without = sum(instance.mask is None for instance in instances)
+    arrays = image_arrays(images)
+    counts = arrays.counts
+    without = int(np.sum(~arrays.has_mask))
     scales = pipeline.scales_of(images)
     over = int((counts > pipeline.max_instances).sum())
     lines = [
-        f"{len(images)} images, {len(instances)} objects, {without} of them without a mask; "
+        f"{len(images)} images, {len(arrays.boxes)} objects, {without} of them without a mask; "
         f"{int((counts == 0).sum())} images without objects",
         f"objects an image: {_spread(counts)}; {over} images hold more than the {pipeline.max_instances} of "
         "InputPipeline.max_instances",
-        f"image height: {_spread([annotated.height for annotated in images])}; "
-        f"width: {_spread([annotated.width for annotated in images])}; "
+        f"image height: {_spread(arrays.sizes[:, 0])}; "
+        f"width: {_spread(arrays.sizes[:, 1])}; "
         f"scale to the canvas of {pipeline.image_size[0]} x {pipeline.image_size[1]}: "
         f"{_spread(list(scales.values()), '.3g')}",
     ]
-    if instances:
-        sides = [
-            np.sqrt((i.box[2] - i.box[0]) * (i.box[3] - i.box[1])) * scales[r.height, r.width]
-            for r in images
-            for i in r.instances
-        ]
-        lines.append(f"side of a box on the canvas, sqrt(width * height): {_spread(sides, '.1f')} pixels")
-    of_class = collections.Counter(instance.class_id for instance in instances)
+    if len(arrays.boxes):
+        of_box = np.repeat([scales[height, width] for height, width in arrays.sizes.tolist()], counts)
+        x1, y1, x2, y2 = arrays.boxes.T
+        lines.append(
+            "side of a box on the canvas, sqrt(width * height): "
+            f"{_spread(np.sqrt((x2 - x1) * (y2 - y1)) * of_box, '.1f')} pixels"
+        )
+    of_class = collections.Counter(arrays.class_ids.tolist())
     lines.append(f"{len(of_class)} of {classes.num_classes} classes have objects:")
     width = max((len(classes.name_of(key)) for key in of_class), default=0)
     lines += [f"  {classes.name_of(key):<{width}}  {count}" for key, count in of_class.most_common()]
