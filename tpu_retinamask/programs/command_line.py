@@ -98,6 +98,12 @@ def prepare_flags(flags: Flags) -> None:
     _string(flags, "val_annotations", "Images to score, of the same kind as --annotations.")
     _string(flags, "val_images", "Folder of their image files, where it is another than --images.")
     _string(flags, "data_dir", "Folder of the data set, local or gs://.", required=True)
+    _string(
+        flags,
+        "beam_options",
+        "Scan and write by Apache Beam with these options of its own, such as runner=DirectRunner,direct_num_workers=4,"
+        "direct_running_mode=multi_processing; this process alone where not given.",
+    )
     _bool(flags, "verify", "Compare every file of --data_dir with its checksum; write nothing.")
     _gin(flags)
 

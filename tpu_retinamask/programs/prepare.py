@@ -4,19 +4,28 @@ r"""Write a CSV and its files as one data set of TFRecord shards, for fast readi
       --data_dir=gs://bucket/cells
   python -m tpu_retinamask.prepare --data_dir=gs://bucket/cells --verify
 
+With `--beam_options` Apache Beam's workers do it.
 Run the same command again to go on after an interruption. `train --data_dir` then gives the batches of the CSV; TFDS
 reads the folder too (`tfds.builder_from_directory`). docs/records.md tells what lies in it.
 """
 
+import functools
 import importlib.util
 import logging
 
 import gin
 
 from tpu_retinamask import config
+from tpu_retinamask.data.prepared.beam import (
+    BeamJob,
+    SourceOfSplit,
+    make_builder,
+    pipeline_options,
+    scan_with_beam,
+    write_with_beam,
+)
 from tpu_retinamask.data.prepared.reading import open_records, verify_records
-from tpu_retinamask.data.prepared.writing import RecordsBuilder
-from tpu_retinamask.data.sources.opening import scan_splits
+from tpu_retinamask.data.sources.opening import read_splits, scan_split
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.programs.command_line import Flags
 
@@ -45,27 +54,38 @@ def prepare(
       progress: show progress bars.
     """
     settings = config.SourceSettings().overridden(on_bad_record=on_bad_record, exif_orientation=exif_orientation)
-    names, splits, digests = scan_splits(
+    splits = read_splits(
         flags.annotations,
         flags.classes,
         flags.val_annotations,
-        source_format=flags.format,
         settings=settings,
         image_folder=flags.images,
         val_image_folder=flags.val_images,
-        threads=threads,
-        progress=progress,
+        source_format=flags.format,
     )
-    for split, scanned in splits.items():
-        log.info("%s: %s", split, scanned.summary())
-    sources = {"on_bad_record": settings.on_bad_record, "exif_orientation": settings.exif_orientation, **digests}
-    builder = RecordsBuilder(
-        flags.data_dir, names, splits, sources=sources, images_per_shard=images_per_shard, threads=threads
+    digests = {name: split.sha256 for name, split in splits.items() if split.sha256}
+    job = BeamJob(
+        flags.data_dir,
+        tuple(
+            (name, SourceOfSplit(split.path, split.kind, split.content.classes, split.options))
+            for name, split in splits.items()
+        ),
+        images_per_shard,
+        (("on_bad_record", settings.on_bad_record), ("exif_orientation", settings.exif_orientation), *digests.items()),
     )
-    if not builder.build(progress=progress):
+    beam = None if flags.beam_options is None else pipeline_options(flags.beam_options)
+    if beam is None:
+        scanned = {name: scan_split(split, threads=threads, progress=progress) for name, split in splits.items()}
+    else:
+        scanned = scan_with_beam(job, beam)
+    for name, result in scanned.items():
+        log.info("%s: %s", name, result.summary())
+    builder = make_builder(job, scanned, threads=threads)
+    elsewhere = None if beam is None else functools.partial(write_with_beam, job, beam)
+    if not builder.build(progress=progress, elsewhere=elsewhere):
         log.info("%s was finished already; nothing was written", flags.data_dir)
-    for split in splits:
-        log.info("%s: %d images ready in %s", split, len(open_records(flags.data_dir).split(split)), flags.data_dir)
+    for name in splits:
+        log.info("%s: %d images ready in %s", name, len(open_records(flags.data_dir).split(name)), flags.data_dir)
 
 
 def run(flags: Flags) -> None:
@@ -75,9 +95,8 @@ def run(flags: Flags) -> None:
             "%d files of %s are as they were written", verify_records(flags.data_dir, progress=True), flags.data_dir
         )
         return
-    missing = [f"--{name}" for name in ("annotations", "classes") if flags[name].value is None]
-    if missing:
-        raise UserError(f"prepare needs {' and '.join(missing)}, or --verify for a data set that is there")
+    if flags.annotations is None:
+        raise UserError("prepare needs --annotations, or --verify for a data set that is there")
     if importlib.util.find_spec("tensorflow_datasets") is None:
         raise UserError(
             "prepare writes with tensorflow-datasets, which is not installed: pip install 'tpu-retinamask[records]'"

@@ -7,6 +7,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tqdm
@@ -22,6 +23,21 @@ log = logging.getLogger(__name__)
 
 # Decimal boxes that touch the border overshoot it by rounding (12.34 + 627.66 > 640); more is a fault.
 BORDER_TOLERANCE = 0.01  # pixels
+
+
+class Problem(NamedTuple):
+    """Why an image or an instance cannot be used."""
+
+    kind: str  # in a word or two, to be counted by
+    text: str  # where, what, and why
+
+
+class ScannedImage(NamedTuple):
+    """What a scan found in one image."""
+
+    annotated: AnnotatedImage | None  # None: the image cannot be used
+    rows: list[int]  # which of its listed instances are kept
+    problems: list[Problem]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +112,19 @@ def scan_images(
     if exif_orientation not in ("refuse", "ignore", "apply"):
         raise SettingError(f"exif_orientation is {exif_orientation!r}, expected 'refuse', 'ignore' or 'apply'")
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        found = pool.map(_scan_image, range(len(images)), images, itertools.repeat(exif_orientation))
+        found = pool.map(scan_image, range(len(images)), images, itertools.repeat(exif_orientation))
         found = list(tqdm.tqdm(found, total=len(images), desc="scan", unit="image", disable=not progress))
-    problems = [problem for _, image_problems in found for problem in image_problems]
+    return gather(found, on_bad_record)
+
+
+def gather(found: Sequence[ScannedImage], on_bad_record: str) -> ScanResult:
+    """Return what was kept of all images, or raise one error of all their problems; see `scan_images`.
+
+    Args:
+      found: what `scan_image` gave for each, in their order.
+      on_bad_record: as of `scan_images`.
+    """
+    problems = [problem for one in found for problem in one.problems]
     if problems and on_bad_record == "stop":
         raise AnnotationError(
             f"{len(problems)} bad records; correct them, or set on_bad_record = 'skip' to leave them out",
@@ -108,7 +134,7 @@ def scan_images(
         log.warning(
             "%s", AnnotationError(f"left out {len(problems)} bad records", [problem.text for problem in problems])
         )
-    kept = [annotated for annotated, _ in found if annotated is not None]
+    kept = [one.annotated for one in found if one.annotated is not None]
     if not kept:
         raise AnnotationError(
             "no image is left after leaving out the bad records", [problem.text for problem in problems]
@@ -116,11 +142,9 @@ def scan_images(
     result = ScanResult(
         images=kept,
         dropped_images=len(found) - len(kept),
-        dropped_instances=sum(len(image_problems) for annotated, image_problems in found if annotated is not None),
+        dropped_instances=sum(len(one.problems) for one in found if one.annotated is not None),
         emptied_images=sum(
-            1
-            for annotated, image_problems in found
-            if annotated is not None and image_problems and not annotated.instances
+            1 for one in found if one.annotated is not None and one.problems and not one.annotated.instances
         ),
         shared_masks=sum(len(shared_mask_files(annotated)) for annotated in kept),
         reasons=collections.Counter(problem.kind for problem in problems),
@@ -129,30 +153,30 @@ def scan_images(
     return result
 
 
-@dataclasses.dataclass(frozen=True)
-class _Problem:
-    kind: str
-    text: str
+def scan_image(image_id: int, listed: ListedImage, exif_orientation: str) -> ScannedImage:
+    """Open one image and its masks.
 
-
-def _scan_image(
-    image_id: int, listed: ListedImage, exif_orientation: str
-) -> tuple[AnnotatedImage | None, list[_Problem]]:
+    Args:
+      image_id: its position in its source.
+      listed: as the source has it.
+      exif_orientation: as of `scan_images`.
+    """
     try:
         image = check_image(listed.image, exif_orientation)
     except BadFile as error:
-        return None, [_Problem(error.kind, f"line {listed.line}, {listed.name}: {error}")]
-    kept, problems = [], []
+        return ScannedImage(None, [], [Problem(error.kind, f"line {listed.line}, {listed.name}: {error}")])
+    kept, rows, problems = [], [], []
     masks: dict[str, MaskFile | BadFile] = {}  # a label map is decoded once for all its instances
-    for instance in listed.instances:
+    for row, instance in enumerate(listed.instances):
         try:
             kept.append(_scan_instance(instance, image, masks))
+            rows.append(row)
         except BadFile as error:
-            problems.append(_Problem(error.kind, f"line {instance.line}, {listed.name}: {error}"))
+            problems.append(Problem(error.kind, f"line {instance.line}, {listed.name}: {error}"))
     scanned = AnnotatedImage(
         listed.image, listed.name, image_id, image.height, image.width, image.orientation, tuple(kept)
     )
-    return scanned, problems
+    return ScannedImage(scanned, rows, problems)
 
 
 def _scan_instance(

@@ -11,7 +11,8 @@ import hashlib
 import json
 import logging
 import posixpath
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -80,6 +81,7 @@ class RecordsBuilder:
         self.data_dir, self.classes, self.threads = data_dir, classes, threads
         self.images = {name: scanned.images for name, scanned in splits.items()}
         self.images_per_shard = images_per_shard
+        self._writer = uuid.uuid4().hex  # several may write into one folder at a time, each its own shards
         self.features = tfds_features(classes.name_of(i) for i in range(classes.num_classes))
         self._serializer = tfds_serializer(self.features)
         self.prepared = {
@@ -98,11 +100,15 @@ class RecordsBuilder:
             },
         }
 
-    def build(self, *, progress: bool = False) -> bool:
+    def build(
+        self, *, progress: bool = False, elsewhere: Callable[[list[tuple[str, int]]], None] | None = None
+    ) -> bool:
         """Write the data set, or what is missing of it.
 
         Args:
           progress: show a progress bar.
+          elsewhere: sees to it that `write_shard` is called for each (split, number of the shard), in any process that
+            has a builder like this one; None: this process writes them, one after the other.
 
         Returns:
           False where it was finished already.
@@ -121,10 +127,13 @@ class RecordsBuilder:
             before = sum(len(index.image_id) for index in done.values())
             if done:
                 log.info("going on: %d of %d images are in finished shards", before, total)
-            with tqdm.tqdm(total=total, initial=before, desc="prepare", unit="image", disable=not progress) as bar:
-                for job in shards:
-                    if job not in done:
-                        self._write_shard(*job, bar)
+            left = [job for job in shards if job not in done]
+            if elsewhere is not None:
+                elsewhere(left)
+            else:
+                with tqdm.tqdm(total=total, initial=before, desc="prepare", unit="image", disable=not progress) as bar:
+                    for job in left:
+                        self.write_shard(*job, bar.update)
             self._finish(plan)
         except tf.errors.OpError as error:
             raise RecordsError(
@@ -144,11 +153,7 @@ class RecordsBuilder:
         tf.io.gfile.makedirs(self._path(UNFINISHED))
         path = self._path(UNFINISHED, PREPARED_FILE)
         if read_if_there(path) is None:
-            strange = sorted(set(tf.io.gfile.listdir(self.data_dir)) - {UNFINISHED, UNFINISHED + "/"})
-            if strange:
-                raise RecordsError(
-                    f"{self.data_dir} holds other files ({', '.join(strange[:5])}): give prepare a folder of its own"
-                )
+            refuse_other_files(self.data_dir)
             self._write(path, plan)
         self._same(path, plan)
 
@@ -169,9 +174,19 @@ class RecordsBuilder:
         size = file_bytes(self._path(shard_name(split, shard, self._shard_count(split))))
         return index if size == index.shard_bytes[0] else None
 
-    def _write_shard(self, split: str, shard: int, bar):
+    def write_shard(self, split: str, shard: int, written: Callable[[], object] = lambda: None) -> None:
+        """Write one shard and its part of the index.
+
+        Args:
+          split: name.
+          shard: number, from 0.
+          written: called after each image.
+
+        Raises:
+          RecordsError: fewer bytes arrived than were written.
+        """
         images = self.images[split][shard * self.images_per_shard : (shard + 1) * self.images_per_shard]
-        partial = self._path(UNFINISHED, "shard")
+        partial = self._path(UNFINISHED, f"shard-{self._writer}")
         places, offset = [], 0
         window = 4 * self.threads  # images in memory at a time
         with tf.io.TFRecordWriter(partial) as writer, concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
@@ -180,7 +195,7 @@ class RecordsBuilder:
                     writer.write(serialized)
                     places.append((offset, len(serialized)))
                     offset += len(serialized) + FRAME_BYTES
-                    bar.update()
+                    written()
         digest = file_sha256(partial)
         if file_bytes(partial) != offset:
             raise RecordsError(
@@ -254,7 +269,7 @@ class RecordsBuilder:
             tf.io.gfile.rmtree(self._path(UNFINISHED))
 
     def _write(self, path: str, content: bytes):
-        partial = self._path(UNFINISHED, "file")
+        partial = self._path(UNFINISHED, f"file-{self._writer}")
         with tf.io.gfile.GFile(partial, "wb") as file:
             file.write(content)
         tf.io.gfile.rename(partial, path, overwrite=True)
@@ -267,6 +282,21 @@ class RecordsBuilder:
 
     def _part(self, split: str, shard: int) -> str:
         return self._path(UNFINISHED, f"{split}-{shard:05d}.npz")
+
+
+def refuse_other_files(data_dir: str) -> None:
+    """Refuse a folder that holds files of anyone else's.
+
+    Raises:
+      RecordsError: it does; names some.
+    """
+    if not tf.io.gfile.exists(data_dir) or read_if_there(posixpath.join(data_dir, CHECKSUMS_FILE)) is not None:
+        return
+    if read_if_there(posixpath.join(data_dir, UNFINISHED, PREPARED_FILE)) is not None:
+        return
+    strange = sorted(set(tf.io.gfile.listdir(data_dir)) - {UNFINISHED, UNFINISHED + "/"})
+    if strange:
+        raise RecordsError(f"{data_dir} holds other files ({', '.join(strange[:5])}): give prepare a folder of its own")
 
 
 def _instance_masks(annotated: AnnotatedImage) -> Iterator[np.ndarray | None]:

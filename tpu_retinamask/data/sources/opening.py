@@ -60,7 +60,7 @@ def open_sources(
         data = open_records(data_dir)
         validation = data.split("validation") if "validation" in data.splits else None
         return Sources(data.classes, data.split("train"), validation)
-    names, splits, _ = scan_splits(
+    splits = read_splits(
         annotations,
         classes,
         val_annotations,
@@ -69,7 +69,8 @@ def open_sources(
         val_image_folder=val_image_folder,
         source_format=source_format,
     )
-    return Sources(names, splits["train"].images, splits["validation"].images if "validation" in splits else None)
+    scanned = {name: scan_split(split).images for name, split in splits.items()}
+    return Sources(splits["train"].content.classes, scanned["train"], scanned.get("validation"))
 
 
 def open_images(
@@ -113,7 +114,17 @@ def open_images(
     return content.classes, scanned.images
 
 
-def scan_splits(
+class ReadSplit(NamedTuple):
+    """The images of one split as their source lists them, and how it was read."""
+
+    path: str
+    kind: str  # name in `SOURCES`
+    options: ReadOptions
+    content: SourceContent
+    sha256: str | None  # of the annotations, where they are one file
+
+
+def read_splits(
     annotations: str | None,
     classes: str | None,
     val_annotations: str | None = None,
@@ -122,9 +133,8 @@ def scan_splits(
     image_folder: str | None = None,
     val_image_folder: str | None = None,
     source_format: str | None = None,
-    **scanning: Any,
-) -> tuple[ClassNames, dict[str, ScanResult], dict[str, str]]:
-    """Read the sources of the splits `train` and `validation`, and open every file that they name.
+) -> dict[str, ReadSplit]:
+    """Read the sources of the splits `train` and `validation`; no image is opened yet.
 
     Args:
       annotations: where the training images are listed.
@@ -134,10 +144,9 @@ def scan_splits(
       image_folder: as of `open_sources`.
       val_image_folder: as of `open_sources`.
       source_format: as of `open_sources`.
-      **scanning: threads and progress of `scan.scan_images`.
 
     Returns:
-      (classes; split -> ScanResult; split -> SHA-256 of the annotations, where they are one file).
+      split -> ReadSplit; the classes of both are those of `train`.
 
     Raises:
       UserError, FileNotFoundError: as `open_sources`.
@@ -145,22 +154,27 @@ def scan_splits(
     if not annotations:
         raise UserError("give --annotations and --classes, or --data_dir for a data set written by prepare")
     names = read_classes(classes) if classes else None
-    splits, digests = {}, {}
     folders = {"train": image_folder, "validation": val_image_folder or image_folder}
+    splits = {}
     for split, path in (("train", annotations), ("validation", val_annotations)):
         if path:
-            content = read_source(path, names, source_format, ReadOptions(settings, folders[split]))
+            kind, options = source_format or recognise(path), ReadOptions(settings, folders[split])
+            content = read_source(path, names, kind, options)
             names = content.classes
-            splits[split] = scan_images(
-                content.images,
-                on_bad_record=settings.on_bad_record,
-                exif_orientation=settings.exif_orientation,
-                **scanning,
-            )
-            if not tf.io.gfile.isdir(path):
-                digests[split] = hashlib.sha256(read_bytes(path)).hexdigest()
-    assert names is not None  # a source without classes has raised
-    return names, splits, digests
+            digest = None if tf.io.gfile.isdir(path) else hashlib.sha256(read_bytes(path)).hexdigest()
+            splits[split] = ReadSplit(path, kind, options, content, digest)
+    return splits
+
+
+def scan_split(split: ReadSplit, **scanning: Any) -> ScanResult:
+    """Open every file that a split names; see `scan.scan_images`, of whose arguments it takes threads and progress."""
+    settings = split.options.settings
+    return scan_images(
+        split.content.images,
+        on_bad_record=settings.on_bad_record,
+        exif_orientation=settings.exif_orientation,
+        **scanning,
+    )
 
 
 def read_source(
@@ -174,7 +188,7 @@ def read_source(
     Raises:
       UserError: no kind recognises them; lists those that there are.
     """
-    name = source_format or _recognised(path)
+    name = source_format or recognise(path)
     content = SOURCES.get(name).read(path, classes, options)
     unknown = [
         f"line {instance.line}, {image.name}: class {instance.class_id}"
@@ -193,7 +207,13 @@ def read_source(
     return content
 
 
-def _recognised(path: str) -> str:
+def recognise(path: str) -> str:
+    """Return the name of the kind of source that annotations are of.
+
+    Raises:
+      FileNotFoundError: there is nothing.
+      UserError: a folder that no kind recognises.
+    """
     # The CSV last: it takes whatever is called one.
     names = sorted(SOURCES.names(), key=lambda name: name == "csv")
     for name in names:
