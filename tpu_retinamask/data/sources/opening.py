@@ -157,7 +157,7 @@ def scan_splits(
                 exif_orientation=settings.exif_orientation,
                 **scanning,
             )
-            if not tf.io.gfile.isdir(path):
+            if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):  # data.yaml#val is a part of one
                 digests[split] = hashlib.sha256(read_bytes(path)).hexdigest()
     assert names is not None  # a source without classes has raised
     return names, splits, digests
