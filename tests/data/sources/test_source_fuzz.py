@@ -27,10 +27,11 @@ KINDS = [(name, False) for name in OUTLINES] + [(name, True) for name in PIXELS]
 
 TOKEN = re.compile(rb'"[^"]*"|>[^<]+<|[-+\w.]+')
 ODD = [
-    b"", b"0", b"-1", b"1", b"3", b"99", b"1e5", b"1e308", b"-1e308", b"1e400", b"NaN", b"-Infinity", b"0.0000001", b"null",
-    b"true", b"[]", b"{}", b"[[]]", b'""', b'"x"', b'"cat"', b'"\\u0000"', b'"\\ud800"', b'"../../a.png"', b'"a.png"',
-    b'"\\\\"', b"9" * 400, b"9" * 5000, b"[" * 3000, b'{"a":' * 3000, b'"' + b"y" * 300 + b'"', b"\xff", b"\x00", b"&lt;",
-    b"<a>", b"</object>", b"polygon", b"rectangle", b"mask", b"circle", b"\n", b"#", b",", b":", b"*a", b"&a", b"!!python",
+    b"", b"0", b"-1", b"1", b"3", b"99", b"1e5", b"1e308", b"-1e308", b"1e400", b"NaN", b"-Infinity", b"0.0000001",
+    b"null", b"true", b"[]", b"{}", b"[[]]", b'""', b'"x"', b'"cat"', b'"\\u0000"', b'"\\ud800"', b'"../../a.png"',
+    b'"a.png"', b'"\\\\"', b"9" * 400, b"9" * 5000, b"[" * 3000, b'{"a":' * 3000, b'"' + b"y" * 300 + b'"', b"\xff",
+    b"\x00", b"&lt;", b"<a>", b"</object>", b"polygon", b"rectangle", b"mask", b"circle", b"\n", b"#", b",", b":",
+    b"*a", b"&a", b"!!python", b"!!int ''", b"!!bool x", b"- - - ",
 ]  # fmt: skip
 
 

@@ -151,3 +151,8 @@ def test_folders_that_are_not_there(yolo, read, wrong):
     path = yolo("0 0.5 0.5 0.5 0.5")
     pathlib.Path(path).with_name("train").joinpath("images", "a_jpg.rf.1.jpg").write_bytes(b"no picture")
     assert "got a file whose size cannot be read" in wrong(path)
+
+
+@pytest.mark.parametrize("value", ["!!int ''", "!!bool x", "!!binary x", "2001-99-99", "!!python/object:os.system x"])
+def test_tags_of_yaml_are_refused(value, yolo, wrong):
+    assert "not a YAML file" in wrong(yolo("0 0.5 0.5 0.5 0.5", f"train: train/images\nnames: [{value}]"))

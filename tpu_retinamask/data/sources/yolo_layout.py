@@ -5,8 +5,10 @@ Source: https://docs.ultralytics.com/datasets/detect/ and https://docs.ultralyti
 
 import os
 import posixpath
+import re
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
 from tpu_retinamask.data.sources.checked import BadEntry, Entry, load_text, shown
@@ -16,7 +18,8 @@ from tpu_retinamask.data.sources.pictures import SUFFIXES
 from tpu_retinamask.errors import UserError
 
 YAML = (".yaml", ".yml")
-MOST_YAML = 1 << 20  # bytes: names of classes, no more
+MOST_YAML = 1 << 18  # characters: names of classes, no more
+DEEPEST_YAML = 20  # brackets in brackets
 SPLITS = ("train", "val", "valid", "test")
 
 
@@ -153,17 +156,26 @@ def _load_yaml(path: str) -> Any:
     text = load_text(path)
     if len(text) > MOST_YAML:
         raise UserError(f"{path}: {len(text):,} characters, expected a data.yaml of at most {MOST_YAML:,}")
-    # Aliases multiply what they stand for; no tool writes them here.
+    depths = np.cumsum([(sign in "[{") - (sign in "]}") for sign in re.sub(r"[^][{}]", "", text)])
+    if depths.size and depths.max() > DEEPEST_YAML:  # the reader's time grows with the square of it
+        raise UserError(f"{path}: nested too deep to be a data.yaml")
     try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
-            raise UserError(f"{path}: holds aliases (*name), which no data.yaml needs")
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_Loader)
     except RecursionError:
         raise UserError(f"{path}: nested too deep to be a data.yaml") from None
-    except (yaml.YAMLError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except Exception as error:  # beside its own errors, tags make the reader raise almost anything
         raise UserError(f"{path}: not a YAML file: {error}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads plain values; aliases are refused, for they multiply what they stand for."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise UserError("holds aliases (*name), which no data.yaml needs")
+        return super().compose_node(parent, index)
 
 
 def _in_folder(folder: str) -> list[str]:
