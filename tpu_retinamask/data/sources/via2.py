@@ -1,7 +1,6 @@
 """Files of VGG Image Annotator 2 (and 1): the project, the annotations as JSON, the annotations as CSV.
 
-Source: https://www.robots.ox.ac.uk/~vgg/software/via/docs/face_track_annotation.html and
-https://gitlab.com/vgg/via/-/blob/master/via-2.x.y/CodeDoc.md ("Exported Annotations")
+Source: https://www.robots.ox.ac.uk/~vgg/software/via/ and https://gitlab.com/vgg/via/-/blob/master/via-2.x.y/CodeDoc.md
 """
 
 from collections.abc import Iterator
