@@ -17,13 +17,14 @@ from tpu_retinamask.data.sources.settings import SourceSettings
 from tpu_retinamask.errors import UserError
 
 # Formats whose pictures come in the order of their files' names, not of the set.
-BY_NAME = {"labelme", "voc", "yolo", "supervisely"}
+BY_NAME = {"labelme", "voc", "yolo", "yolo --images", "supervisely"}
 WITHOUT_A_LIST = {"via2 json", "via2 csv", "via3 csv", "labelme", "voc", "labelstudio", "labelstudio min"}
 KINDS = [(name, False) for name in OUTLINES] + [(name, True) for name in PIXELS]
 
 
 def expected(name):
-    found = [entry for entry in SET if name != "via3 csv" or entry[3]]
+    # Where nothing but the label files says which pictures are meant, those without objects are not.
+    found = [entry for entry in SET if name not in ("via3 csv", "yolo --images") or entry[3]]
     if name == "supervisely":  # by the names of the pictures with their suffix
         return sorted(found, key=lambda entry: entry[0] + ".json")
     return sorted(found, key=lambda entry: entry[0]) if name in BY_NAME else found
@@ -58,6 +59,30 @@ def test_each_is_recognised_by_its_own_source_alone(name, pixels, tmp_path):
     path, source = written(name, tmp_path, pixels)
     claimed = {other for other in SOURCES.names() if other != "csv" and SOURCES.get(other).recognise(path)}
     assert claimed == {source}
+
+
+OTHERS = {
+    "coco.json": {"images": [{"id": 1, "file_name": "a.png", "width": 9, "height": 9}], "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2]}], "categories": [{"id": 1, "name": "cat"}]},
+    "coco_sorted.json": {"annotations": [{"id": n, "segmentation": [[1.5] * 50]} for n in range(9000)], "images": []},
+    "results.json": [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "score": 0.5}],
+    "other.json": {"project": 1, "file": 2, "shapes": []},
+    "list.json": [1, 2, [3]],
+    "empty.json": "",
+    "half.json": '{"a": "' + "b" * 300_000,
+    "rows.csv": "a.png,1,2,3,4,cat,\n",
+    "rows.txt": "a.png,1,2,3,4,cat,\nb.png,,,,,,\n",
+    "other.xml": "<?xml version='1.0'?><svg/>",
+    "other.yaml": "a: 1\n",
+    "bytes.json": b"\xff\x00{",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_of_another_kind_is_left_to_it(name, save, tmp_path):
+    path = save(name, OTHERS[name])
+    for tried in (path, str(tmp_path), str(tmp_path / "gone"), "gs://", "", "a\0b", "\ud800", path + "#val"):
+        assert [kind for kind in SOURCES.names() if kind != "csv" and SOURCES.get(kind).recognise(tried)] == []
 
 
 @pytest.mark.parametrize("name", OUTLINES)
@@ -102,27 +127,30 @@ def test_images_says_where_the_pictures_lie(name, tmp_path):
     elsewhere.mkdir()
     for picture in [file for file in (tmp_path / "labels").rglob("*.png") if "Segmentation" not in str(file)]:
         picture.rename(elsewhere / picture.name)
-    if name != "yolo":  # whose pictures are what the folder holds
-        with pytest.raises(UserError, match=r"expected a picture: .* is missing.*--images=FOLDER says where"):
-            read_source(path, None)
-        content = read_source(path, None, None, ReadOptions(image_folder=str(elsewhere)))
-        check(scan_images(content.images).images, content.classes, name, False)
+    told = r"expected a picture: .* is missing.*--images=FOLDER says where|train: no such folder or list of pictures"
+    with pytest.raises((UserError, FileNotFoundError), match=told):
+        read_source(path, None)
+    content = read_source(path, None, None, ReadOptions(image_folder=str(elsewhere)))
+    check(scan_images(content.images).images, content.classes, "yolo --images" if name == "yolo" else name, False)
+
+
+CHANGES = Augmentation(vertical_flip=0.5, rot90=0.5)
 
 
 @pytest.mark.parametrize(
-    "augmentation", [None, Augmentation(vertical_flip=0.5, scale_jitter=(0.5, 2.0), rotation=20.0)]
+    "augmentation, names", [(None, ("via2 json", "cvat", "labelstudio")), (CHANGES, ("via3 project",))]
 )
 def test_batches_of_the_formats_are_those_of_the_csv_to_the_bit(
-    augmentation, tmp_path, pipeline, samples, assert_same_batch
+    augmentation, names, tmp_path, pipeline, samples, assert_same_batch
 ):
     made = pipeline(augmentation=augmentation, max_instances=4)
     annotations = write_csv(tmp_path / "csv")
     wanted = open_sources(annotations, str(tmp_path / "csv" / "classes.csv"), None, None)
-    by_name = {image.name: image for image in wanted.train}
-    for name, pixels in (("via2 json", False), ("cvat", False), ("via3 project", False), ("labelstudio", False)):
-        path, _ = written(name, tmp_path / name, pixels)
+    truth = samples(made.train_dataset(wanted.train, 2), 4)
+    assert sum(int(sample.boxes.any(axis=-1).sum()) for sample in truth) > 8
+    for name in names:
+        path, _ = written(name, tmp_path / name)
         found = open_sources(path, None, None, None)
         assert found.classes == wanted.classes
-        truth = samples(made.train_dataset([by_name[pathlib.Path(image.image).name] for image in found.train], 2), 4)
         for a, b in zip(truth, samples(made.train_dataset(found.train, 2), 4), strict=True):
             assert_same_batch(a, b)

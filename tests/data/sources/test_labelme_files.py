@@ -1,6 +1,7 @@
 """labelme: files as it writes them, and what is wrong with others."""
 
 import base64
+import json
 import pathlib
 
 import numpy as np
@@ -134,6 +135,13 @@ def test_what_is_wrong_is_named(entry, message, labelme, wrong):
     assert "1 bad entries" in said and message in said and "shapes[0]" in said
 
 
+def test_a_file_that_begins_with_its_picture_is_recognised(labelme, read):
+    path = pathlib.Path(labelme(shape("rectangle", [[1, 1], [5, 5]]), imageData="A" * 500_000))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({name: content[name] for name in ("version", "imageData", "imagePath", "shapes")}))
+    assert len(read(path).images[0].instances) == 1
+
+
 def test_missing_pictures_broken_files_and_other_sizes(labelme, save, wrong, read):
     path = labelme(
         shape("rectangle", [[1, 1], [5, 5]]), imagePath="gone.jpg", imageData=base64.b64encode(b"x").decode()
@@ -153,3 +161,12 @@ def test_two_files_of_one_picture_are_joined(labelme, read):
     path = labelme(shape("rectangle", [[2, 2], [9, 9]], "dog"), name="b", imagePath="./a.jpg")
     (image,) = read(pathlib.Path(path).parent).images
     assert [found.box for found in image.instances] == [(1, 1, 5, 5), (2, 2, 9, 9)]
+
+
+def test_the_folder_of_images_replaces_whatever_a_file_says(labelme, picture, read, tmp_path):
+    picture("photos/x/a.jpg")
+    picture("photos/b.jpg")
+    for name in ("x/a.jpg", "C:\\x\\a.jpg", "/gone/b.jpg", "s3://bucket/a/b.jpg", str(tmp_path / "photos/b.jpg")):
+        path = labelme(shape("rectangle", [[1, 1], [5, 5]]), imagePath=name)
+        (image,) = read(path, image_folder=str(tmp_path / "photos")).images
+        assert image.image == str(tmp_path / "photos" / ("b.jpg" if name.endswith("b.jpg") else "x/a.jpg"))

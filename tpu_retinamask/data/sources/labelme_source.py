@@ -17,6 +17,7 @@ from tpu_retinamask.data.sources.png_texts import png_window
 from tpu_retinamask.data.sources.registry import SOURCES, ReadOptions, SourceContent
 
 LOOKED_AT = 5  # files of a folder, to know it by
+NAMES = {"version", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth"}
 WITHOUT_AREA = ("point", "points", "line", "linestrip")
 
 
@@ -37,18 +38,18 @@ class LabelmeSource:
         draft = Draft(path, options)
         inside = [posixpath.join(path, name) for name in names(path) if name.lower().endswith(".json")]
         for number, file in enumerate(inside or [path], 1):
-            if inside and not _is_labelme(file):
-                draft.leave_out("JSON files of the folder that are not labelme's")
-                continue
             content = draft.load(load_json, file) if inside else load_json(file)
-            if content is not None:
+            if inside and content is not None and not (isinstance(content, dict) and "shapes" in content):
+                draft.leave_out("JSON files of the folder that are not labelme's")
+            elif content is not None:
                 draft.collect(_read_file, draft, Entry(content, file), file, number)
         return draft.settle(classes)
 
 
 def _is_labelme(path: str) -> bool:
     top = json_names(path).get(1, set())
-    return "shapes" in top and bool(top & {"imagePath", "imageData", "imageHeight", "flags", "version"})
+    # Where the copy of the picture comes first, nothing behind it is seen.
+    return bool(top & {"shapes", "imageData"}) and len(top & NAMES) > 1
 
 
 def _read_file(draft: Draft, content: Entry, file: str, number: int) -> None:

@@ -3,6 +3,7 @@
 import concurrent.futures
 import io
 import posixpath
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from tpu_retinamask.files import read_bytes
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")  # what training reads
 HEADER = 1 << 16  # bytes that hold the header of most files
 THREADS = 16
+ROOT = re.compile(r"^[A-Za-z][\w.+-]*://|^([A-Za-z]:)?/+")  # what makes a path absolute
 
 
 class PictureSize(NamedTuple):
@@ -67,7 +69,7 @@ class PictureFinder:
         """
         clean = plain_path(name, place)
         if self.image_folder is not None:
-            folders = (self.image_folder,)
+            folders, clean = (self.image_folder,), ROOT.sub("", clean)
         last = posixpath.basename(clean)
         tried = dict.fromkeys(posixpath.join(folder, part) for part in (clean, last) for folder in folders)
         found = next(filter(self.exists, tried), None)
@@ -88,7 +90,7 @@ class PictureFinder:
         if folder not in self._listings:
             try:
                 found = frozenset(name.rstrip("/") for name in tf.io.gfile.listdir(folder or "."))
-            except tf.errors.OpError:
+            except (tf.errors.OpError, UnicodeError):
                 found = frozenset()
             self._listings[folder] = found
         return self._listings[folder]

@@ -4,7 +4,9 @@ Source: https://developer.supervisely.com/getting-started/supervisely-annotation
 https://developer.supervisely.com/app-development/advanced/coordinate-system
 """
 
+import itertools
 import posixpath
+from collections.abc import Iterator
 
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.masks import Mask, PolygonMask
@@ -18,6 +20,7 @@ from tpu_retinamask.data.sources.registry import SOURCES, ReadOptions, SourceCon
 
 DEEPEST = 8  # folders below the project's that are looked into: data sets can hold data sets
 LOOKED_AT = 3  # files of a folder, to know it by
+MOST_FOLDERS = 50  # that are listed to know a project
 DRAWN = ("polygon", "rectangle", "bitmap")
 
 
@@ -26,7 +29,8 @@ class SuperviselySource:
 
     def recognise(self, path: str) -> bool:
         """Tell whether a folder holds, at some depth, `ann/` with files that have Supervisely's names."""
-        return any(_is_annotation(file) for file in _files(path)[:LOOKED_AT])
+        files = _files(path, DEEPEST, itertools.repeat(True, MOST_FOLDERS))
+        return any(_is_annotation(file) for file in itertools.islice(files, LOOKED_AT))
 
     def read(self, path: str, classes: ClassNames | None, options: ReadOptions) -> SourceContent:
         """Read the files in the order of their folders and names.
@@ -35,7 +39,7 @@ class SuperviselySource:
         first and last pixels, so that x2 = right + 1; corners of polygons are taken as they are.
         """
         draft = Draft(path, options)
-        files = _files(path)
+        files = list(_files(path, DEEPEST, itertools.repeat(True)))
         for number, file in enumerate(files, 1):
             content = draft.load(load_json, file)
             if content is not None:
@@ -43,20 +47,24 @@ class SuperviselySource:
         return draft.settle(classes, _listed_classes(path))
 
 
-def _files(path: str, depth: int = 0) -> list[str]:
-    """List the annotation files of a data set, of all data sets of a project, or a single file in ann/."""
+def _files(path: str, depth: int, going_on: Iterator[bool]) -> Iterator[str]:
+    """Yield the annotation files of a data set, or of all data sets of a project.
+
+    Args:
+      path: of a folder.
+      depth: folders below it that are looked into.
+      going_on: ends before another folder is listed.
+    """
+    if not next(going_on, False):
+        return
     inside = names(path)
     if "ann" in inside:
-        found = [posixpath.join(path, "ann", name) for name in names(posixpath.join(path, "ann"))]
-        found = [file for file in found if file.lower().endswith(".json")]
-    else:
-        found = []
-    if depth < DEEPEST:
-        for name in inside:
-            # What has a suffix is a file, which is not to be asked for its list.
-            if name not in ("ann", "img") and "." not in name:
-                found += _files(posixpath.join(path, name), depth + 1)
-    return found
+        folder = posixpath.join(path, "ann")
+        yield from (posixpath.join(folder, name) for name in names(folder) if name.lower().endswith(".json"))
+    for name in inside if depth else []:
+        # What has a suffix is taken for a file, which is not to be asked for its list.
+        if name not in ("ann", "img") and not posixpath.splitext(name)[1]:
+            yield from _files(posixpath.join(path, name), depth - 1, going_on)
 
 
 def _is_annotation(file: str) -> bool:

@@ -48,12 +48,13 @@ def is_yolo(path: str) -> bool:
     return bool(_yaml_of(base)) or any(_has_both(folder) for folder in (base, posixpath.join(base, "train")))
 
 
-def yolo_layout(path: str) -> YoloLayout:
+def yolo_layout(path: str, image_folder: str | None = None) -> YoloLayout:
     """Find the pictures and label files of a split.
 
     Args:
       path: `data.yaml`, or a folder that holds it, then `#val` for another split than `train`; a folder with `images`
         and `labels`; a list of pictures.
+      image_folder: where the pictures of folders lie instead; those that have a label file are taken.
 
     Raises:
       UserError: a data.yaml that is none, or does not have the split.
@@ -62,23 +63,23 @@ def yolo_layout(path: str) -> YoloLayout:
     base, split = split_of(path)
     base = base.rstrip("/") if base != "/" else base
     if base.lower().endswith(YAML):
-        return _of_yaml(base, split or "train")
+        return _of_yaml(base, split or "train", image_folder)
     if base.lower().endswith(".txt"):
         return _layout(None, _listed(base, posixpath.dirname(base)))
     found = _yaml_of(base)
     if found:
-        return _of_yaml(found, split or "train")
+        return _of_yaml(found, split or "train", image_folder)
     folders = names(base)
     own = _class_file(base)
-    if "images" not in folders and "train" in folders:  # train/images, val/images
+    if not {"images", "labels"} & set(folders) and "train" in folders:  # train/images, val/images
         base = posixpath.join(base, split or "train")
         split = ""
     place = posixpath.join(base, "images")
-    inside = names(place)
+    inside = {*names(place), *names(posixpath.join(base, "labels"))}
     splits = [name for name in SPLITS if name in inside]
     if split or splits:
         place = posixpath.join(place, split or "train")
-    return _layout(own or _class_file(base), _in_folder(place))
+    return _layout(own or _class_file(base), _in_folder(place, image_folder))
 
 
 def _has_both(folder: str) -> bool:
@@ -101,7 +102,7 @@ def _class_file(folder: str) -> list[str] | None:
     return None
 
 
-def _of_yaml(path: str, split: str) -> YoloLayout:
+def _of_yaml(path: str, split: str, image_folder: str | None) -> YoloLayout:
     content = Entry(_load_yaml(path), path)
     wanted = content.values.get(split)
     if wanted is None and split in ("val", "valid"):
@@ -115,11 +116,11 @@ def _of_yaml(path: str, split: str) -> YoloLayout:
         root = said if names(said) else root  # written on another machine: the data lie beside the file
     pictures = []
     for part in wanted if isinstance(wanted, list) else [wanted]:
-        pictures += _of_part(part, root, f"{path}: {split}")
+        pictures += _of_part(part, root, f"{path}: {split}", image_folder)
     return _layout(_names_of(content), pictures)
 
 
-def _of_part(part: Any, root: str, place: str) -> list[str]:
+def _of_part(part: Any, root: str, place: str, image_folder: str | None) -> list[str]:
     if not isinstance(part, str) or not part.strip():
         raise BadEntry(f"{place}: got {shown(part)}, expected a folder or a list of pictures")
     part = part.strip().replace("\\", "/")
@@ -129,8 +130,8 @@ def _of_part(part: Any, root: str, place: str) -> list[str]:
         if candidate.lower().endswith(".txt"):
             if posixpath.basename(candidate) in names(posixpath.dirname(candidate) or "."):
                 return _listed(candidate, root)
-        elif names(candidate):
-            return _in_folder(candidate)
+        elif names(candidate) or (image_folder is not None and _labels_in(candidate)):
+            return _in_folder(candidate, image_folder)
     raise FileNotFoundError(f"{place}: no such folder or list of pictures: {tried[0]}")
 
 
@@ -178,8 +179,18 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _in_folder(folder: str) -> list[str]:
-    """Return the pictures in a folder and those below it, sorted; those of a split's folder lie in it or in images/."""
+def _labels_in(folder: str) -> list[str]:
+    """Return the label files of the pictures of a folder, without their suffix, sorted."""
+    listed = names(posixpath.dirname(_label_file(posixpath.join(folder, "x.jpg"))))
+    return [name[:-4] for name in listed if name.endswith(".txt") and name != "classes.txt"]
+
+
+def _in_folder(folder: str, image_folder: str | None = None) -> list[str]:
+    """Return the pictures in a folder, or in `images` in it, sorted."""
+    if image_folder is not None:
+        by_stem = {os.path.splitext(name)[0]: name for name in names(image_folder) if name.lower().endswith(SUFFIXES)}
+        place = folder if _labels_in(folder) else posixpath.join(folder, "images")
+        return [posixpath.join(place, by_stem.get(stem, f"{stem}.jpg")) for stem in _labels_in(place)]
     found = []
     inside = names(folder)
     for name in inside:

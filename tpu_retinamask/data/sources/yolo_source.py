@@ -34,7 +34,7 @@ class YoloSource:
         A line of 5 numbers is a box; one of 7 or more is a polygon, whose extent is the box. A picture without a label
         file, or with an empty one, has no objects.
         """
-        layout = yolo_layout(path)
+        layout = yolo_layout(path, options.image_folder)
         known = layout.names or (
             list(map(classes.name_of, range(classes.num_classes))) if classes is not None else None
         )
