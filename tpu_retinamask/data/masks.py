@@ -1,6 +1,7 @@
 """The mask of one instance, as its source has it: one type with one reader, `images.mask_reader`."""
 
 import dataclasses
+import zlib
 
 import numpy as np
 
@@ -50,13 +51,15 @@ class StoredMask(Mask):
 
 @dataclasses.dataclass(frozen=True)
 class PolygonMask(Mask):
-    """One polygon or several, of which the instance is all.
+    """One polygon or several, of which the instance is all, less its holes.
 
     Attributes:
       polygons: each x1, y1, x2, y2, ... in pixels of the picture, three corners or more; drawn as pycocotools does.
+      holes: polygons, drawn alike, whose pixels are no part of the instance.
     """
 
     polygons: tuple[tuple[float, ...], ...]
+    holes: tuple[tuple[float, ...], ...] = ()
 
     def __str__(self) -> str:
         """Return how many corners it has."""
@@ -93,3 +96,87 @@ class ArrayMask(Mask):
     def __str__(self) -> str:
         """Return its size."""
         return f"array {self.array.shape}"
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowMask(Mask):
+    """Pixels in a window of the picture, kept compressed: a picture of many objects holds none of them at full size.
+
+    Attributes:
+      left, top: first column and row of the window.
+      width, height: of the window.
+      packed: zlib of the window's pixels, row by row, eight to a byte.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+    packed: bytes
+
+    @classmethod
+    def of(cls, pixels: np.ndarray, left: int = 0, top: int = 0) -> "WindowMask":
+        """Keep the smallest window that holds all pixels; with none, a window of no size.
+
+        Args:
+          pixels: [h, w], other than zero on the instance.
+          left: column of the picture that the first column lies at.
+          top: row of the picture that the first row lies at.
+        """
+        rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
+        if not rows.size:
+            return cls(left, top, 0, 0, zlib.compress(b"", 1))
+        (first, last), (start, end) = rows[[0, -1]].tolist(), columns[[0, -1]].tolist()
+        kept = pixels[first : last + 1, start : end + 1] != 0
+        packed = zlib.compress(np.packbits(kept, axis=None).tobytes(), 1)
+        return cls(left + start, top + first, end + 1 - start, last + 1 - first, packed)
+
+    def pixels(self) -> np.ndarray:
+        """Return the pixels of the window, bool [height, width]."""
+        bits = np.frombuffer(zlib.decompress(self.packed), np.uint8)
+        count = self.height * self.width
+        return np.unpackbits(bits, count=count).astype(bool).reshape(self.height, self.width)
+
+    def __str__(self) -> str:
+        """Return where it lies."""
+        return f"of {self.width} x {self.height} pixels at {self.left}, {self.top}"
+
+
+@dataclasses.dataclass(frozen=True)
+class PaletteMask(Mask):
+    """An index in an image file of the picture's size: the objects of Pascal VOC, whose files hold colours by index.
+
+    Attributes:
+      path: resolved.
+      index: what the file stores, before a palette makes it a colour.
+    """
+
+    path: str
+    index: int
+
+    def files(self) -> tuple[str, ...]:
+        """Return the file."""
+        return (self.path,)
+
+    def __str__(self) -> str:
+        """Return the file and the index."""
+        return f"{self.path}, index {self.index}"
+
+
+@dataclasses.dataclass(frozen=True)
+class JoinedMask(Mask):
+    """Several masks of different kinds, of which the instance is all.
+
+    Attributes:
+      parts: the masks; each is drawn.
+    """
+
+    parts: tuple[Mask, ...]
+
+    def files(self) -> tuple[str, ...]:
+        """Return the files of all parts."""
+        return tuple(file for part in self.parts for file in part.files())
+
+    def __str__(self) -> str:
+        """Return how many parts it has."""
+        return f"of {len(self.parts)} parts"

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import difflib
 import io
 import logging
 import os
@@ -46,6 +47,20 @@ class ClassNames:
             raise IndexError(f"class id {class_id} is outside 0..{len(self.names) - 1}")
         name = self.names[class_id]
         return f"unused_{class_id}" if name is None else name
+
+    def expected(self, name: str) -> str:
+        """Say what was expected in place of a name that is none of these: the nearest, or the first."""
+        ids = self.ids
+        if name.isdigit() and int(name) in ids.values():
+            return "the name of a class, not its id"
+        by_lower = {known.lower(): known for known in ids}
+        near = difflib.get_close_matches(name, ids, n=3, cutoff=0.5)
+        if name.lower() in by_lower:
+            near = [by_lower[name.lower()]]
+        if near:
+            return "a class of the class file; the nearest are " + ", ".join(map(repr, near))
+        some = ", ".join(map(repr, list(ids)[:5]))
+        return f"a class of the class file: {some}" + (", ..." if len(ids) > 5 else "")
 
     def to_csv(self) -> str:
         """Write the class file that `read_classes` reads back to an equal object."""

@@ -1,6 +1,5 @@
 """The annotation file: `image,x1,y1,x2,y2,class,mask` rows, grouped by image."""
 
-import difflib
 import logging
 import math
 import os
@@ -78,7 +77,7 @@ class _RowReader:
     """Check rows one by one and collect what they say."""
 
     def __init__(self, file: str, folder: str, classes: ClassNames) -> None:
-        self.file, self.folder, self.ids = file, folder, classes.ids
+        self.file, self.folder, self.classes, self.ids = file, folder, classes, classes.ids
         self.problems: list[str] = []
         self.repeats: list[int] = []
         self.first: dict[str, tuple[str, int]] = {}  # image -> name, line of its first row
@@ -118,7 +117,7 @@ class _RowReader:
         if box is None:
             return problem
         if class_name not in self.ids:
-            return self._wrong(line, 6, class_name, self._known_class(class_name))
+            return self._wrong(line, 6, class_name, self.classes.expected(class_name))
         if image in self.negative:
             return (
                 f"{self.file}, line {line}: {name} has a box here but is listed as an image without "
@@ -198,18 +197,6 @@ class _RowReader:
                     f"({axis}2 must be greater than {axis}1; {XYWH_HINT})",
                 )
         return (x1, y1, x2, y2), None
-
-    def _known_class(self, class_name: str) -> str:
-        if class_name.isdigit() and int(class_name) in self.ids.values():
-            return "the name of a class, not its id"
-        near = difflib.get_close_matches(class_name, self.ids, n=3, cutoff=0.5)
-        by_lower = {name.lower(): name for name in self.ids}
-        if class_name.lower() in by_lower:
-            near = [by_lower[class_name.lower()]]
-        if near:
-            return "a class of the class file; the nearest are " + ", ".join(map(repr, near))
-        some = ", ".join(map(repr, list(self.ids)[:5]))
-        return f"a class of the class file: {some}" + (", ..." if len(self.ids) > 5 else "")
 
     def _mask(self, line: int, mask: str) -> tuple[FileMask | None, str | None]:
         if not mask:

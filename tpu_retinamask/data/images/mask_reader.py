@@ -12,7 +12,17 @@ from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstanc
 from tpu_retinamask.data.images.image_files import BadFile, png_bit_depth, read_file
 from tpu_retinamask.data.images.packed_masks import unpack_mask
 from tpu_retinamask.data.images.run_lengths import polygon_pixels, run_length_pixels
-from tpu_retinamask.data.masks import ArrayMask, FileMask, Mask, PolygonMask, RunLengthMask, StoredMask
+from tpu_retinamask.data.masks import (
+    ArrayMask,
+    FileMask,
+    JoinedMask,
+    Mask,
+    PaletteMask,
+    PolygonMask,
+    RunLengthMask,
+    StoredMask,
+    WindowMask,
+)
 from tpu_retinamask.data.record_format import StoredImage, read_stored_image, read_stored_masks
 
 Instance = ListedInstance | AnnotatedInstance
@@ -88,12 +98,12 @@ def read_mask(instance: Instance, height: int, width: int) -> np.ndarray:
 
 
 def is_drawn(mask: Mask | None) -> bool:
-    """Tell whether a mask is in memory, in a form that a graph does not read: it is drawn and packed beforehand."""
-    return isinstance(mask, PolygonMask | RunLengthMask | ArrayMask)
+    """Tell whether a mask is in a form that a graph does not read: it is drawn and packed beforehand."""
+    return isinstance(mask, PolygonMask | RunLengthMask | ArrayMask | WindowMask | PaletteMask | JoinedMask)
 
 
 def draw_mask(mask: Mask, height: int, width: int) -> np.ndarray:
-    """Draw a polygon, run lengths or an array, bool [h, w] of its own size; a polygon's is that of the picture.
+    """Draw a mask that `is_drawn`, bool [h, w] of its own size; polygons and windows have that of the picture.
 
     Raises:
       BadFile: it cannot be drawn; says why.
@@ -103,10 +113,49 @@ def draw_mask(mask: Mask, height: int, width: int) -> np.ndarray:
             raise BadFile("mask size", f"a mask of shape {mask.array.shape}, expected [height, width]")
         return np.asarray(mask.array) != 0
     if isinstance(mask, PolygonMask):
-        return polygon_pixels(mask.polygons, height, width)
+        drawn = polygon_pixels(mask.polygons, height, width)
+        return drawn & ~polygon_pixels(mask.holes, height, width) if mask.holes else drawn
     if isinstance(mask, RunLengthMask):
         return run_length_pixels(mask.counts, *mask.size)
+    if isinstance(mask, WindowMask):
+        return _of_window(mask, height, width)
+    if isinstance(mask, PaletteMask):
+        return _of_palette(mask)
+    if isinstance(mask, JoinedMask):
+        return _of_parts(mask, height, width)
     raise TypeError(f"{type(mask).__name__} is not drawn, but read from a file")
+
+
+def _of_window(mask: WindowMask, height: int, width: int) -> np.ndarray:
+    right, bottom = mask.left + mask.width, mask.top + mask.height
+    if not (mask.left >= 0 and right <= width and mask.top >= 0 and bottom <= height):
+        raise BadFile("mask size", f"a mask {mask} leaves the picture of {width} x {height} pixels")
+    drawn = np.zeros([height, width], bool)
+    drawn[mask.top : bottom, mask.left : right] = mask.pixels()
+    return drawn
+
+
+def _of_palette(mask: PaletteMask) -> np.ndarray:
+    data = read_file(mask.path)
+    try:
+        picture = PIL.Image.open(io.BytesIO(data))
+        if picture.mode not in ("P", "L"):
+            raise BadFile("bad mask", f"{mask.path} is of mode {picture.mode}, expected a palette or 8 bits of gray")
+        return np.asarray(picture) == mask.index
+    except BadFile:
+        raise
+    except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
+        raise BadFile("damaged", f"{mask.path} cannot be decoded: {error}") from error
+
+
+def _of_parts(mask: JoinedMask, height: int, width: int) -> np.ndarray:
+    drawn = np.zeros([height, width], bool)
+    for part in mask.parts:
+        pixels = draw_mask(part, height, width)
+        if pixels.shape != drawn.shape:
+            raise BadFile("mask size", f"a mask {part} is not of the picture's size, {width} x {height}")
+        drawn |= pixels
+    return drawn
 
 
 def picture_bytes(image: str | StoredImage) -> bytes:

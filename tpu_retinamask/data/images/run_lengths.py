@@ -12,6 +12,9 @@ from pycocotools import mask as coco_mask
 from tpu_retinamask.data.images.image_files import BadFile
 
 FARTHEST = 10  # sides of the picture that a polygon may reach beyond it: more would be drawn for minutes
+# Pixels that the outlines of one mask may be long: pycocotools walks them in fifths of a pixel, 100 bytes a pixel. The
+# outline of a chessboard of single pixels, 1000 a side, is as long.
+LONGEST_OUTLINE = 2_000_000
 
 
 def polygon_pixels(polygons: Sequence[Sequence[float]], height: int, width: int) -> np.ndarray:
@@ -24,7 +27,7 @@ def polygon_pixels(polygons: Sequence[Sequence[float]], height: int, width: int)
       width: columns of the picture.
 
     Raises:
-      BadFile: one that is no list of points, or far outside the picture.
+      BadFile: one that is no list of points, or far outside the picture; outlines longer than `LONGEST_OUTLINE`.
     """
     limit = FARTHEST * max(height, width)
     for number, polygon in enumerate(polygons, 1):
@@ -37,9 +40,22 @@ def polygon_pixels(polygons: Sequence[Sequence[float]], height: int, width: int)
                     f"polygon {number} has the coordinate {value:g}, far outside the picture of {width} x {height}",
                 )
     kept = [list(polygon) for polygon in polygons if len(polygon) >= 6]
+    length = sum(_steps_around(polygon) for polygon in kept)
+    if length > LONGEST_OUTLINE:
+        raise BadFile(
+            "bad polygon",
+            f"outlines of {length:,.0f} pixels in all, expected at most {LONGEST_OUTLINE:,}; a polygon that goes to "
+            "and fro across the picture is no outline of an object",
+        )
     if not kept:
         return np.zeros([height, width], bool)
     return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(kept, height, width))).astype(bool)
+
+
+def _steps_around(polygon: Sequence[float]) -> float:
+    """Return how many pixels the longer side of each edge has, in all: as many steps pycocotools takes, times five."""
+    corners = np.asarray(polygon, np.float64).reshape(-1, 2)
+    return float(np.abs(corners - np.roll(corners, -1, axis=0)).max(axis=1).sum())
 
 
 def run_length_pixels(counts: str | Sequence[int], height: int, width: int) -> np.ndarray:

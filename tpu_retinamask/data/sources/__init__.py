@@ -3,4 +3,13 @@
 Those of the project take their seats here.
 """
 
-from tpu_retinamask.data.sources import csv_source  # noqa: F401
+from tpu_retinamask.data.sources import (  # noqa: F401
+    csv_source,
+    cvat_source,
+    labelme_source,
+    labelstudio_source,
+    supervisely_source,
+    via_source,
+    voc_source,
+    yolo_source,
+)

@@ -16,6 +16,7 @@ from tpu_retinamask.errors import UserError, listed
 from tpu_retinamask.files import read_bytes
 
 MOST_BYTES = 4 << 30  # of one annotation file: more is no list of objects that a person made
+FARTHEST_PIXEL = 1e7  # no picture is as large: beyond it arithmetic would overflow somewhere
 LONGEST_SHOWN = 60  # characters of a value in an error
 
 Thing = TypeVar("Thing")
@@ -57,6 +58,10 @@ class Entry:
     def whole(self, name: str, default: int | None = None) -> int:
         """Return a whole number; 3.0 and one written as text are read."""
         return self._value(name, default, "a whole number", as_whole)
+
+    def pixels(self, name: str, default: float | None = None) -> float:
+        """Return a number that can be a place in a picture."""
+        return self._value(name, default, "a number of pixels", as_pixels)
 
     def items(self, name: str, default: list | None = None) -> list:
         """Return a list."""
@@ -120,6 +125,20 @@ class Faults:
         return (f"left out {len(self.said)} bad entries:\n{listed(self.said)}",)
 
 
+def load_text(path: str) -> str:
+    """Return the content of a text file, local or gs://; a byte order mark is passed over.
+
+    Raises:
+      FileNotFoundError: it does not exist.
+      UserError: it is no UTF-8 text, or too large.
+    """
+    data = _bounded_bytes(path)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is no UTF-8 text, which is expected") from error
+
+
 def load_json(path: str) -> Any:
     """Return the content of a JSON file, local or gs://; a byte order mark is passed over.
 
@@ -127,15 +146,25 @@ def load_json(path: str) -> Any:
       FileNotFoundError: it does not exist.
       UserError: it is no JSON, too large, or nested too deep.
     """
-    text = _bounded_bytes(path)
+    return json_of(load_text(path), path)
+
+
+def json_of(text: str, place: str) -> Any:
+    """Return what a JSON text says.
+
+    Args:
+      text: of a file, or of a field in one.
+      place: where it stands, in the words of an error.
+
+    Raises:
+      UserError: it is no JSON, or nested too deep.
+    """
     try:
-        return json.loads(text.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is no UTF-8 text; JSON is expected in UTF-8") from error
+        return json.loads(text)
     except RecursionError:
-        raise UserError(f"{path}: lists and objects are nested too deep to be annotations") from None
+        raise UserError(f"{place}: lists and objects are nested too deep to be annotations") from None
     except ValueError as error:  # malformed, or a number of thousands of digits
-        raise UserError(f"{path}: not a JSON file: {error}") from error
+        raise UserError(f"{place}: not JSON: {error}") from error
 
 
 def load_xml(path: str) -> Element:
@@ -163,6 +192,12 @@ def as_number(value: Any) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def as_pixels(value: Any) -> float | None:
+    """Return a number that can be a place in a picture, also of a text; None: it is none."""
+    number = as_number(value)
+    return number if number is not None and abs(number) <= FARTHEST_PIXEL else None
 
 
 def as_whole(value: Any) -> int | None:

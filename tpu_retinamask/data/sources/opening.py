@@ -161,7 +161,8 @@ def read_splits(
             kind, options = source_format or recognise(path), ReadOptions(settings, folders[split])
             content = read_source(path, names, kind, options)
             names = content.classes
-            digest = None if tf.io.gfile.isdir(path) else hashlib.sha256(read_bytes(path)).hexdigest()
+            is_file = tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)  # data.yaml#val is a part of one
+            digest = hashlib.sha256(read_bytes(path)).hexdigest() if is_file else None
             splits[split] = ReadSplit(path, kind, options, content, digest)
     return splits
 
