@@ -55,8 +55,8 @@ def read_segmentation(value: Any, size: tuple[int, int] | None = None) -> Segmen
 
 def _nested(value: Sequence) -> Sequence:
     """Return the polygons, whichever way they are nested."""
-    if any(_is_number(part) for part in value):
-        return [value]
+    if not any(isinstance(part, list | tuple | dict) for part in value):
+        return [value] if value else []
     if not all(isinstance(part, list | tuple) for part in value):
         if len(value) == 1 and isinstance(value[0], dict):
             raise BadFile("bad polygon", f"segmentation is a list with one object in it, {EXPECTED}")

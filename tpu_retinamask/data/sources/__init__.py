@@ -3,4 +3,4 @@
 Those of the project take their seats here.
 """
 
-from tpu_retinamask.data.sources import csv_source  # noqa: F401
+from tpu_retinamask.data.sources import coco_source, csv_source  # noqa: F401
