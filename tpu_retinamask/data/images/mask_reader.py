@@ -9,10 +9,11 @@ import numpy as np
 import PIL.Image
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance, ListedInstance
+from tpu_retinamask.data.images.colour_masks import Colours, colour_pixels, open_colours
 from tpu_retinamask.data.images.image_files import BadFile, png_bit_depth, read_file
 from tpu_retinamask.data.images.packed_masks import unpack_mask
 from tpu_retinamask.data.images.run_lengths import polygon_pixels, run_length_pixels
-from tpu_retinamask.data.masks import ArrayMask, FileMask, Mask, PolygonMask, RunLengthMask, StoredMask
+from tpu_retinamask.data.masks import ArrayMask, ColourMask, FileMask, Mask, PolygonMask, RunLengthMask, StoredMask
 from tpu_retinamask.data.record_format import StoredImage, read_stored_image, read_stored_masks
 
 Instance = ListedInstance | AnnotatedInstance
@@ -26,6 +27,7 @@ class MaskReader:
         self._path: str | None = None
         self._values = np.zeros([0, 0])
         self._label_step = 1
+        self._colours, self._colour_path = Colours(np.zeros([0, 0, 3], np.uint8), None), None
         self._stored: StoredImage | None = None
         self._packed: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -49,7 +51,12 @@ class MaskReader:
             raise ValueError(f"line {instance.line}: the instance has no mask")
         if isinstance(mask, StoredMask):
             return self._unpack(mask, height, width)
-        pixels = self._of_file(mask) if isinstance(mask, FileMask) else draw_mask(mask, height, width)
+        if isinstance(mask, ColourMask):
+            if mask.path != self._colour_path:
+                self._colours, self._colour_path = open_colours(mask.path), mask.path
+            pixels = colour_pixels(self._colours, mask)
+        else:
+            pixels = self._of_file(mask) if isinstance(mask, FileMask) else draw_mask(mask, height, width)
         if pixels.shape != (height, width):
             rows, columns = pixels.shape
             raise ValueError(
@@ -88,12 +95,12 @@ def read_mask(instance: Instance, height: int, width: int) -> np.ndarray:
 
 
 def is_drawn(mask: Mask | None) -> bool:
-    """Tell whether a mask is in memory, in a form that a graph does not read: it is drawn and packed beforehand."""
-    return isinstance(mask, PolygonMask | RunLengthMask | ArrayMask)
+    """Tell whether a mask is of a form that a graph does not read: it is read or drawn and packed beforehand."""
+    return isinstance(mask, PolygonMask | RunLengthMask | ArrayMask | ColourMask)
 
 
 def draw_mask(mask: Mask, height: int, width: int) -> np.ndarray:
-    """Draw a polygon, run lengths or an array, bool [h, w] of its own size; a polygon's is that of the picture.
+    """Draw a mask that `is_drawn`, bool [h, w] of its own size; a polygon's is that of the picture.
 
     Raises:
       BadFile: it cannot be drawn; says why.
@@ -104,7 +111,14 @@ def draw_mask(mask: Mask, height: int, width: int) -> np.ndarray:
         return np.asarray(mask.array) != 0
     if isinstance(mask, PolygonMask):
         return polygon_pixels(mask.polygons, height, width)
+    if isinstance(mask, ColourMask):
+        return colour_pixels(open_colours(mask.path), mask)
     if isinstance(mask, RunLengthMask):
+        if mask.size != (height, width):  # before anything of that size is made
+            raise BadFile(
+                "mask size",
+                f"mask {mask}, its image has {width} x {height} (width x height)",
+            )
         return run_length_pixels(mask.counts, *mask.size)
     raise TypeError(f"{type(mask).__name__} is not drawn, but read from a file")
 

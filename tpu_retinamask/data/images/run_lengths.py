@@ -130,7 +130,7 @@ def _decompress(text: str) -> np.ndarray:
         raise BadFile("bad run lengths", "run lengths are an empty text, expected COCO's compressed text")
     if codes.min() < 0 or codes.max() > 63 or not is_last[-1]:
         hint = "; it is bytes as Python shows them: write counts.decode()" if text.startswith(("b'", 'b"')) else ""
-        raise BadFile("bad run lengths", f"run lengths {ascii(text[:20])}... are not COCO's compressed text{hint}")
+        raise BadFile("bad run lengths", f"run lengths {text[:20]!a}... are not COCO's compressed text{hint}")
     ends = np.flatnonzero(is_last)
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1

@@ -70,10 +70,8 @@ def _nested(value: Sequence) -> Sequence:
 def _flat(polygon: Sequence) -> tuple[float, ...]:
     if all(isinstance(part, list | tuple) and len(part) == 2 for part in polygon):
         polygon = [number for pair in polygon for number in pair]
-    if set(map(type, polygon)) - {int, float}:
-        numbers = tuple(_number(part) for part in polygon)
-    else:
-        numbers = tuple(polygon)  # the very objects, for a file has millions
+    # The very objects where they are plain numbers, for a file has millions.
+    numbers = tuple(map(_number, polygon)) if set(map(type, polygon)) - {int, float} else tuple(polygon)
     if not all(map(_is_finite, numbers)):
         raise BadFile("bad polygon", f"a polygon of {len(numbers)} numbers holds one that is not finite")
     if len(numbers) % 2:

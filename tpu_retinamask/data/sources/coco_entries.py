@@ -15,10 +15,10 @@ from tpu_retinamask.data.images.image_files import BadFile
 from tpu_retinamask.data.images.run_lengths import run_length_pixels
 from tpu_retinamask.data.images.segmentations import read_segmentation
 from tpu_retinamask.data.masks import Mask, PolygonMask, RunLengthMask
-from tpu_retinamask.data.sources.checked import BadEntry, Entry, Faults, as_number, as_whole, shown
+from tpu_retinamask.data.sources.checked import BadEntry, Entry, Faults, as_number, shown
+from tpu_retinamask.data.sources.coco_ids import Ids, Key, as_key, got
 from tpu_retinamask.errors import UserError
 
-Key = int | str
 MOST_SIDE = 1 << 30  # pixels
 
 
@@ -50,60 +50,6 @@ class CocoDataset(NamedTuple):
     categories: dict[Key, str]
     objects: list[CocoObject]
     notes: tuple[str, ...]
-
-
-class Ids:
-    """The ids of entries, found whether they are written as numbers or as text."""
-
-    def __init__(self) -> None:
-        """Begin without any."""
-        self._known: dict[str, Key] = {}
-        self._place: dict[str, str] = {}
-        self.bad: set[str] = set()  # those of entries that could not be used, which is told already
-
-    def add(self, entry: Entry) -> Key:
-        """Take in the id of an entry.
-
-        Raises:
-          BadEntry: it is none, or an entry before has it.
-        """
-        key = as_key(entry.values.get("id"))
-        if key is None:
-            raise BadEntry(f"{entry.place}: id: {_got(entry, 'id')}, expected a whole number or a text")
-        if str(key) in self._place:
-            raise BadEntry(
-                f"{entry.place}: id: got {key!r}, expected another than that of {self._place[str(key)]} "
-                "(ids used more than once)"
-            )
-        self._known[str(key)], self._place[str(key)] = key, entry.place
-        return key
-
-    def find(self, value: Any) -> Key | None:
-        """Return the id that a value means; None: there is none."""
-        key = as_key(value)
-        if key is None:
-            return None
-        found = self._known.get(str(key))
-        if found is None and isinstance(key, str) and as_whole(key) is not None:
-            found = self._known.get(str(as_whole(key)))
-        return found
-
-    def forget(self, key: Key) -> None:
-        """Leave out an id whose entry cannot be used."""
-        del self._known[str(key)]
-        self.bad.add(str(key))
-
-    def some(self) -> str:
-        """Return how many there are and the first of them."""
-        return f"one of the {len(self._known)} ids, such as {', '.join(map(repr, list(self._known.values())[:3]))}"
-
-
-def as_key(value: Any) -> Key | None:
-    """Return an id: a whole number, also of 3.0, or a text; None: it is neither."""
-    if isinstance(value, str):
-        return value.strip() or None
-    whole = as_whole(value)
-    return None if whole is None else whole
 
 
 def read_dataset(content: Any, name: str, *, with_masks: bool = True) -> tuple[CocoDataset, Faults]:
@@ -194,7 +140,7 @@ def box_of_mask(mask: Mask) -> tuple[float, float, float, float] | None:
 
 
 def plain_path(file_name: str) -> str:
-    """Return a file name as this system reads it: `\\` between folders becomes `/`, a drive's letter is left out."""
+    """Return a file name as this system reads it: a backslash between folders becomes `/`, a drive is left out."""
     if "\\" not in file_name or "://" in file_name:
         return file_name
     return re.sub("^[A-Za-z]:", "", file_name).replace("\\", "/")
@@ -229,7 +175,7 @@ class _Objects:
             self.boxes += 1
         if box is None:
             raise BadEntry(
-                f"{entry.place}: bbox: {_got(entry, 'bbox')}, expected x, y, width, height, or a segmentation to take "
+                f"{entry.place}: bbox: {got(entry, 'bbox')}, expected x, y, width, height, or a segmentation to take "
                 "it from"
             )
         area = entry.number("area") if entry.has("area") else None
@@ -257,7 +203,7 @@ class _Objects:
         if key is None:
             what = {"image_id": "images", "category_id": "categories"}[field]
             raise BadEntry(
-                f"{entry.place}: {field}: {_got(entry, field)}, which is not among the {what}, expected {ids.some()}"
+                f"{entry.place}: {field}: {got(entry, field)}, which is not among the {what}, expected {ids.some()}"
             )
         return key
 
@@ -295,7 +241,7 @@ def _image(entry: Entry, key: Key, number: int) -> CocoImage:
 def _category(entry: Entry, key: Key, number: int) -> str:
     name = entry.values.get("name", key)
     if isinstance(name, bool) or not isinstance(name, str | numbers.Integral) or not str(name).strip():
-        raise BadEntry(f"{entry.place}: name: {_got(entry, 'name')}, expected the name of a class")
+        raise BadEntry(f"{entry.place}: name: {got(entry, 'name')}, expected the name of a class")
     return str(name).strip()
 
 
@@ -307,10 +253,3 @@ def _flag(entry: Entry, field: str, default: int) -> int:
     if whole not in (0, 1):
         raise BadEntry(f"{entry.place}: {field}: got {shown(value)}, expected 0 or 1")
     return whole
-
-
-def _got(entry: Entry, field: str) -> str:
-    if field not in entry.values:
-        return "got nothing"
-    value = entry.values[field]
-    return "got null" if value is None else f"got {shown(value)}"

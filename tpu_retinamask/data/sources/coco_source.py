@@ -4,6 +4,7 @@ The classes are the categories in the order of their ids, numbers before texts.
 """
 
 import collections
+import contextlib
 import decimal
 import difflib
 import os
@@ -15,8 +16,9 @@ import tensorflow as tf
 
 from tpu_retinamask.data.annotated_image import ListedImage, ListedInstance
 from tpu_retinamask.data.annotations.class_names import MAX_CLASS_ID, ClassNames
-from tpu_retinamask.data.sources.checked import BadEntry, Faults, as_whole, load_json, shown
-from tpu_retinamask.data.sources.coco_entries import CocoDataset, CocoObject, Key, read_dataset
+from tpu_retinamask.data.sources.checked import Faults, as_whole, load_json, shown
+from tpu_retinamask.data.sources.coco_entries import CocoDataset, CocoObject, read_dataset
+from tpu_retinamask.data.sources.coco_ids import Key
 from tpu_retinamask.data.sources.registry import SOURCES, ReadOptions, SourceContent
 from tpu_retinamask.data.sources.settings import SourceSettings
 from tpu_retinamask.errors import UserError, gin_param
@@ -210,9 +212,7 @@ def _list_images(
             path, image.file_name, image.number, (), image.size, ("images[{}]", "annotations[{}]")
         )
     if again:
-        notes.append(
-            f"{again} images name a file that another names too: the file is one image, with the objects of all"
-        )
+        notes.append(f"{again} images name a file that another names too: it is one image, with the objects of all")
     if repeats:
         notes.append(f"left out {repeats} objects that repeat the class, box and mask of another of their image")
     return [
@@ -231,10 +231,8 @@ class _Files:
         self._alone = {name for name, count in counted.items() if count == 1}
         self._there: frozenset[str] = frozenset()
         if is_given and any("/" in name for name in names):
-            try:
+            with contextlib.suppress(tf.errors.OpError):  # each image is then said to be missing
                 self._there = frozenset(tf.io.gfile.listdir(folder))
-            except tf.errors.OpError:
-                pass  # each image is then said to be missing
 
     def path_of(self, file_name: str) -> str:
         """Return the path of an image.
@@ -247,8 +245,7 @@ class _Files:
         if last != file_name and last in self._there and last in self._alone and not _exists(path):
             self.by_last_part += 1
             path = posixpath.join(self.folder, last)
-        scheme, separator, rest = path.partition("://")
-        return path if separator else posixpath.normpath(path)
+        return path if "://" in path else posixpath.normpath(path)
 
     def told(self) -> list[str]:
         """Return what was taken for granted."""
