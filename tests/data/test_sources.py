@@ -24,7 +24,7 @@ class ToySource:
     def recognise(self, path):
         return path.endswith(".toy")
 
-    def read(self, path, classes):
+    def read(self, path, classes, options=None):
         classes = classes or ClassNames(("cat", "dog"))
         images = []
         for line, (name, instances) in enumerate(json.loads(pathlib.Path(path).read_text()), 1):
@@ -91,7 +91,7 @@ def test_a_class_that_no_name_belongs_to_is_refused(toy, scene, monkeypatch):
     own = ClassNames(("cat", "dog", "cow"))
     instance = ListedInstance(5, (0, 0, 1, 1), 3, None)
     listed = [ListedImage("x.png", "x.png", 5, (instance,))]
-    monkeypatch.setattr(ToySource, "read", lambda self, path, classes: SourceContent(own, listed))
+    monkeypatch.setattr(ToySource, "read", lambda self, path, classes, options: SourceContent(own, listed))
     with pytest.raises(UserError, match=r"1 classes outside 0..2\n  line 5, x.png: class 3"):
         open_images(scene, None, None, "train")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import PIL.Image
 
-from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance, ListedInstance
+from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance, ListedImage, ListedInstance
 from tpu_retinamask.data.images.colour_masks import Colours, colour_pixels, open_colours
 from tpu_retinamask.data.images.image_files import BadFile, png_bit_depth, read_file
 from tpu_retinamask.data.images.packed_masks import unpack_mask
@@ -128,7 +128,7 @@ def picture_bytes(image: str | StoredImage) -> bytes:
     return read_stored_image(image) if isinstance(image, StoredImage) else read_file(image)
 
 
-def shared_mask_files(annotated: AnnotatedImage) -> set[str]:
+def shared_mask_files(annotated: AnnotatedImage | ListedImage) -> set[str]:
     """Return the mask files without `#` labels that several instances of an image name.
 
     Such a file holds all of them; each is then the part inside its own box, which is also what its training target

@@ -14,7 +14,7 @@ from tpu_retinamask.data.annotations.scan import ScanResult, scan_images
 from tpu_retinamask.data.prepared.reading import open_records
 from tpu_retinamask.data.sources.registry import SOURCES, ReadOptions, SourceContent
 from tpu_retinamask.data.sources.settings import SourceSettings
-from tpu_retinamask.errors import UserError, listed
+from tpu_retinamask.errors import UserError, gin_param, listed
 from tpu_retinamask.files import read_bytes
 
 log = logging.getLogger(__name__)
@@ -107,10 +107,7 @@ def open_images(
     if not annotations:
         raise UserError("give --annotations and --classes, or --data_dir for a data set written by prepare")
     content = read_source(annotations, known_classes, source_format, ReadOptions(settings, image_folder))
-    scanned = scan_images(
-        content.images, on_bad_record=settings.on_bad_record, exif_orientation=settings.exif_orientation
-    )
-    return content.classes, scanned.images
+    return content.classes, scan_content(content, settings, annotations).images
 
 
 def scan_splits(
@@ -151,12 +148,7 @@ def scan_splits(
         if path:
             content = read_source(path, names, source_format, ReadOptions(settings, folders[split]))
             names = content.classes
-            splits[split] = scan_images(
-                content.images,
-                on_bad_record=settings.on_bad_record,
-                exif_orientation=settings.exif_orientation,
-                **scanning,
-            )
+            splits[split] = scan_content(content, settings, path, **scanning)
             if not tf.io.gfile.isdir(path):
                 digests[split] = hashlib.sha256(read_bytes(path)).hexdigest()
     assert names is not None  # a source without classes has raised
@@ -177,7 +169,7 @@ def read_source(
     name = source_format or _recognised(path)
     content = SOURCES.get(name).read(path, classes, options)
     unknown = [
-        f"line {instance.line}, {image.name}: class {instance.class_id}"
+        f"{image.words[1].format(instance.line)}, {image.name}: class {instance.class_id}"
         for image in content.images
         for instance in image.instances
         if not 0 <= instance.class_id < content.classes.num_classes
@@ -191,6 +183,33 @@ def read_source(
     for note in content.notes:
         log.warning("%s: %s", said, note)
     return content
+
+
+def scan_content(content: SourceContent, settings: SourceSettings, path: str, **scanning: Any) -> ScanResult:
+    """Open every file that a source names.
+
+    Args:
+      content: of the source.
+      settings: of the reading.
+      path: of the source, in the words of an error.
+      **scanning: threads and progress of `scan.scan_images`.
+
+    Raises:
+      UserError: as `scan.scan_images`; no object is left, and the settings do not allow it.
+    """
+    scanned = scan_images(
+        content.images,
+        on_bad_record=settings.on_bad_record,
+        exif_orientation=settings.exif_orientation,
+        **scanning,
+    )
+    if not settings.allow_empty and not any(annotated.instances for annotated in scanned.images):
+        notes = "".join(f"\n  {note}" for note in content.notes)
+        raise UserError(
+            f"{path}: {len(scanned.images)} images, and no object is left in them. If that is meant, go on by "
+            f"{gin_param('source.allow_empty', True)}{notes}"
+        )
+    return scanned
 
 
 def _recognised(path: str) -> str:
