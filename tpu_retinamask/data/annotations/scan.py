@@ -152,8 +152,9 @@ def scan_images(
         log.warning("%s", misplaced_masks(result.misplaced, result.masks))
     if 2 * result.clipped > len(checked):
         log.warning(
-            "%d of %d boxes stick out of their image and were clipped: are the images another size than those that were "
-            "annotated, or the boxes x, y, width, height where x1, y1, x2, y2 are expected, or the other way round?",
+            "%d of %d boxes stick out of their image and were clipped: are the images another size than those "
+            "that were annotated, or the boxes x, y, width, height where x1, y1, x2, y2 are expected, or the "
+            "other way round?",
             result.clipped,
             len(checked),
         )
@@ -169,8 +170,8 @@ class _Problem:
 def misplaced_masks(misplaced: int, masks: int) -> str:
     """Return the warning that most masks lie outside their boxes, and what it may come from."""
     return (
-        f"{misplaced} of {masks} masks have most of their pixels outside of their box: they may be inverted, transposed "
-        "(run lengths along the rows; COCO's run down the columns) or another picture's. Look at them: "
+        f"{misplaced} of {masks} masks have most of their pixels outside of their box: they may be inverted, "
+        "transposed (run lengths along the rows; COCO's run down the columns) or another picture's. Look at them: "
         "`retinamask inspect_data --output_dir=FOLDER` draws them"
     )
 

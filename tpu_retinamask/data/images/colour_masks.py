@@ -43,7 +43,7 @@ def open_colours(path: str) -> Colours:
         if picture.format not in FORMATS:
             raise BadFile(
                 "not a colour map",
-                f"a {picture.format} file does not keep colours exactly: save a mask that is read by its colours as PNG",
+                f"a {picture.format} file does not keep colours exactly: save masks of colours as PNG",
             )
         if picture.mode not in MODES or png_bit_depth(data) == 16:
             raise BadFile("not a colour map", f"a file of mode {picture.mode}, expected colours of 8 bits a channel")

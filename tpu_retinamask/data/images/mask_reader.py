@@ -117,7 +117,8 @@ def draw_mask(mask: Mask, height: int, width: int) -> np.ndarray:
         if mask.size != (height, width):  # before anything of that size is made
             raise BadFile(
                 "mask size",
-                f"mask {mask}, its image has {width} x {height} (width x height)",
+                f"mask {mask} has {mask.size[1]} x {mask.size[0]} pixels, its image {width} x {height} "
+                "(width x height)",
             )
         return run_length_pixels(mask.counts, *mask.size)
     raise TypeError(f"{type(mask).__name__} is not drawn, but read from a file")

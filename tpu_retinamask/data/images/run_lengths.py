@@ -100,7 +100,10 @@ def checked_runs(counts: str | Sequence[int], height: int, width: int) -> np.nda
     """
     runs = _decompress(counts) if isinstance(counts, str) else _as_runs(counts)
     if np.any(runs < 0):
-        raise BadFile("bad run lengths", f"run lengths hold {runs.min()}, expected whole numbers from 0")
+        raise BadFile(
+            "bad run lengths",
+            f"run lengths hold {runs.min()}: they must be whole numbers from 0, or COCO's compressed text",
+        )
     total = int(sum(runs.tolist())) if runs.size and runs.max() > height * width else int(runs.sum())
     if total != height * width:
         raise BadFile(
