@@ -82,6 +82,7 @@ def scan_images(
     *,
     on_bad_record: str = "stop",
     exif_orientation: str = "refuse",
+    source: str = "",
     threads: int = 8,
     progress: bool = False,
 ) -> ScanResult:
@@ -98,6 +99,7 @@ def scan_images(
         its image, or drops an image that cannot be read, counts and logs them.
       exif_orientation: what to do with a rotated JPEG: 'refuse', 'ignore' (boxes are meant on the
         stored pixels) or 'apply' (boxes and masks are meant on the upright picture).
+      source: where the images are listed, in the words of an error.
       threads: files opened at a time.
       progress: show a progress bar.
 
@@ -109,25 +111,27 @@ def scan_images(
         raise SettingError(f"on_bad_record is {on_bad_record!r}, expected 'stop' or 'skip'")
     if exif_orientation not in ("refuse", "ignore", "apply"):
         raise SettingError(f"exif_orientation is {exif_orientation!r}, expected 'refuse', 'ignore' or 'apply'")
-    _refuse_fractions(images)
+    named = f"{source}: " if source else ""
+    _refuse_fractions(images, named)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         found = pool.map(_scan_image, range(len(images)), images, itertools.repeat(exif_orientation))
         found = list(tqdm.tqdm(found, total=len(images), desc="scan", unit="image", disable=not progress))
     problems = [problem for _, image_problems, _ in found for problem in image_problems]
     if problems and on_bad_record == "stop":
         raise AnnotationError(
-            f"{len(problems)} bad records; correct them, or leave them out, counted, by "
+            f"{named}{len(problems)} bad records; correct them, or leave them out, counted, by "
             + gin_param("source.on_bad_record", "skip"),
             [problem.text for problem in problems],
         )
     if problems:
         log.warning(
-            "%s", AnnotationError(f"left out {len(problems)} bad records", [problem.text for problem in problems])
+            "%s",
+            AnnotationError(f"{named}left out {len(problems)} bad records", [problem.text for problem in problems]),
         )
     kept = [annotated for annotated, *_ in found if annotated is not None]
     if not kept:
         raise AnnotationError(
-            "no image is left after leaving out the bad records", [problem.text for problem in problems]
+            f"{named}no image is left after leaving out the bad records", [problem.text for problem in problems]
         )
     checked = [one for *_, objects in found for one in objects]
     result = ScanResult(
@@ -176,12 +180,12 @@ def misplaced_masks(misplaced: int, masks: int) -> str:
     )
 
 
-def _refuse_fractions(images: Sequence[ListedImage]) -> None:
+def _refuse_fractions(images: Sequence[ListedImage], named: str) -> None:
     boxes = [instance.box for listed in images for instance in listed.instances]
     if not boxes or not all(1 - MOST_NORMALISED <= edge <= MOST_NORMALISED for box in boxes for edge in box):
         return
     raise AnnotationError(
-        f"all coordinates of the {len(boxes)} boxes lie in 0..1: pixels are expected; multiply x by the width of the "
+        f"{named}all coordinates of the {len(boxes)} boxes lie in 0..1: pixels are expected; multiply x by the width of the "
         "image and y by its height",
         [],
     )

@@ -47,7 +47,7 @@ def read_segmentation(value: Any, size: tuple[int, int] | None = None) -> Segmen
     if value is None or value == "":
         return Segmentation(None)
     if not isinstance(value, list | tuple):
-        raise BadFile("bad polygon", f"segmentation {_shown(value)}, {EXPECTED}")
+        raise BadFile("bad polygon", f"got {_shown(value)}, {EXPECTED}")
     polygons = [_flat(polygon) for polygon in _nested(value) if len(polygon)]
     kept = tuple(polygon for polygon in polygons if len(polygon) >= 2 * CORNERS)
     return Segmentation(PolygonMask(kept) if kept else None, len(polygons) - len(kept))
@@ -59,8 +59,8 @@ def _nested(value: Sequence) -> Sequence:
         return [value] if value else []
     if not all(isinstance(part, list | tuple) for part in value):
         if len(value) == 1 and isinstance(value[0], dict):
-            raise BadFile("bad polygon", f"segmentation is a list with one object in it, {EXPECTED}")
-        raise BadFile("bad polygon", f"segmentation {_shown(list(value))}, {EXPECTED}")
+            raise BadFile("bad polygon", f"got a list with an object in it, {EXPECTED}")
+        raise BadFile("bad polygon", f"got {_shown(list(value))}, {EXPECTED}")
     # Three lists of two numbers are the corners of one polygon: as polygons they would be a point each.
     if len(value) >= CORNERS and all(len(part) == 2 and all(map(_is_number, part)) for part in value):
         return [value]
@@ -81,12 +81,12 @@ def _flat(polygon: Sequence) -> tuple[float, ...]:
 
 def _run_lengths(value: dict, size: tuple[int, int] | None) -> RunLengthMask:
     if "counts" not in value or "size" not in value:
-        raise BadFile("bad run lengths", f"an object with {_shown(sorted(map(str, value)))}, {EXPECTED}")
+        raise BadFile("bad run lengths", f"got an object with {_shown(sorted(map(str, value)))}, {EXPECTED}")
     said = value["size"]
     if hasattr(said, "tolist"):
         said = said.tolist()
     if not isinstance(said, list | tuple) or len(said) != 2 or not all(map(_is_side, said)):
-        raise BadFile("bad run lengths", f"size {_shown(said)} of run lengths, expected [height, width] in pixels")
+        raise BadFile("bad run lengths", f"got size {_shown(said)} of run lengths, expected [height, width] in pixels")
     height, width = map(int, said)
     if size is not None and (height, width) != size:
         swapped = "; it looks like [width, height]" if (width, height) == size else ""
@@ -100,7 +100,7 @@ def _run_lengths(value: dict, size: tuple[int, int] | None) -> RunLengthMask:
     if hasattr(counts, "tolist"):
         counts = counts.tolist()
     if not isinstance(counts, str | list | tuple):
-        raise BadFile("bad run lengths", f"counts {_shown(counts)}, expected a list, or COCO's compressed text")
+        raise BadFile("bad run lengths", f"got counts {_shown(counts)}, expected a list, or COCO's compressed text")
     checked_runs(counts, height, width)
     return RunLengthMask((height, width), counts if isinstance(counts, str) else tuple(map(int, counts)))
 
@@ -116,7 +116,7 @@ def _number(value: Any) -> float:
         except ValueError:
             pass
     if not _is_number(value):
-        raise BadFile("bad polygon", f"a polygon holds {_shown(value)}, {EXPECTED}")
+        raise BadFile("bad polygon", f"got {_shown(value)} in a polygon, {EXPECTED}")
     return value
 
 

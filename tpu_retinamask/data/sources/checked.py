@@ -176,6 +176,8 @@ def as_whole(value: Any) -> int | None:
 
 def shown(value: Any) -> str:
     """Return a value as an error shows it: short, and printable whatever it holds."""
+    if value is None:
+        return "null"
     if isinstance(value, dict | list):
         text = f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
         return text if value else text.replace(" of 0", " that is empty")

@@ -61,6 +61,12 @@ def as_key(value: Any) -> Key | None:
     return None if whole is None else whole
 
 
+def order_of(key: Key) -> tuple:
+    """Return what ids are sorted by: numbers, also those written as text, before texts."""
+    whole = as_whole(key)
+    return (1, 0, key) if whole is None else (0, whole, str(key))
+
+
 def got(entry: Entry, field: str) -> str:
     """Return what an entry has in a field, in the words of an error."""
     if field not in entry.values:

@@ -16,9 +16,9 @@ import tensorflow as tf
 
 from tpu_retinamask.data.annotated_image import ListedImage, ListedInstance
 from tpu_retinamask.data.annotations.class_names import MAX_CLASS_ID, ClassNames
-from tpu_retinamask.data.sources.checked import Faults, as_whole, load_json, shown
+from tpu_retinamask.data.sources.checked import Faults, load_json, shown
 from tpu_retinamask.data.sources.coco_entries import CocoDataset, CocoObject, read_dataset
-from tpu_retinamask.data.sources.coco_ids import Key
+from tpu_retinamask.data.sources.coco_ids import Key, order_of
 from tpu_retinamask.data.sources.registry import SOURCES, ReadOptions, SourceContent
 from tpu_retinamask.data.sources.settings import SourceSettings
 from tpu_retinamask.errors import UserError, gin_param
@@ -33,9 +33,7 @@ class CocoSource:
     """Reads a COCO instances file."""
 
     def recognise(self, path: str) -> bool:
-        """Tell whether a .json begins as a COCO file does."""
-        if not path.lower().endswith(".json"):
-            return False
+        """Tell whether a file begins as one of COCO does."""
         try:
             with tf.io.gfile.GFile(path, "rb") as file:
                 head = file.read(HEAD_BYTES).removeprefix(b"\xef\xbb\xbf")
@@ -78,12 +76,6 @@ def read_content(content: Any, path: str, classes: ClassNames | None, options: R
     listed = _list_images(dataset, objects, names, numbers, files, faults, notes)
     notes += [*files.told(), *faults.finish(name, settings)]
     return SourceContent(names, listed, tuple(notes))
-
-
-def order_of(key: Key) -> tuple:
-    """Return what ids are sorted by: numbers, also those written as text, before texts."""
-    whole = as_whole(key)
-    return (1, 0, key) if whole is None else (0, whole, str(key))
 
 
 def corners(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:

@@ -201,6 +201,7 @@ def scan_content(content: SourceContent, settings: SourceSettings, path: str, **
         content.images,
         on_bad_record=settings.on_bad_record,
         exif_orientation=settings.exif_orientation,
+        source=path,
         **scanning,
     )
     if not settings.allow_empty and not any(annotated.instances for annotated in scanned.images):
@@ -222,6 +223,10 @@ def _recognised(path: str) -> str:
         raise FileNotFoundError(f"{path}: no such file")
     if tf.io.gfile.isdir(path):
         raise UserError(f"--annotations={path} is a folder of no kind that is known ({names}); name one by --format")
+    with tf.io.gfile.GFile(path, "rb") as file:
+        head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if head[:1] in (b"{", b"["):
+        raise UserError(f"--annotations={path} is JSON of no kind that is known ({names}); name one by --format")
     return "csv"
 
 
