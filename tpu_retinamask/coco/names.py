@@ -5,7 +5,7 @@ import posixpath
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tpu_retinamask.data.sources.checked import BadEntry, Entry
+from tpu_retinamask.data.sources.checked import BadEntry, Entry, as_whole
 from tpu_retinamask.data.sources.coco_entries import CocoDataset, plain_path
 from tpu_retinamask.data.sources.coco_ids import Key, as_key
 from tpu_retinamask.errors import UserError
@@ -147,6 +147,8 @@ def with_names(results: Iterable[dict], files: Mapping[Any, str], classes: Mappi
 
 def _find(known: Mapping[str, Key], value: Any) -> Key | None:
     key = as_key(value)
+    if isinstance(key, str) and key not in known and as_whole(key) is not None:
+        key = as_whole(key)
     return None if key is None else known.get(str(key))
 
 

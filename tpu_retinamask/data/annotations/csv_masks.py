@@ -26,9 +26,9 @@ def read_mask_cell(cell: str, box: Box) -> Segmentation | None:
     `segmentations.read_segmentation` reads, and the same as Python prints them, the way a table of pandas is saved:
     `{'size': [4, 5], 'counts': b'...'}`.
 
-    Pairs of whole numbers may also be run lengths of Kaggle's competitions, `start length start length ...`: their pages
-    count pixels down the columns, many encoders in use go along the rows, and nothing in the file says which. They are
-    refused. The box tells them from a polygon, which lies in it.
+    Pairs of whole numbers may also be run lengths of Kaggle's competitions, `start length start length ...`: their
+    pages count pixels down the columns, many encoders in use go along the rows, and nothing in the file says which. They
+    are refused. The box tells them from a polygon, which lies in it.
 
     Args:
       cell: text of the cell.
