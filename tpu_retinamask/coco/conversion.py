@@ -207,6 +207,6 @@ def _is_our_coco(path: str) -> bool:
 
 def _refuse_output(output: str) -> None:
     raise UserError(
-        f"--output={output} is there already, and it cannot be told that this conversion wrote it: give another path, or "
-        "remove it"
+        f"--output={output} is there already, and it cannot be told that this conversion wrote it: give another path, "
+        "or remove it"
     )

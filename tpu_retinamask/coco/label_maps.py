@@ -1,4 +1,4 @@
-"""Label maps of a conversion: where each goes, inside one folder and beside nothing of anyone else's, and what it holds."""
+"""Label maps of a conversion: where each goes, inside one folder and in place of nothing of anyone else's."""
 
 import io
 import itertools

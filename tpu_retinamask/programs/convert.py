@@ -8,8 +8,8 @@ r"""Turn annotations of any kind into a CSV with label maps, or into COCO instan
   python -m tpu_retinamask.convert csv --annotations=train.csv --classes=classes.csv --output=instances.json
 
 Every image and mask is opened, as a training does. What is written stays under the folders given, and replaces nothing
-but what an earlier run of the same conversion wrote. Classes are read from --classes where that file exists, and written
-there where it does not.
+but what an earlier run of the same conversion wrote. Classes are read from --classes where that file exists, and
+written there where it does not.
 
 Crowd regions stay in the COCO file: the CSV leaves them out, and `evaluate --coco_json` scores a model against the
 file itself, where they are neither wanted nor held against a detection.

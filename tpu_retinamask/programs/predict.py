@@ -3,7 +3,8 @@
   python -m tpu_retinamask.predict --images='photos/*.jpg' --model_dir=runs/mine --output_dir=out
 
 Writes one picture an image with masks, boxes, names and scores drawn over it, `predictions.json` (COCO
-results, masks as run lengths in the original image's pixels, with the names of file and class) and `images.json` (the file of each image id).
+results, masks as run lengths in the original image's pixels; each says the names of its file and class, by which
+`evaluate --predictions` matches it) and `images.json` (the file of each image id).
 """
 
 import logging

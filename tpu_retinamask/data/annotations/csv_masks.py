@@ -27,8 +27,8 @@ def read_mask_cell(cell: str, box: Box) -> Segmentation | None:
     `{'size': [4, 5], 'counts': b'...'}`.
 
     Pairs of whole numbers may also be run lengths of Kaggle's competitions, `start length start length ...`: their
-    pages count pixels down the columns, many encoders in use go along the rows, and nothing in the file says which. They
-    are refused. The box tells them from a polygon, which lies in it.
+    pages count pixels down the columns, many encoders in use go along the rows, and nothing in the file says which.
+    They are refused. The box tells them from a polygon, which lies in it.
 
     Args:
       cell: text of the cell.

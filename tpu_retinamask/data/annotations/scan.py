@@ -185,8 +185,8 @@ def _refuse_fractions(images: Sequence[ListedImage], named: str) -> None:
     if not boxes or not all(1 - MOST_NORMALISED <= edge <= MOST_NORMALISED for box in boxes for edge in box):
         return
     raise AnnotationError(
-        f"{named}all coordinates of the {len(boxes)} boxes lie in 0..1: pixels are expected; multiply x by the width of the "
-        "image and y by its height",
+        f"{named}all coordinates of the {len(boxes)} boxes lie in 0..1: pixels are expected; multiply x by the width "
+        "of the image and y by its height",
         [],
     )
 
