@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from tpu_retinamask.coco.names import FileNames, unique_matches
-from tpu_retinamask.coco.reading import read_json
+from tpu_retinamask.coco.reading import named, read_json
 from tpu_retinamask.data.sources.coco_entries import plain_path, read_dataset
 from tpu_retinamask.errors import UserError
 
@@ -36,8 +36,9 @@ def renumber_results(
       UserError: image or class names that the file does not have, or has twice.
     """
     content = read_json(ground_truth, "ground truth")
-    name = f"ground truth {os.fspath(ground_truth)}" if isinstance(ground_truth, str | os.PathLike) else "ground truth"
-    dataset, _ = read_dataset(content, name, with_masks=False)  # what is wrong is told by the scoring
+    dataset, _ = read_dataset(
+        content, named("ground truth", ground_truth), with_masks=False
+    )  # what is wrong is told by the scoring
     files = FileNames({key: image.file_name for key, image in dataset.images.items() if image.file_name})
     repeated = [said for said, count in Counter(dataset.categories.values()).items() if count > 1]
     if repeated:

@@ -61,6 +61,12 @@ def read_json(path_or_content: Any, what: str) -> Any:
         raise UserError(f"{what} {error}") from None
 
 
+def named(what: str, path_or_content: Any) -> str:
+    """Return what is read, with its path where it has one."""
+    is_path = isinstance(path_or_content, str | os.PathLike)
+    return f"{what} {os.fspath(path_or_content)}" if is_path else what
+
+
 def load_ground_truth(ground_truth: dict | str | os.PathLike, with_masks: bool) -> GroundTruth:
     """Read a COCO dataset and check it.
 
@@ -75,7 +81,7 @@ def load_ground_truth(ground_truth: dict | str | os.PathLike, with_masks: bool) 
     Raises:
         FileNotFoundError, UserError: naming the file and up to 20 bad entries.
     """
-    name = _named("ground truth", ground_truth)
+    name = named("ground truth", ground_truth)
     dataset, faults = read_dataset(read_json(ground_truth, "ground truth"), name, with_masks=with_masks)
     annotations = []
     for found in dataset.objects:
@@ -97,7 +103,9 @@ def load_ground_truth(ground_truth: dict | str | os.PathLike, with_masks: bool) 
     )
 
 
-def load_results(results: list[dict] | str | os.PathLike, truth: GroundTruth, iou_types: Sequence[str]) -> list[dict]:
+def load_results(
+    results: list[dict] | str | os.PathLike, truth: GroundTruth, iou_types: Sequence[str], name: str | None = None
+) -> list[dict]:
     """Read COCO results and check them against the ground truth.
 
     An entry that says its `file_name` or `category_name`, as those of `predict` do, is matched by these names and
@@ -109,6 +117,7 @@ def load_results(results: list[dict] | str | os.PathLike, truth: GroundTruth, io
         truth: what the results are scored against.
         iou_types: with 'segm' every entry needs a segmentation, with 'bbox' a bbox; a missing bbox is taken
             from the segmentation, as pycocotools does.
+        name: of the results, in the words of an error; None: their path.
 
     Returns:
         Copies of the entries with id (from 1), iscrowd 0 and, for 'segm', segmentation as RLE.
@@ -117,7 +126,7 @@ def load_results(results: list[dict] | str | os.PathLike, truth: GroundTruth, io
         FileNotFoundError, UserError: for unknown images or categories, missing keys, a box, score or mask
             that cannot be right; naming up to 20 of them.
     """
-    name = _named("results", results)
+    name = name or named("results", results)
     entries = read_json(results, "results")
     if not isinstance(entries, list):
         hint = "; this looks like a dataset, not like results" if isinstance(entries, dict) else ""
@@ -132,6 +141,9 @@ def load_results(results: list[dict] | str | os.PathLike, truth: GroundTruth, io
             missing = [field for field in ("image_id", "category_id", "score") if field not in entry.values]
             if missing:
                 raise BadEntry(f"{entry.place}: {missing[0]}: got nothing, expected image_id, category_id, bbox, score")
+            for field in ("image_id", "category_id"):
+                if as_key(entry.values[field]) is None:
+                    raise BadEntry(f"{entry.place}: {field}: {got(entry, field)}, expected a whole number or a text")
             image, image_named = truth.names.image_of(entry)
             category, _ = truth.names.category_of(entry)
             if image is None or category is None:
@@ -269,12 +281,6 @@ def _warn(shares: Sequence[float], name: str) -> None:
 
 def _said(entry: Entry, name: str, number: str) -> str:
     return name if as_key(entry.values.get(name)) is not None else number
-
-
-def _named(what: str, path_or_content: Any) -> str:
-    """Return what is read, with its path where it has one."""
-    is_path = isinstance(path_or_content, str | os.PathLike)
-    return f"{what} {os.fspath(path_or_content)}" if is_path else what
 
 
 def _raise_if_any(faults: Sequence[str], heading: str) -> None:

@@ -23,6 +23,7 @@ from tpu_retinamask.coco.reading import (
     has_masks,
     load_ground_truth,
     load_results,
+    named,
     read_json,
     warn_of_misplaced_results,
 )
@@ -83,9 +84,9 @@ def evaluate_coco(
     if max_detections < 10:
         raise UserError(f"evaluate_coco: max_detections={max_detections}, expected at least 10, for AR10")
     truth = load_ground_truth(ground_truth, with_masks="segm" in iou_types)
-    detections = load_results(loaded, truth, iou_types)
+    detections = load_results(loaded, truth, iou_types, named("results", results))
     if "segm" in iou_types:
-        warn_of_misplaced_results(detections, "results")
+        warn_of_misplaced_results(detections, named("results", results))
     wanted = [annotation for annotation in truth.annotations if not annotation["iscrowd"]]
     without_mask = 0
     if "segm" in iou_types:
