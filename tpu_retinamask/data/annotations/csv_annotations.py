@@ -124,7 +124,9 @@ def refuse_fractions(file: str, rows: Sequence[tuple[int, list[str]]]) -> None:
     """
     boxes = [fields[1:5] for _, fields in rows if len(fields) in (6, 7) and any(fields[1:5])]
     numbers = [text for box in boxes for text in box]
-    if numbers and all(NUMBER.fullmatch(text) and 0 <= float(text) <= 1 for text in numbers):
+    if not all(NUMBER.fullmatch(text) and 0 <= float(text) <= 1 for text in numbers):
+        return
+    if any(float(text) % 1 for text in numbers):  # boxes of one pixel are for the scan to judge
         raise AnnotationError(
             f"{file}: all coordinates of the {len(boxes)} boxes lie in 0..1: pixels are expected; multiply x by the "
             "width of the image and y by its height",
