@@ -9,6 +9,7 @@ import pytest
 from pycocotools import mask as rle_codec
 
 from tpu_retinamask.cli import main
+from tpu_retinamask.programs import convert, evaluate, inspect_data  # noqa: F401  # gin takes no names once it has run
 
 HEIGHT, WIDTH = 96, 128
 SQUARES = {1: (20, 12, 40, 40), 2: (70, 20, 40, 50)}
@@ -179,7 +180,7 @@ CONVERT = ["convert", "--annotations=gt.json", "--images=images", "--output=t.cs
     "change, words",
     [
         (["--images=elsewhere"], ["images[0], a.png: no such file: elsewhere/a.png"]),
-        (["--output=t.xml"], ["expected a name ending in .csv or .json"]),
+        (["--output=t.xml"], ["expected a name that ends in .csv or .json"]),
         (["--output=gt.json"], ["--output=gt.json is a file that this conversion reads"]),
         (["--output=images/a.png.csv", "--masks=images"], ["label maps would replace images"]),
         (["--annotations=gone.json"], ["gone.json: no such file"]),
