@@ -220,7 +220,7 @@ def _result(entry: Entry, image: dict, category: Any, iou_types: Sequence[str], 
         "id": new_id,
         "image_id": image["id"],
         "category_id": category,
-        "bbox": list(box) if box is not None else rle_codec.toBbox(rle).tolist(),
+        "bbox": list(box if box is not None else rle_codec.toBbox(rle).tolist()),
         "score": score,
         "iscrowd": 0,
         "segmentation": rle,
@@ -258,8 +258,7 @@ def _inside(entries: Sequence[dict]) -> list[float]:
     shares = []
     for entry in entries:
         rle = entry["segmentation"]
-        area = float(rle_codec.area(rle)) if rle is not None else 0.0
-        if not area:
+        if rle is None or not (area := float(rle_codec.area(rle))):
             continue
         height, width = rle["size"]
         x1, y1, across, down = entry["bbox"]

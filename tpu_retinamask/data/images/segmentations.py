@@ -97,7 +97,7 @@ def _run_lengths(value: dict, size: tuple[int, int] | None) -> RunLengthMask:
     counts = value["counts"]
     if isinstance(counts, bytes):
         counts = counts.decode("latin-1")
-    if hasattr(counts, "tolist"):
+    elif hasattr(counts, "tolist"):
         counts = counts.tolist()
     if not isinstance(counts, str | list | tuple):
         raise BadFile("bad run lengths", f"got counts {_shown(counts)}, expected a list, or COCO's compressed text")
@@ -115,7 +115,7 @@ def _number(value: Any) -> float:
             return float(value)
         except ValueError:
             pass
-    if not _is_number(value):
+    if isinstance(value, str) or not _is_number(value):
         raise BadFile("bad polygon", f"got {_shown(value)} in a polygon, {EXPECTED}")
     return value
 

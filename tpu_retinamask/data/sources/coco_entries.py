@@ -96,8 +96,8 @@ def read_box(entry: Entry) -> tuple[float, float, float, float] | None:
     Raises:
       BadEntry: it is no list of four finite numbers.
     """
-    value = entry.values.get("bbox")
-    if hasattr(value, "tolist"):
+    value: Any = entry.values.get("bbox")
+    if value is not None and hasattr(value, "tolist"):
         value = value.tolist()
     if value is None or (isinstance(value, list | tuple) and not value):
         return None
@@ -119,9 +119,10 @@ def read_mask(entry: Entry, size: tuple[int, int] | None) -> tuple[Mask | None, 
       BadEntry: it is neither polygons nor run lengths of the picture's size.
     """
     try:
-        return tuple(read_segmentation(entry.values.get("segmentation"), size))
+        found = read_segmentation(entry.values.get("segmentation"), size)
     except BadFile as error:
         raise BadEntry(f"{entry.place}: segmentation: {error}") from None
+    return found.mask, found.flat
 
 
 def box_of_mask(mask: Mask) -> tuple[float, float, float, float] | None:
