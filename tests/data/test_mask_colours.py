@@ -1,4 +1,4 @@
-"""Masks that lie beside their boxes are told; colours and entries of a palette are masks, on the host and in batches."""
+"""Masks that lie beside their boxes are told; colours and entries of a palette are masks, in batches too."""
 
 import numpy as np
 import PIL.Image
