@@ -36,7 +36,7 @@ def test_polygons_and_both_run_lengths_are_the_pixels_of_pycocotools(coco):
 
 
 def test_boxes_are_added_as_the_decimals_they_are_written_as(coco):
-    assert boxes(read(coco([entry(1, box=(2.5, 1.1, 12.01, 11.02))]))) == [(2.5, 1.1, 14.51, 12.12)]
+    assert boxes(read(coco([entry(1, box=(1.1, 10.1, 2.2, 0.2))]))) == [(1.1, 10.1, 3.3, 10.3)]
 
 
 def test_categories_are_classes_in_the_order_of_their_ids(coco):

@@ -118,7 +118,7 @@ def _as_runs(counts: Sequence[int]) -> np.ndarray:
         runs = np.array(counts)
     except ValueError:  # lists of unlike lengths
         runs = np.array(None)
-    if runs.dtype.kind == "f" and np.all(np.isfinite(runs)) and np.all(runs == np.floor(runs)):
+    if runs.dtype.kind == "f" and np.all(np.abs(runs) < 1 << 62) and np.all(runs == np.floor(runs)):
         runs = runs.astype(np.int64)
     if runs.ndim != 1 or runs.dtype.kind not in "iu" or not runs.size:
         raise BadFile("bad run lengths", "run lengths must be whole numbers from 0, or COCO's compressed text")
