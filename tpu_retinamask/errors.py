@@ -17,6 +17,11 @@ class NonFiniteLossError(UserError):
     """A loss, or a weight, became NaN or infinite."""
 
 
+def gin_param(setting: str, value: object) -> str:
+    """Return the flag that sets a setting, as a shell takes it: --gin_param="source.on_bad_record='skip'"."""
+    return f'--gin_param="{setting}={value!r}"'
+
+
 def listed(lines: Iterable[object], *, most: int = MOST_LISTED, indent: str = "  ") -> str:
     """Return lines of a message, one below the other: the first `most` and how many more there are.
 

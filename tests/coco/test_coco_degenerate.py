@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pytest
 
+from tpu_retinamask.coco.names import with_names
 from tpu_retinamask.coco.scores import evaluate_coco
 
 
@@ -57,18 +58,31 @@ def test_unknown_ids_are_named(make_truth, square):
 
 def test_results_without_segmentation_are_named(make_truth, square):
     results = [square(0, 0, 10, score=0.9), without(square(5, 5, 9, score=0.8), "segmentation")]
-    with pytest.raises(ValueError, match=r"entry 1 \(image 1\): no segmentation, but 'segm' is asked for"):
+    with pytest.raises(ValueError, match=r"results\[1\] \(image 1\): no segmentation, but 'segm' is asked for"):
         evaluate_coco(make_truth([square(0, 0, 10)]), results)
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"score": float("nan")}, "entry 0 .*score nan"),
-        ({"score": "high"}, "entry 0 .*score 'high'"),
-        ({"bbox": [1, 2, 3]}, r"entry 0 .*bbox \[1, 2, 3\]"),
-        ({"segmentation": {"size": [50, 60], "counts": "0"}}, r"size \[50, 60\] .*the image \[100, 100\]"),
-        ({"segmentation": {"size": [100, 100]}}, "neither polygons nor run lengths"),
+        ({"score": float("nan")}, r"results\[0\]: score: got nan, expected a finite number"),
+        ({"score": "high"}, r"results\[0\]: score: got 'high', expected a finite number"),
+        ({"score": None}, r"results\[0\]: score: got null, expected a finite number"),
+        ({"bbox": [1, 2, 3]}, r"results\[0\]: bbox: got \[1, 2, 3\], expected x, y, width, height"),
+        ({"bbox": {"x": 1}}, r"results\[0\]: bbox: got .*, expected x, y, width, height"),
+        ({"image_id": [1]}, r"results\[0\]: image_id: got a list of 1, expected a whole number or a text"),
+        ({"image_id": True}, r"results\[0\]: image_id: got True, expected a whole number or a text"),
+        ({"category_id": {}}, r"results\[0\]: category_id: got an object that is empty, expected a whole number"),
+        ({"segmentation": {"size": [50, 60], "counts": "0"}}, r"size \[50, 60\], the image \[100, 100\]"),
+        ({"segmentation": {"size": [100, 100]}}, r"segmentation: got an object with \['size'\], expected polygons"),
+        ({"segmentation": {"size": [100, 100], "counts": [9, 9]}}, "sum to 18 pixels, expected 100 x 100 = 10000"),
+        ({"segmentation": {"size": [100, 100], "counts": [100, -5, 9905]}}, "hold -5"),
+        ({"segmentation": {"size": [100, 100], "counts": ""}}, "run lengths are an empty text"),
+        ({"segmentation": {"size": [100, 100], "counts": "Grüße"}}, "are not COCO's compressed text"),
+        ({"segmentation": {"size": [100, 100], "counts": "b'PX'"}}, "write counts.decode"),
+        ({"segmentation": {"size": [100, 100], "counts": [[1], [2, 3]]}}, "must be whole numbers"),
+        ({"segmentation": {"size": [100, 100], "counts": [10**30]}}, "must be whole numbers"),
+        ({"segmentation": {"size": ["a", None], "counts": "0"}}, "of run lengths, expected .height, width."),
     ],
 )
 def test_impossible_results_are_named(make_truth, square, change, message):
@@ -79,10 +93,19 @@ def test_impossible_results_are_named(make_truth, square, change, message):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"image_id": 5}, r"annotation 0 \(id None\): image id 5 is not among the images"),
-        ({"category_id": 5}, "annotation 0 .*category id 5 is not among the categories"),
-        ({"bbox": None}, "annotation 0 .*bbox None, expected x, y, width, height"),
-        ({"segmentation": {"size": [9, 9], "counts": "0"}}, r"annotation 0 .*size \[9, 9\]"),
+        (
+            {"image_id": 5},
+            r"annotations\[0\]: image_id: got 5, which is not among the images, expected one of the 1 ids",
+        ),
+        ({"category_id": 5}, r"annotations\[0\]: category_id: got 5, which is not among the categories"),
+        (
+            {"bbox": None, "segmentation": []},
+            r"annotations\[0\]: bbox: got null, expected x, y, width, height, or a seg",
+        ),
+        ({"segmentation": {"size": [9, 9], "counts": "0"}}, r"annotations\[0\]: segmentation: .*size \[9, 9\]"),
+        ({"segmentation": {"size": [100, 100], "counts": [10001]}}, "sum to 10001 pixels, expected 100 x 100 = 10000"),
+        ({"iscrowd": "yes"}, r"annotations\[0\]: iscrowd: got 'yes', expected a whole number"),
+        ({"area": "big"}, r"annotations\[0\]: area: got 'big', expected a finite number"),
     ],
 )
 def test_impossible_ground_truth_is_named(make_truth, square, change, message):
@@ -91,11 +114,11 @@ def test_impossible_ground_truth_is_named(make_truth, square, change, message):
 
 
 def test_missing_bbox_and_repeated_image_id_are_named(make_truth, square):
-    with pytest.raises(ValueError, match="annotation 0 .*no bbox"):
-        evaluate_coco(make_truth([without(square(0, 0, 10), "bbox")]), [])
+    with pytest.raises(ValueError, match=r"annotations\[0\]: bbox: got nothing"):
+        evaluate_coco(make_truth([without(without(square(0, 0, 10), "bbox"), "segmentation")]), [])
     truth = make_truth([])
     truth["images"] *= 2
-    with pytest.raises(ValueError, match=r"images: ids used more than once:\s+1"):
+    with pytest.raises(ValueError, match=r"images\[1\]: id: got 1, expected another than that of images\[0\]"):
         evaluate_coco(truth, [])
 
 
@@ -201,3 +224,97 @@ def test_arguments_are_checked(make_truth):
         evaluate_coco(make_truth([]), [], iou_types=("mask",))
     with pytest.raises(ValueError, match="max_detections=5, expected at least 10"):
         evaluate_coco(make_truth([]), [], max_detections=5)
+
+
+# ---- what is unambiguous is read
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_id": "1"},
+        {"image_id": 1.0},
+        {"image_id": " 1 "},
+        {"category_id": "10"},
+        {"category_id": np.int64(10)},
+        {"bbox": ["0", "0", "10", "10"]},
+        {"bbox": np.array([0, 0, 10, 10], np.float32)},
+        {"bbox": None},
+        {"bbox": []},
+        {"segmentation": [0, 0, 10, 0, 10, 10, 0, 10]},
+        {"segmentation": [[[0, 0], [10, 0], [10, 10], [0, 10]]]},
+        {"segmentation": [[0, 0], [10, 0], [10, 10], [0, 10]]},
+        {"score": "0.9"},
+    ],
+    ids=str,
+)
+def test_results_are_read_where_they_can_mean_one_thing(make_truth, square, change):
+    metrics = evaluate_coco(make_truth([square(0, 0, 10)]), [{**square(0, 0, 10, score=0.9), **change}])
+    assert both(metrics, "AP") == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_id": "1"},
+        {"category_id": 10.0},
+        {"iscrowd": None},
+        {"iscrowd": "0"},
+        {"iscrowd": False},
+        {"area": "100"},
+        {"area": None},
+        {"bbox": []},
+        {"segmentation": [[0, 0], [10, 0], [10, 10], [0, 10]]},
+        {"id": "a text"},
+    ],
+    ids=str,
+)
+def test_ground_truth_is_read_where_it_can_mean_one_thing(make_truth, square, change):
+    metrics = evaluate_coco(make_truth([{**square(0, 0, 10), **change}]), [square(0, 0, 10, score=0.9)])
+    assert both(metrics, "AP") == pytest.approx([1, 1])
+
+
+def test_image_ids_that_are_names_of_files_stand_for_these(make_truth, square):
+    truth = make_truth([square(0, 0, 10), square(0, 0, 10, image=2)], images={1: (100, 100), 2: (100, 100)})
+    for entry, name in zip(truth["images"], ("fire1-80.jpg", "x/fire1-81.jpg")):
+        entry["file_name"] = name
+    results = [square(0, 0, 10, image=name, score=0.9) for name in ("fire1-80", "fire1-81.jpg")]
+    assert both(evaluate_coco(truth, results), "AP") == pytest.approx([1, 1])
+    truth["images"][1]["file_name"] = "x/fire1-80.jpg"  # now the name may be either
+    with pytest.raises(ValueError, match="image id 'fire1-80'"):
+        evaluate_coco(truth, results[:1])
+
+
+def test_names_that_results_say_win_over_their_ids(make_truth, square):
+    truth = make_truth([square(0, 0, 10, image=7)], images={5: (100, 100), 7: (100, 100)})
+    truth["images"][0]["file_name"], truth["images"][1]["file_name"] = "a.png", "b.png"
+    truth["categories"][0]["name"], truth["categories"][1]["name"] = "dust", "cell"
+    (named,) = with_names([square(0, 0, 10, image=0, category=1, score=0.9)], {0: "photos/b.png"}, {1: "dust"})
+    assert both(evaluate_coco(truth, [named]), "AP") == pytest.approx([1, 1])
+    with pytest.raises(ValueError, match=r"image id 'c.png' \(1 entries"):
+        evaluate_coco(truth, [dict(named, file_name="c.png")])
+    with pytest.raises(ValueError, match=r"category id 'mug' \(1 entries"):
+        evaluate_coco(truth, [dict(named, category_name="mug")])
+    truth["categories"][1]["name"] = "dust"
+    with pytest.raises(ValueError, match="category_name: got 'dust', which 2 categories are called"):
+        evaluate_coco(truth, [named])
+
+
+def test_results_without_masks_give_box_ap(make_truth, square):
+    truth = make_truth([square(0, 0, 10)])
+    boxes = [without(square(0, 0, 10, score=0.9), "segmentation")]
+    assert list(evaluate_coco(truth, boxes, iou_types=None).overall) == ["bbox"]
+    assert list(evaluate_coco(truth, [square(0, 0, 10, score=0.9)], iou_types=None).overall) == ["bbox", "segm"]
+    assert list(evaluate_coco(truth, [], iou_types=None).overall) == ["bbox", "segm"]
+    with pytest.raises(ValueError, match="no segmentation"):
+        evaluate_coco(truth, [*boxes, square(0, 0, 10, score=0.9)], iou_types=None)
+
+
+def test_masks_beside_their_boxes_are_told(make_truth, square, caplog):
+    wrong = {**square(0, 0, 10), "segmentation": square(5, 40, 30)["segmentation"]}
+    evaluate_coco(make_truth([square(0, 0, 10)]), [square(0, 0, 10, score=1)])
+    assert "most of their pixels" not in caplog.text
+    evaluate_coco(make_truth([square(0, 0, 10)]), [{**wrong, "score": 1}])
+    assert "results: 1 of 1 masks have most of their pixels outside of their box" in caplog.text
+    evaluate_coco(make_truth([wrong]), [])
+    assert "ground truth: 1 of 1 masks have most" in caplog.text

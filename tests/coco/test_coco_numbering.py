@@ -52,7 +52,7 @@ def test_a_detection_on_a_crowd_is_not_held_against_the_model():
 @pytest.mark.parametrize(
     "images, names, message",
     [
-        ({0: "z.jpg"}, NAMES, r"lacks 1 image names: z.jpg; it has 3, such as a.jpg, b.jpg, c.jpg"),
+        ({0: "z.jpg"}, NAMES, r"lacks 1 image names: z.jpg; it has 3, such as train/a.jpg, b.jpg, c.jpg"),
         (IMAGES, ("cat", "horse"), r"lacks 1 category names: horse; it has 2"),
     ],
 )
@@ -63,5 +63,23 @@ def test_unknown_names_are_listed(images, names, message):
 
 def test_names_used_twice_are_refused():
     double = dict(DATASET, images=[*DATASET["images"], {"id": 4, "file_name": "val/a.jpg"}])
-    with pytest.raises(UserError, match="the image 'a.jpg' twice"):
+    with pytest.raises(
+        UserError, match="the image 'a.jpg' twice, and 'images/a.jpg' may be any of 'train/a.jpg', 'val"
+    ):
         renumber_results([], double, IMAGES, NAMES)
+    double = dict(DATASET, categories=[*DATASET["categories"], {"id": 4, "name": "dog"}])
+    with pytest.raises(UserError, match="the category 'dog' twice"):
+        renumber_results([], double, IMAGES, NAMES)
+
+
+def test_images_of_one_name_are_told_by_as_many_folders_as_it_takes():
+    truth = dict(DATASET, images=[dict(DATASET["images"][0], id=n, file_name=f"{name}/1.png") for n, name in
+                                  enumerate(("x/cam1", "x/cam2", "y/cam2"))], annotations=[])  # fmt: skip
+    ours = {0: "set/y/cam2/1.png", 1: "set/x/cam2/1.png", 2: "set/z/cam1/1.png"}
+    results = [{"image_id": n, "category_id": 0, "bbox": [0, 0, 1, 1], "score": 1} for n in ours]
+    found, _ = renumber_results(results, truth, ours, ("cat",))
+    assert [entry["image_id"] for entry in found] == [2, 1, 0]
+    with pytest.raises(UserError, match="'1.png' twice, and 'cam2/1.png' may be any of 'x/cam2/1.png', 'y/cam2/1.png'"):
+        renumber_results([], truth, {0: "cam2/1.png"}, ("cat",))
+    with pytest.raises(UserError, match="'p/b.jpg' and 'q/b.jpg' would both be 'b.jpg'"):
+        renumber_results([], DATASET, {0: "p/b.jpg", 1: "q/b.jpg"}, ("cat",))

@@ -1,11 +1,13 @@
 """Fixtures of the data tests: small files written on the spot, and the real data kept beside the project."""
 
 import io
+import json
 import pathlib
 
 import numpy as np
 import PIL.Image
 import pytest
+from reference.small_coco import HEIGHT, SQUARE, WIDTH, entry
 
 from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
 from tpu_retinamask.data.annotations.csv_annotations import read_annotations
@@ -157,3 +159,23 @@ def reference_masks():
         return crops
 
     return crop
+
+
+@pytest.fixture
+def coco(write):
+    """Write images a.png and b.png and a COCO file of changed parts; return its path."""
+    for name in ("images/a.png", "images/b.png"):
+        write(name, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+
+    def build(annotations=None, images=None, categories=None, head=b"", **change):
+        content = {
+            "images": images or [{"id": n, "file_name": f"{name}.png", "height": HEIGHT, "width": WIDTH}
+                                 for n, name in ((1, "a"), (2, "b"))],
+            "annotations": [entry(1), entry(2, 2, box=(70, 20, 40, 50), segmentation=(SQUARE,))]
+            if annotations is None else annotations,
+            "categories": categories or [{"id": 1, "name": "mug"}],
+        } | change  # fmt: skip
+        content = {key: value for key, value in content.items() if value is not ...}
+        return write("instances.json", head.decode("latin-1").encode("latin-1") + json.dumps(content).encode())
+
+    return build

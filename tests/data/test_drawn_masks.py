@@ -76,11 +76,13 @@ def test_run_lengths_and_polygons_are_read_as_pycocotools_reads_them():
 @pytest.mark.parametrize(
     "mask, message",
     [
-        (RunLengthMask((HEIGHT, WIDTH), (2, 3)), "run lengths of 5 pixels in all for 13 x 9 = 117"),
+        (RunLengthMask((HEIGHT, WIDTH), (2, 3)), "run lengths sum to 5 pixels, expected 13 x 9 = 117"),
         (RunLengthMask((HEIGHT, WIDTH), (-2, 119)), "must be whole numbers from 0"),
         (RunLengthMask((HEIGHT, WIDTH), (1.5, 115.5)), "must be whole numbers from 0"),
         (RunLengthMask((HEIGHT, WIDTH), "what?"), "are not COCO's compressed text"),
-        (RunLengthMask((HEIGHT, WIDTH), ""), "are not COCO's compressed text"),
+        (RunLengthMask((HEIGHT, WIDTH), ""), "are an empty text, expected COCO's compressed text"),
+        (RunLengthMask((HEIGHT, WIDTH), "b'0'"), "it is bytes as Python shows them: write counts.decode()"),
+        (RunLengthMask((HEIGHT, WIDTH), (2**62, 2**62, 2**62, 2**62)), "sum to 18446744073709551616 pixels"),
         (RunLengthMask((HEIGHT, WIDTH), "`"), "are not COCO's compressed text"),
         (RunLengthMask((HEIGHT, WIDTH), "o" * 30 + "0"), "hold a count beyond"),
         (ArrayMask(np.ones((HEIGHT, WIDTH, 3))), "(9, 13, 3), expected [height, width]"),
@@ -98,11 +100,10 @@ def test_what_is_no_mask_is_named(mask, message):
 
 BOX = (2.0, 1.0, 8.0, 8.0)
 FAULTS = {
-    "empty polygon": (PolygonMask(((1, 1, 2, 2),)), BOX, "is empty: every pixel is zero"),
     "empty array": (ArrayMask(np.zeros((HEIGHT, WIDTH))), BOX, "is empty: every pixel is zero"),
     "outside": (PolygonMask((L_SHAPE,)), (9.0, 1.0, 12.0, 8.0), "has no pixel inside the box 9,1,12,8"),
     "size": (RunLengthMask((WIDTH, HEIGHT), (117,)), BOX, "has 9 x 13 pixels, its image 13 x 9"),
-    "counts": (RunLengthMask((HEIGHT, WIDTH), (1,)), BOX, "run lengths of 1 pixels in all"),
+    "counts": (RunLengthMask((HEIGHT, WIDTH), (1,)), BOX, "run lengths sum to 1 pixels"),
 }
 
 
@@ -118,6 +119,25 @@ def test_the_scan_says_what_is_wrong_and_where_and_leaves_it_out_when_told(fault
     assert problem.startswith("line 7, x.png: ") and message in problem
     kept = scan_images(listed, on_bad_record="skip")
     assert [instance.line for instance in kept.images[0].instances] == [1] and kept.dropped_instances == 1
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [PolygonMask(((1, 1, 2, 2),)), PolygonMask(((3, 4, 9, 4, 3, 4),)), RunLengthMask((HEIGHT, WIDTH), (117,))],
+    ids=str,
+)
+def test_what_covers_no_pixel_leaves_the_box_counted(mask, write):
+    picture = write("x.png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    found = scan_images([ListedImage(picture, "x.png", 1, (ListedInstance(7, BOX, 0, mask),))])
+    assert found.images[0].instances[0].mask is None and found.images[0].instances[0].box == BOX
+    assert found.without_pixels == 1 and "1 masks cover no pixel" in found.summary()
+
+
+def test_a_polygon_beside_its_picture_is_refused(write):
+    picture = write("x.png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    mask = PolygonMask(((40, 1, 60, 1, 60, 8),))
+    with pytest.raises(ValueError, match="polygon from 40,1 to 60,8 lies outside the image of 13 x 9 pixels"):
+        scan_images([ListedImage(picture, "x.png", 1, (ListedInstance(7, BOX, 0, mask),))])
 
 
 @pytest.fixture

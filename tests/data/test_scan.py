@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from reference.encoded_images import encode, png
 
-from tpu_retinamask.data.annotations import scan as scan_module
+from tpu_retinamask.data.annotations import instance_checks
 from tpu_retinamask.data.annotations.class_names import read_classes
 from tpu_retinamask.data.annotations.csv_annotations import read_annotations
 from tpu_retinamask.data.annotations.csv_rows import AnnotationError
@@ -139,10 +139,21 @@ REFUSED_MASKS = {
     "label outside its box": (LABELS, "m.png#1", "mask m.png has no pixel inside the box 20,10,30,20"),
     "label absent": (LABELS, "m.png#3", "mask m.png has no pixel of value 3"),
     "label beyond the depth": (LABELS, "m.png#300", "mask m.png has no pixel of value 300"),
-    "palette label map": (
+    "palette without the entry": (
         palette((0, 0, 0), (9, 0, 0)),
-        "m.png#2",
-        "mask m.png: a palette PNG cannot be a label map, because its values are replaced by colours",
+        "m.png#3",
+        "mask m.png has no pixel of entry 3 of its palette",
+    ),
+    "colour absent": (colour(INSTANCE, (2, 0, 0)), "m.png#ff0000", "mask m.png has no pixel of the colour #ff0000"),
+    "a label with leading zeros": (
+        LABELS,
+        "m.png#000002",
+        "mask m.png has no pixel of the colour #000002 (a label of a gray map is written without leading zeros)",
+    ),
+    "JPEG by colour": (
+        BLURRED,
+        "m.png#ffffff",
+        "mask m.png: a JPEG file does not keep colours exactly: save masks of colours as PNG",
     ),
     "colour label map": (
         colour(INSTANCE, (2, 0, 0)),
@@ -217,11 +228,29 @@ def test_a_clean_jpeg_mask_is_accepted(write, scan):
 # ---- boxes
 
 
-@pytest.mark.parametrize("box", ["-1,0,5,5", "0,-0.5,5,5", "30,0,34.5,5", "0,15,5,22", "40,30,50,40"])
-def test_a_box_that_leaves_the_image_is_refused(box, write, problems_of):
+@pytest.mark.parametrize(
+    "box, kept, beyond",
+    [
+        ("-1,0,5,5", (0.0, 0.0, 5.0, 5.0), 1),
+        ("0,-0.5,5,5", (0.0, 0.0, 5.0, 5.0), 0.5),
+        ("30,0,34.5,5", (30.0, 0.0, 34.0, 5.0), 0.5),
+        ("0,15,5,22", (0.0, 15.0, 5.0, 21.0), 1),
+        ("-3,2,300,400", (0.0, 2.0, 34.0, 21.0), 379),
+    ],
+)
+def test_a_box_that_sticks_out_is_clipped_counted_and_told(box, kept, beyond, write, scan):
+    write("x.png", NOISE)
+    found = scan(f"x.png,{box},cow\nx.png,1,1,4,4,cow\n")
+    assert found.images[0].instances[0].box == kept and not found.reasons
+    assert (found.clipped, found.farthest) == (1, beyond)
+    assert f"clipped 1 boxes that stuck out of their image, by up to {beyond:g} pixels" in found.summary()
+
+
+@pytest.mark.parametrize("box", ["40,30,50,40", "-9,2,0,8", "3,21,9,30"])
+def test_a_box_outside_the_image_is_refused(box, write, problems_of):
     write("x.png", NOISE)
     assert problems_of(f"x.png,{box},cow\n") == (
-        f"line 1, x.png: the box {box} leaves the image of 34 x 21 pixels (width x height)",
+        f"line 1, x.png: the box {box} lies outside the image of 34 x 21 pixels (width x height)",
     )
 
 
@@ -241,8 +270,24 @@ def test_a_box_may_reach_the_border_and_rounding_beyond_it_is_clipped(box, kept,
 def test_a_sliver_beyond_the_border_has_no_area_left(write, problems_of):
     write("x.png", NOISE)
     assert problems_of("x.png,34,0,34.005,5,cow\n") == (
-        "line 1, x.png: the box 34,0,34.005,5 has no area inside the image",
+        "line 1, x.png: the box 34,0,34.005,5 lies outside the image of 34 x 21 pixels (width x height)",
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x.png,0.2,0.1,0.9,1,cow\n", "x.png,0,0,1,1,cow\n", "x.png,0,0,1,1,cow\nx.png,0.5,0.5,0.2,0.1,cow\n"],
+)
+def test_fractions_are_no_pixels(text, write, scan):
+    write("x.png", NOISE)
+    with pytest.raises(AnnotationError, match=r"all coordinates of the \d boxes lie in 0..1: pixels are expected"):
+        scan(text)
+
+
+def test_one_box_in_pixels_is_enough(write, scan):
+    write("x.png", NOISE)
+    found = scan("x.png,0.2,0.1,0.9,1,cow\nx.png,3,4,9,9.5,cow\n")
+    assert [instance.box for instance in found.images[0].instances] == [(0.2, 0.1, 0.9, 1.0), (3.0, 4.0, 9.0, 9.5)]
 
 
 # ---- stop and skip
@@ -250,8 +295,8 @@ def test_a_sliver_beyond_the_border_has_no_area_left(write, problems_of):
 MIXED = (
     "x.png,1,2,3,4,cow\n"
     "gone.png,1,2,3,4,cow\n"
-    "x.png,1,2,300,4,cow\n"
-    "y.png,1,2,3,400,cow\n"
+    "x.png,100,2,300,4,cow\n"
+    "y.png,1,200,3,400,cow\n"
     f"x.png,{BOX},cow,m.png#9\n"
     "z.png,,,,,,\n"
 )
@@ -299,7 +344,11 @@ def test_skip_stops_where_no_image_is_left(scan):
 def test_more_than_twenty_problems_are_counted_not_listed(scan):
     with pytest.raises(AnnotationError) as error:
         scan("".join(f"{n}.png,,,,,\n" for n in range(25)))
-    assert str(error.value).split("\n")[0].startswith("25 bad records; correct them, or set on_bad_record")
+    assert (
+        str(error.value)
+        .split("\n")[0]
+        .startswith("25 bad records; correct them, or leave them out, counted, by --gin_param=")
+    )
     assert str(error.value).split("\n")[-1] == "  and 5 more"
 
 
@@ -318,8 +367,8 @@ def test_a_label_map_is_decoded_once_for_all_its_instances(write, monkeypatch, s
     write("x.png", NOISE)
     path = write("m.png", LABELS)
     opened = []
-    original = scan_module.load_mask
-    monkeypatch.setattr(scan_module, "load_mask", lambda name: opened.append(name) or original(name))
+    original = instance_checks.load_mask
+    monkeypatch.setattr(instance_checks, "load_mask", lambda name: opened.append(name) or original(name))
     scan(f"x.png,{BOX},cow,m.png#2\nx.png,3,2,12,8,cow,m.png#1\n")
     assert opened == [path]
 

@@ -28,7 +28,7 @@ def test_there_and_back_again(coco_json, shapes, quick_program, tmp_path):
         f"--masks={tmp_path}/masks",
     )
     assert done.returncode == 0, done.stderr
-    assert "3 images with 4 instances, 2 mask files; 0 instances have no mask; left out 0 crowd regions" in done.stderr
+    assert "3 images with 4 instances, 2 mask files; 0 instances have no mask" in done.stderr
     assert (tmp_path / "classes.csv").read_text() == "disc,0\nsquare,1\n"
     done = quick_program(
         "convert",
@@ -87,12 +87,24 @@ MISTAKES = {
             "convert",
             "coco",
             "--instances={coco}",
-            "--images=.",
+            "--images={shapes}",
             "--output={folder}/x",
             "--classes={folder}/classes.csv",
             "--masks={folder}/m",
         ),
         ["holds other classes than"],
+    ),
+    "a wrong folder of images": (
+        (
+            "convert",
+            "coco",
+            "--instances={coco}",
+            "--images={folder}",
+            "--output={folder}/x",
+            "--classes={folder}/c",
+            "--masks={folder}/m",
+        ),
+        ["images[0], two.png: no such file: {folder}/two.png", "--gin_param=\"source.on_bad_record='skip'\""],
     ),
 }
 
@@ -103,5 +115,5 @@ def test_a_mistake_is_one_line(name, coco_json, shapes, quick_program, tmp_path)
     command, words = MISTAKES[name]
     done = quick_program(*(part.format(folder=tmp_path, shapes=shapes, coco=coco_json) for part in command))
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert all(word in done.stderr for word in words), done.stderr
+    assert all(word.replace("{folder}", str(tmp_path)) in done.stderr for word in words), done.stderr
     assert not (tmp_path / "x").exists()

@@ -2,10 +2,12 @@
 
 import logging
 import os
-import posixpath
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from tpu_retinamask.coco.reading import read_json
+from tpu_retinamask.coco.names import FileNames, unique_matches
+from tpu_retinamask.coco.reading import named, read_json
+from tpu_retinamask.data.sources.coco_entries import plain_path, read_dataset
 from tpu_retinamask.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -23,7 +25,8 @@ def renumber_results(
     Args:
       results: COCO result entries with our own ids.
       ground_truth: dict in the COCO instances format, or the path of such a file.
-      images: our image id -> path of the image; matched by the last part of it.
+      images: our image id -> path of the image; matched by the last part of it, and by as many folders before as tell
+        it from the others.
       class_names: name of each of our category ids; None: an output that no class uses, left out.
 
     Returns:
@@ -32,24 +35,33 @@ def renumber_results(
     Raises:
       UserError: image or class names that the file does not have, or has twice.
     """
-    dataset = read_json(ground_truth, "ground truth")
-    image_ids = _by_name(((entry["file_name"], entry["id"]) for entry in dataset["images"]), "image")
-    category_ids = _by_name(((entry["name"], entry["id"]) for entry in dataset["categories"]), "category")
-    wanted = {key: posixpath.basename(path) for key, path in images.items()}
-    _all_known(wanted.values(), image_ids, "image")
-    _all_known([name for name in class_names if name is not None], category_ids, "category")
-    new_ids = {key: image_ids[name] for key, name in wanted.items()}
-    run = set(new_ids.values())
-    if left_out := len(dataset["images"]) - len(run):
+    content = read_json(ground_truth, "ground truth")
+    dataset, _ = read_dataset(
+        content, named("ground truth", ground_truth), with_masks=False
+    )  # what is wrong is told by the scoring
+    files = FileNames({key: image.file_name for key, image in dataset.images.items() if image.file_name})
+    repeated = [said for said, count in Counter(dataset.categories.values()).items() if count > 1]
+    if repeated:
+        raise UserError(f"the COCO file has the category {repeated[0]!r} twice, so names cannot tell which is which")
+    category_ids = {said: key for key, said in dataset.categories.items()}
+    new_ids, missing = unique_matches(files, {key: plain_path(path) for key, path in images.items()})
+    _refuse_missing(missing, list(files.names.values()), "image")
+    _refuse_missing(
+        [said for said in class_names if said is not None and said not in category_ids], list(category_ids), "category"
+    )
+    run = {str(key) for key in new_ids.values()}
+    if left_out := len(dataset.images) - len(run):
         log.warning(
             "%d of the %d images of the COCO file are not among the annotated images and are not scored",
             left_out,
-            len(dataset["images"]),
+            len(dataset.images),
         )
+    numbers = {dataset.images[key].number for key in new_ids.values()}
+    elsewhere = {found.number for found in dataset.objects if str(found.image) not in run}
     truth = dict(
-        dataset,
-        images=[entry for entry in dataset["images"] if entry["id"] in run],
-        annotations=[entry for entry in dataset.get("annotations", []) if entry["image_id"] in run],
+        content,
+        images=[entry for number, entry in enumerate(content["images"]) if number in numbers],
+        annotations=[entry for number, entry in enumerate(content.get("annotations") or []) if number not in elsewhere],
     )
     return [
         dict(entry, image_id=new_ids[entry["image_id"]], category_id=category_ids[class_names[entry["category_id"]]])
@@ -58,21 +70,11 @@ def renumber_results(
     ], truth
 
 
-def _by_name(pairs, what: str) -> dict:
-    found = {}
-    for name, key in pairs:
-        name = posixpath.basename(name) if what == "image" else name
-        if name in found:
-            raise UserError(f"the COCO file has the {what} {name!r} twice, so names cannot tell which is which")
-        found[name] = key
-    return found
-
-
-def _all_known(names, known: Mapping, what: str):
-    missing = sorted(set(names) - known.keys())
+def _refuse_missing(missing: Sequence[str], known: Sequence[str], what: str) -> None:
+    missing = sorted(set(missing))
     if missing:
         more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
         raise UserError(
             f"the COCO file lacks {len(missing)} {what} names: {', '.join(missing[:_LISTED])}{more}; it has "
-            f"{len(known)}, such as {', '.join(list(known)[:3])}"
+            f"{len(known)}, such as {', '.join(known[:3])}"
         )

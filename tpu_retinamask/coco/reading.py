@@ -1,48 +1,70 @@
 """COCO ground truth and results, read and checked, in the form `pycocotools.COCOeval` can be trusted with.
 
 pycocotools trusts its input: an annotation with id 0 never counts as found, two annotations with one id
-become one, a run-length mask of the wrong size overlaps nothing, a missing `iscrowd` is a bare KeyError.
-Here every annotation gets an id from 1, the optional keys are filled in, and what cannot be right is an
-error that names the entries. The caller's lists and dicts are never changed.
+become one, a run-length mask of the wrong size overlaps nothing and one of the wrong sum never ends, a missing
+`iscrowd` is a bare KeyError. The entries are read by `data.sources.coco_entries`, as those of a training are; here
+every annotation gets an id from 1, the optional keys are filled in, and what cannot be right is an error that names the
+entries. The caller's lists and dicts are never changed.
 """
 
-import json
+import logging
 import math
-import numbers
 import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-import tensorflow as tf
 from pycocotools import mask as rle_codec
 
+from tpu_retinamask.coco.names import Names
+from tpu_retinamask.data.annotations.scan import misplaced_masks
+from tpu_retinamask.data.images.image_files import BadFile
+from tpu_retinamask.data.images.run_lengths import compressed_runs, polygon_run_lengths
+from tpu_retinamask.data.masks import Mask, PolygonMask, RunLengthMask
+from tpu_retinamask.data.sources.checked import BadEntry, Entry, Faults, load_json
+from tpu_retinamask.data.sources.coco_entries import (
+    CocoDataset,
+    CocoImage,
+    CocoObject,
+    read_box,
+    read_dataset,
+    read_mask,
+)
+from tpu_retinamask.data.sources.coco_ids import as_key, got
 from tpu_retinamask.errors import UserError, listed
+
+log = logging.getLogger(__name__)
 
 
 class GroundTruth(NamedTuple):
     """A COCO dataset ready for scoring."""
 
-    images: dict  # id -> image entry
-    categories: dict  # id -> category entry
+    images: dict  # id -> image entry: id, and file_name, height and width where the file says them
+    categories: dict  # id -> category entry: id, name
     annotations: list  # bbox, area, iscrowd, id (from 1), segmentation: compressed RLE or None
+    names: Names  # finds images and categories by what results call them
 
 
 def read_json(path_or_content: Any, what: str) -> Any:
-    """Return the content of a JSON file (local or gs://), or the argument itself if it is no path."""
+    """Return the content of a JSON file (local or gs://), or the argument itself if it is no path.
+
+    Raises:
+        FileNotFoundError, UserError: naming the file and what it was to be.
+    """
     if not isinstance(path_or_content, (str, os.PathLike)):
         return path_or_content
-    path = os.fspath(path_or_content)
     try:
-        with tf.io.gfile.GFile(path, "r") as file:
-            return json.load(file)
-    except tf.errors.NotFoundError:
-        raise FileNotFoundError(f"{what} {path}: no such file") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{what} {path}: not a JSON file: {error}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{what} {path}: not a JSON text file: {error}") from None
+        return load_json(os.fspath(path_or_content))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{what} {error}") from None
+    except UserError as error:
+        raise UserError(f"{what} {error}") from None
+
+
+def named(what: str, path_or_content: Any) -> str:
+    """Return what is read, with its path where it has one."""
+    is_path = isinstance(path_or_content, str | os.PathLike)
+    return f"{what} {os.fspath(path_or_content)}" if is_path else what
 
 
 def load_ground_truth(ground_truth: dict | str | os.PathLike, with_masks: bool) -> GroundTruth:
@@ -59,184 +81,207 @@ def load_ground_truth(ground_truth: dict | str | os.PathLike, with_masks: bool) 
     Raises:
         FileNotFoundError, UserError: naming the file and up to 20 bad entries.
     """
-    name = _named("ground truth", ground_truth)
-    dataset = read_json(ground_truth, "ground truth")
-    if not isinstance(dataset, dict) or not {"images", "categories"} <= dataset.keys():
-        got = f"keys {sorted(dataset)[:9]}" if isinstance(dataset, dict) else type(dataset).__name__
-        raise UserError(f"{name}: got {got}; expected a COCO dataset with 'images', 'categories' and 'annotations'")
-    images = _index_by_id(dataset["images"], f"{name}: images")
-    categories = _index_by_id(dataset["categories"], f"{name}: categories")
-    faults, annotations = [], []
-    for position, entry in enumerate(dataset.get("annotations", [])):
-        label = f"annotation {position} (id {entry.get('id')})"
-        missing = {"image_id", "category_id", "bbox"} - entry.keys()
-        if missing:
-            faults.append(f"{label}: no {', '.join(sorted(missing))}")
-        elif entry["image_id"] not in images:
-            faults.append(f"{label}: image id {entry['image_id']!r} is not among the images")
-        elif entry["category_id"] not in categories:
-            faults.append(f"{label}: category id {entry['category_id']!r} is not among the categories")
-        elif not _is_box(entry["bbox"]):
-            faults.append(f"{label}: bbox {entry['bbox']!r}, expected x, y, width, height")
-        else:
-            try:
-                image = images[entry["image_id"]]
-                annotations.append(_annotation(entry, image, with_masks, len(annotations) + 1))
-            except _BadEntry as error:
-                faults.append(f"{label}: {error}")
-    _raise_if_any(faults, f"{name}: annotations that cannot be scored")
-    return GroundTruth(images, categories, annotations)
+    name = named("ground truth", ground_truth)
+    dataset, faults = read_dataset(read_json(ground_truth, "ground truth"), name, with_masks=with_masks)
+    annotations = []
+    for found in dataset.objects:
+        image = dataset.images[found.image]
+        annotation = faults.collect(
+            lambda found=found, image=image: _annotation(found, image, with_masks, len(annotations) + 1)
+        )
+        if annotation is not None:
+            annotations.append(annotation)
+    _raise_if_any(faults.said, f"{name}: entries that cannot be scored")
+    for note in dataset.notes:
+        log.warning("%s: %s", name, note)
+    _warn_of_misplaced(annotations, dataset, name)
+    return GroundTruth(
+        {key: _image_entry(image) for key, image in dataset.images.items()},
+        {key: {"id": key, "name": said} for key, said in dataset.categories.items()},
+        annotations,
+        Names(dataset),
+    )
 
 
-def load_results(results: list[dict] | str | os.PathLike, truth: GroundTruth, iou_types: Sequence[str]) -> list[dict]:
+def load_results(
+    results: list[dict] | str | os.PathLike, truth: GroundTruth, iou_types: Sequence[str], name: str | None = None
+) -> list[dict]:
     """Read COCO results and check them against the ground truth.
+
+    An entry that says its `file_name` or `category_name`, as those of `predict` do, is matched by these names and
+    not by its ids, which count the images of a run. An `image_id` that is the name of an image file, with its ending or
+    without, stands for that image.
 
     Args:
         results: list of COCO result entries, possibly empty, or the path of such a file.
         truth: what the results are scored against.
         iou_types: with 'segm' every entry needs a segmentation, with 'bbox' a bbox; a missing bbox is taken
             from the segmentation, as pycocotools does.
+        name: of the results, in the words of an error; None: their path.
 
     Returns:
         Copies of the entries with id (from 1), iscrowd 0 and, for 'segm', segmentation as RLE.
 
     Raises:
-        FileNotFoundError, UserError: for unknown image or category ids, missing keys, a box, score or mask
+        FileNotFoundError, UserError: for unknown images or categories, missing keys, a box, score or mask
             that cannot be right; naming up to 20 of them.
     """
-    name = _named("results", results)
+    name = name or named("results", results)
     entries = read_json(results, "results")
     if not isinstance(entries, list):
         hint = "; this looks like a dataset, not like results" if isinstance(entries, dict) else ""
-        got = type(entries).__name__
-        raise UserError(f"{name}: got {got}, expected a list of COCO result entries{hint}")
-    faults, unknown = [], {"image": Counter(), "category": Counter()}
-    checked = []
-    for position, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not {"image_id", "category_id", "score"} <= entry.keys():
-            faults.append(f"entry {position}: {_short(entry)}, expected image_id, category_id, bbox, score")
-            continue
-        if entry["image_id"] not in truth.images or entry["category_id"] not in truth.categories:
-            unknown["image"][entry["image_id"]] += entry["image_id"] not in truth.images
-            unknown["category"][entry["category_id"]] += entry["category_id"] not in truth.categories
-            continue
-        try:
-            checked.append(_result(entry, truth.images[entry["image_id"]], iou_types, len(checked) + 1))
-        except _BadEntry as error:
-            faults.append(f"entry {position} (image {entry['image_id']!r}): {error}")
+        raise UserError(f"{name}: got {type(entries).__name__}, expected a list of COCO result entries{hint}")
+    faults, unknown = Faults(), {"image": Counter(), "category": Counter()}
+    checked, by_name = [], 0
+    for position, value in enumerate(entries):
+
+        def one(position: int = position, value: Any = value) -> dict | None:
+            nonlocal by_name
+            entry = Entry(value, f"results[{position}]")
+            missing = [field for field in ("image_id", "category_id", "score") if field not in entry.values]
+            if missing:
+                raise BadEntry(f"{entry.place}: {missing[0]}: got nothing, expected image_id, category_id, bbox, score")
+            for field in ("image_id", "category_id"):
+                if as_key(entry.values[field]) is None:
+                    raise BadEntry(f"{entry.place}: {field}: {got(entry, field)}, expected a whole number or a text")
+            image, image_named = truth.names.image_of(entry)
+            category, _ = truth.names.category_of(entry)
+            if image is None or category is None:
+                unknown["image"][got(entry, _said(entry, "file_name", "image_id"))] += image is None
+                unknown["category"][got(entry, _said(entry, "category_name", "category_id"))] += category is None
+                return None
+            by_name += image_named
+            return _result(entry, truth.images[image], category, iou_types, len(checked) + 1)
+
+        found = faults.collect(one)
+        if found is not None:
+            checked.append(found)
     for kind, known in (("image", truth.images), ("category", truth.categories)):
         ids = +unknown[kind]
         _raise_if_any(
-            [f"{kind} id {value!r} ({count} entries)" for value, count in ids.items()],
+            [f"{kind} id {value.removeprefix('got ')} ({count} entries)" for value, count in ids.items()],
             f"{name}: {kind} ids that the ground truth does not have (it has {len(known)}, such as "
-            f"{list(known)[:3]}); score the results against the file whose ids they use",
+            f"{truth.names.some(kind)}); score the results against the file whose ids they use",
         )
-    _raise_if_any(faults, f"{name}: entries that cannot be scored")
+    _raise_if_any(faults.said, f"{name}: entries that cannot be scored")
+    if by_name:
+        log.info("%s: %d of %d entries are matched by the name of their image file", name, by_name, len(checked))
     return checked
 
 
-class _BadEntry(UserError):
-    """A box, score or mask that cannot be right; gathered under its entry's name."""
+def has_masks(results: list[dict]) -> bool:
+    """Tell whether a list of result entries holds any segmentation."""
+    return any(isinstance(entry, dict) and entry.get("segmentation") for entry in results)
 
 
-def _annotation(entry: dict, image: dict, with_masks: bool, new_id: int) -> dict:
-    x, y, width, height = entry["bbox"]
-    rle = None
-    if with_masks:
-        if not {"height", "width"} <= image.keys():
-            raise _BadEntry(f"image {image['id']!r} has no height and width, which masks need")
-        if entry.get("has_mask", 1):
-            rle = _to_rle(entry.get("segmentation"), image)
-    area = entry.get("area")
+def warn_of_misplaced_results(results: Sequence[dict], name: str) -> None:
+    """Warn where most masks of results lie outside their boxes for the most part."""
+    _warn(_inside(results), name)
+
+
+def _annotation(found: CocoObject, image: CocoImage, with_masks: bool, new_id: int) -> dict:
+    place = f"annotations[{found.number}]"
+    if with_masks and image.size is None:
+        raise BadEntry(f"{place}: image {image.key!r} has no height and width, which masks need")
+    rle = _to_rle(found.mask, image, place) if with_masks else None
+    x, y, width, height = found.box
+    area = found.area
     if area is None:  # not written by every converter; pycocotools would stop with a KeyError
         area = width * height if rle is None else float(rle_codec.area(rle))
     return {
         "id": new_id,  # from 1: COCOeval marks "found" by the id, and 0 reads as not found
-        "image_id": entry["image_id"],
-        "category_id": entry["category_id"],
+        "image_id": found.image,
+        "category_id": found.category,
         "bbox": [x, y, width, height],
         "area": area,
-        "iscrowd": int(entry.get("iscrowd", 0)),
+        "iscrowd": int(found.crowd),
         "segmentation": rle,
     }
 
 
-def _result(entry: dict, image: dict, iou_types, new_id: int) -> dict:
-    score, box, rle = entry["score"], entry.get("bbox") or None, None
-    if not isinstance(score, numbers.Real) or not math.isfinite(score):
-        raise _BadEntry(f"score {score!r}, expected a finite number")
+def _result(entry: Entry, image: dict, category: Any, iou_types: Sequence[str], new_id: int) -> dict:
+    score, box, rle = entry.number("score"), read_box(entry), None
     if "segm" in iou_types or box is None:
-        rle = _to_rle(entry.get("segmentation"), image)
+        size = (image["height"], image["width"]) if "height" in image else None
+        mask, _ = read_mask(entry, size)
+        not_made = "segmentation" in entry.values and entry.values["segmentation"] is None  # beyond max_masks
+        if mask is not None and size is None:
+            raise BadEntry(f"{entry.place}: image {image['id']!r} has no height and width, which masks need")
+        if mask is not None and size is not None:
+            rle = _to_rle(mask, CocoImage(image["id"], None, size, 0), entry.place)
         if rle is None and box is None:
-            raise _BadEntry("neither bbox nor segmentation")
-        not_made = "segmentation" in entry and entry["segmentation"] is None  # beyond DetectionFilter.max_masks
-        if rle is None and not not_made:
-            raise _BadEntry("no segmentation, but 'segm' is asked for; score boxes with iou_types=('bbox',)")
-    if box is None:
-        box = rle_codec.toBbox(rle).tolist()
-    elif not _is_box(box):
-        raise _BadEntry(f"bbox {box!r}, expected x, y, width, height")
+            raise BadEntry(f"{entry.place}: neither bbox nor segmentation")
+        if rle is None and "segm" in iou_types and not not_made:
+            raise BadEntry(
+                f"{entry.place} (image {image['id']!r}): no segmentation, but 'segm' is asked for; score boxes with "
+                "iou_types=('bbox',)"
+            )
     return {
         "id": new_id,
-        "image_id": entry["image_id"],
-        "category_id": entry["category_id"],
-        "bbox": list(box),
+        "image_id": image["id"],
+        "category_id": category,
+        "bbox": list(box if box is not None else rle_codec.toBbox(rle).tolist()),
         "score": score,
         "iscrowd": 0,
         "segmentation": rle,
     }
 
 
-def _to_rle(segmentation, image: dict) -> dict | None:
+def _to_rle(mask: Mask | None, image: CocoImage, place: str) -> dict | None:
     """Convert polygons or run lengths to compressed RLE; None where there is no mask."""
-    if not segmentation:
+    if mask is None or image.size is None:
         return None
-    if not {"height", "width"} <= image.keys():
-        raise _BadEntry(f"image {image['id']!r} has no height and width, which masks need")
-    height, width = int(image["height"]), int(image["width"])
     try:
-        if isinstance(segmentation, list):
-            # Two points enclose nothing, and pycocotools would read 4 numbers as a box.
-            polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
-            return rle_codec.merge(rle_codec.frPyObjects(polygons, height, width)) if polygons else None
-        if [int(side) for side in segmentation["size"]] != [height, width]:
-            raise _BadEntry(
-                f"segmentation has size {segmentation['size']} (height, width), the image [{height}, {width}]"
-            )
-        if isinstance(segmentation["counts"], list):
-            return rle_codec.frPyObjects(segmentation, height, width)
-        return {"size": [height, width], "counts": segmentation["counts"]}
-    except _BadEntry:
-        raise
-    except Exception as error:  # whatever the codec's C code makes of malformed input
-        raise _BadEntry(f"segmentation is neither polygons nor run lengths: {error!r}") from None
+        if isinstance(mask, PolygonMask):
+            return polygon_run_lengths(mask.polygons, *image.size)
+        assert isinstance(mask, RunLengthMask)  # JSON holds no other
+        return compressed_runs(mask.counts, *mask.size)
+    except BadFile as error:
+        raise BadEntry(f"{place}: segmentation: {error}") from None
 
 
-def _named(what: str, path_or_content: Any) -> str:
-    """Return what is read, with its path where it has one."""
-    is_path = isinstance(path_or_content, str | os.PathLike)
-    return f"{what} {os.fspath(path_or_content)}" if is_path else what
+def _image_entry(image: CocoImage) -> dict:
+    entry: dict[str, Any] = {"id": image.key}
+    if image.file_name is not None:
+        entry["file_name"] = image.file_name
+    if image.size is not None:
+        entry["height"], entry["width"] = image.size
+    return entry
 
 
-def _is_box(value) -> bool:
-    try:
-        return len(value) == 4 and bool(np.all(np.isfinite(np.asarray(value, np.float64))))
-    except (TypeError, ValueError):
-        return False
+def _warn_of_misplaced(annotations: Sequence[dict], dataset: CocoDataset, name: str) -> None:
+    _warn(_inside([one for one in annotations if dataset.images[one["image_id"]].size]), name)
 
 
-def _index_by_id(entries: list, what: str) -> dict:
-    ids = [entry["id"] for entry in entries]
-    repeated = [str(value) for value, count in Counter(ids).items() if count > 1]
-    _raise_if_any(repeated, f"{what}: ids used more than once")
-    return dict(zip(ids, entries))
+def _inside(entries: Sequence[dict]) -> list[float]:
+    """Return the share of each mask's pixels that lies in its box, rounded outwards."""
+    shares = []
+    for entry in entries:
+        rle = entry["segmentation"]
+        if rle is None or not (area := float(rle_codec.area(rle))):
+            continue
+        height, width = rle["size"]
+        x1, y1, across, down = entry["bbox"]
+        x1, x2 = max(math.floor(x1), 0), min(math.ceil(x1 + across), width)
+        y1, y2 = max(math.floor(y1), 0), min(math.ceil(y1 + down), height)
+        if x2 <= x1 or y2 <= y1:
+            shares.append(0.0)
+            continue
+        box = rle_codec.frPyObjects([[x1, y1, x2, y1, x2, y2, x1, y2]], height, width)[0]
+        shares.append(float(rle_codec.area(rle_codec.merge([rle, box], intersect=True))) / area)
+    return shares
 
 
-def _short(value) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else text[:97] + "..."
+def _warn(shares: Sequence[float], name: str) -> None:
+    misplaced = sum(share < 0.5 for share in shares)
+    if 2 * misplaced > len(shares):
+        log.warning("%s: %s", name, misplaced_masks(misplaced, len(shares)))
 
 
-def _raise_if_any(faults: list[str], heading: str) -> None:
+def _said(entry: Entry, name: str, number: str) -> str:
+    return name if as_key(entry.values.get(name)) is not None else number
+
+
+def _raise_if_any(faults: Sequence[str], heading: str) -> None:
     if faults:
         raise UserError(f"{heading}:\n{listed(faults)}")

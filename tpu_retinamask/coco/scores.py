@@ -18,7 +18,17 @@ from pycocotools import mask as rle_codec
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tpu_retinamask.coco.reading import GroundTruth, load_ground_truth, load_results
+from tpu_retinamask.coco.reading import (
+    GroundTruth,
+    has_masks,
+    load_ground_truth,
+    load_results,
+    named,
+    read_json,
+    warn_of_misplaced_results,
+)
+from tpu_retinamask.data.sources.coco_ids import order_of
+from tpu_retinamask.errors import UserError, gin_param
 from tpu_retinamask.evaluation.report import IOU_NAMES, ClassMetrics, Metrics, format_table, write_metrics
 
 __all__ = ["ClassMetrics", "Metrics", "evaluate_coco", "format_table", "write_metrics"]
@@ -30,7 +40,7 @@ def evaluate_coco(
     ground_truth: dict | str | os.PathLike,
     results: list[dict] | str | os.PathLike,
     *,
-    iou_types: str | Sequence[str] = ("bbox", "segm"),
+    iou_types: str | Sequence[str] | None = ("bbox", "segm"),
     max_detections: int = 100,
     progress: bool = False,
 ) -> Metrics:
@@ -45,7 +55,7 @@ def evaluate_coco(
     Args:
         ground_truth: dict in the COCO instances format (polygons, run lengths), or the path of such a file.
         results: list of COCO result entries, possibly empty, or the path of such a file. Not modified.
-        iou_types: 'bbox', 'segm' or both.
+        iou_types: 'bbox', 'segm' or both; None: both, or 'bbox' alone where no result has a mask.
         max_detections: best detections counted per image and class, at least 10. Raise it where an image
             may hold more than 100 objects of a class, or recall cannot reach 1.
         progress: log what is being scored and how long it took.
@@ -60,20 +70,30 @@ def evaluate_coco(
 
     Source: https://cocodataset.org/#detection-eval
     """
-    iou_types = (iou_types,) if isinstance(iou_types, str) else tuple(iou_types)
+    if iou_types is None:
+        loaded = read_json(results, "results")
+        boxes_alone = isinstance(loaded, list) and bool(loaded) and not has_masks(loaded)
+        iou_types = ("bbox",) if boxes_alone else ("bbox", "segm")
+        if boxes_alone:
+            log.info("the results have no masks: box AP alone is worked out")
+    else:
+        loaded = results
+        iou_types = (iou_types,) if isinstance(iou_types, str) else tuple(iou_types)
     if not iou_types or not set(iou_types) <= IOU_NAMES.keys():
         raise ValueError(f"evaluate_coco: iou_types={iou_types}, expected 'bbox', 'segm' or both")
     if max_detections < 10:
-        raise ValueError(f"evaluate_coco: max_detections={max_detections}, expected at least 10, for AR10")
+        raise UserError(f"evaluate_coco: max_detections={max_detections}, expected at least 10, for AR10")
     truth = load_ground_truth(ground_truth, with_masks="segm" in iou_types)
-    detections = load_results(results, truth, iou_types)
+    detections = load_results(loaded, truth, iou_types, named("results", results))
+    if "segm" in iou_types:
+        warn_of_misplaced_results(detections, named("results", results))
     wanted = [annotation for annotation in truth.annotations if not annotation["iscrowd"]]
     without_mask = 0
     if "segm" in iou_types:
         without_mask = sum(annotation["segmentation"] is None for annotation in wanted)
     _warn(truth, wanted, without_mask, max_detections)
 
-    category_ids = sorted(truth.categories)
+    category_ids = sorted(truth.categories, key=order_of)
     overall, ap, ap50 = {}, {}, {}
     for iou_type in iou_types:
         start = time.monotonic()
@@ -197,7 +217,8 @@ def _warn(truth: GroundTruth, wanted: list[dict], without_mask: int, max_detecti
     if most > max_detections:
         log.warning(
             "An image has %d objects of one class, but only %d detections count: recall cannot reach 1; "
-            "raise max_detections",
+            "count more by %s",
             most,
             max_detections,
+            gin_param("evaluate.max_detections", most),
         )

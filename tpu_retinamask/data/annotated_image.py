@@ -32,12 +32,16 @@ class ListedImage:
       name: the path as the source writes it, first appearance.
       line: where the source says it first.
       instances: the objects.
+      size: height and width in pixels that the source says; None: it says none.
+      words: how an error names the places of the image and of an object, with `{}` for the line.
     """
 
     image: str
     name: str
     line: int
     instances: tuple[ListedInstance, ...]
+    size: tuple[int, int] | None = None
+    words: tuple[str, str] = ("line {}", "line {}")
 
 
 @dataclasses.dataclass(frozen=True)

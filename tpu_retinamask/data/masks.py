@@ -42,6 +42,33 @@ class FileMask(Mask):
 
 
 @dataclasses.dataclass(frozen=True)
+class ColourMask(Mask):
+    """A colour, or an entry of the palette, of an image file of the picture's size: `mask.png#ff0000`.
+
+    A graph reads no colours from mask files: these are read on the host and packed, as drawn masks are.
+
+    Attributes:
+      path: resolved; PNG, GIF or BMP.
+      colour: red, green and blue of the instance's pixels; None: `index` says which.
+      index: entry of the palette.
+    """
+
+    path: str
+    colour: tuple[int, int, int] | None = None
+    index: int | None = None
+
+    def files(self) -> tuple[str, ...]:
+        """Return the file."""
+        return (self.path,)
+
+    def __str__(self) -> str:
+        """Return it as an annotation file writes it."""
+        if self.colour is None:
+            return f"{self.path}#{self.index}"
+        return f"{self.path}#{bytes(self.colour).hex()}"
+
+
+@dataclasses.dataclass(frozen=True)
 class StoredMask(Mask):
     """A place in a prepared data set: the number of its instance in the record of its image."""
 

@@ -14,6 +14,7 @@ from absl import flags as absl_flags
 Flags = absl_flags.FlagValues
 
 CSV = "CSV: image,x1,y1,x2,y2,class,mask"
+KINDS = f"COCO instances json, or {CSV}"
 
 
 def train_flags(flags: Flags) -> None:
@@ -110,12 +111,13 @@ def prepare_flags(flags: Flags) -> None:
 
 def convert_flags(flags: Flags) -> None:
     """Define the flags of convert."""
-    _string(flags, "instances", "COCO instances file (coco).")
-    _string(flags, "images", "Folder of its images (coco).")
-    _string(flags, "masks", "Folder that the label maps go to (coco).")
-    _string(flags, "annotations", f"{CSV} (csv).")
-    _string(flags, "classes", "CSV of class names: written (coco) or read (csv).")
-    _string(flags, "output", "The CSV (coco) or the COCO file (csv) to write.")
+    _string(flags, "annotations", f"What is converted: COCO instances, {CSV}, or any other kind that is read.")
+    _string(flags, "format", "Kind of --annotations; recognised where not given.")
+    _string(flags, "instances", "COCO instances file (convert coco).")
+    _string(flags, "images", "Folder of the images; where --annotations says if not given.")
+    _string(flags, "masks", "Folder that the label maps of a CSV go to.")
+    _string(flags, "classes", "CSV of class names: read where it exists, written where it does not.")
+    _string(flags, "output", "What to write: a CSV (.csv) or COCO instances (.json).")
     _gin(flags)
 
 
@@ -235,8 +237,12 @@ def docstring(program: str) -> str:
 
 def _annotations(flags: Flags, what: str, *, classes: str = "", data_dir: str = "--annotations and --classes") -> None:
     """Define the flags that say where annotated images come from."""
-    _string(flags, "annotations", f"Where {what} are listed. {CSV}.")
-    _string(flags, "classes", "CSV of class names: name,id" + (f"; {classes}." if classes else "."))
+    _string(flags, "annotations", f"Where {what} are listed. {KINDS}.")
+    _string(
+        flags,
+        "classes",
+        "CSV of class names: name,id; " + (f"{classes}." if classes else "those of --annotations where not given."),
+    )
     _string(flags, "format", "Kind of --annotations; recognised where not given.")
     _string(flags, "images", "Folder of their image files; where --annotations says if not given.")
     if data_dir:

@@ -1,8 +1,15 @@
-r"""Turn COCO instances into a CSV with label maps, or a CSV into COCO instances.
+r"""Turn annotations of any kind into a CSV with label maps, or into COCO instances.
 
+  python -m tpu_retinamask.convert --annotations=instances_train.json --images=train2017 \
+      --output=train.csv --classes=classes.csv --masks=masks/train
+  python -m tpu_retinamask.convert --annotations=train.csv --classes=classes.csv --output=instances.json
   python -m tpu_retinamask.convert coco --instances=instances_train.json --images=train2017 \
       --output=train.csv --classes=classes.csv --masks=masks/train
   python -m tpu_retinamask.convert csv --annotations=train.csv --classes=classes.csv --output=instances.json
+
+Every image and mask is opened, as a training does. What is written stays under the folders given, and replaces nothing
+but what an earlier run of the same conversion wrote. Classes are read from --classes where that file exists, and
+written there where it does not.
 
 Crowd regions stay in the COCO file: the CSV leaves them out, and `evaluate --coco_json` scores a model against the
 file itself, where they are neither wanted nor held against a detection.
@@ -14,74 +21,116 @@ import gin
 import tensorflow as tf
 
 from tpu_retinamask import config
-from tpu_retinamask.coco.conversion import class_names, write_csv
-from tpu_retinamask.coco.reading import load_ground_truth
-from tpu_retinamask.coco.writing import coco_from_images
-from tpu_retinamask.data.annotations.class_names import read_classes
-from tpu_retinamask.data.annotations.csv_annotations import read_annotations
-from tpu_retinamask.data.annotations.scan import scan_images
+from tpu_retinamask.coco.conversion import write_coco, write_csv
+from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
+from tpu_retinamask.data.sources.opening import read_source, scan_content
+from tpu_retinamask.data.sources.registry import ReadOptions
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.files import write_atomically, write_json_atomically
+from tpu_retinamask.files import write_atomically
 from tpu_retinamask.programs.command_line import Flags
 
 log = logging.getLogger(__name__)
 
-NEEDED = {"coco": ("instances", "images", "output", "classes", "masks"), "csv": ("annotations", "classes", "output")}
+NEEDED = {
+    "any": ("annotations", "output"),
+    "coco": ("instances", "images", "output", "classes", "masks"),
+    "csv": ("annotations", "classes", "output"),
+}
+KINDS = (".csv", ".json")  # what can be written
 
 
 @gin.configurable
 def convert(
-    direction: str, paths: dict[str, str], *, on_bad_record: str | None = None, threads: int = 8, progress: bool = True
+    direction: str,
+    paths: dict[str, str | None],
+    *,
+    on_bad_record: str | None = None,
+    threads: int = 8,
+    progress: bool = True,
 ) -> str:
-    """Convert in one of the two directions and return a line that says what was written.
+    """Convert and return a line that says what was written.
 
     Args:
-      direction: "coco", from a COCO file to a CSV, or "csv", the other way.
-      paths: the values of the flags that the direction needs.
+      direction: "coco", from a COCO file to a CSV; "csv", from a CSV to a COCO file; "any", from whatever it is to
+        what the output is called.
+      paths: the values of the flags, by their names; None: not given.
       on_bad_record: in place of that of `source`; None: that holds.
       threads: images converted at a time.
       progress: show a progress bar.
+
+    Raises:
+      UserError: what the source or the scan finds wrong; an output that would replace what is not of this conversion.
     """
     settings = config.SourceSettings().overridden(on_bad_record=on_bad_record)
-    on_bad_record = settings.on_bad_record
-    if direction == "csv":
-        names = read_classes(paths["classes"])
-        listed = read_annotations(paths["annotations"], names)
-        scanned = scan_images(listed, on_bad_record=on_bad_record, threads=threads, progress=progress)
-        write_json_atomically(paths["output"], coco_from_images(scanned.images, names))
-        return scanned.summary()
-    truth = load_ground_truth(paths["instances"], with_masks=True)
-    names = class_names(truth.categories)
-    if tf.io.gfile.exists(paths["classes"]) and read_classes(paths["classes"]).names != names.names:
+    source = paths["instances"] if direction == "coco" else paths["annotations"]
+    output, class_file = paths["output"], paths["classes"]
+    assert source and output  # asked for by `run`
+    to_csv = direction == "coco" or (direction == "any" and output.lower().endswith(".csv"))
+    there = bool(class_file) and tf.io.gfile.exists(class_file)
+    numbered = read_classes(class_file) if class_file and (there or direction == "csv") else None
+    content = read_source(
+        source,
+        None if direction == "coco" else numbered,
+        paths["format"] if direction == "any" else direction,
+        ReadOptions(settings, None if direction == "csv" else paths["images"]),
+    )
+    names = content.classes
+    if direction == "coco" and numbered is not None and numbered.names != names.names:
         raise UserError(
-            f"--classes {paths['classes']} exists and holds other classes than {paths['instances']}: give another "
+            f"--classes {class_file} exists and holds other classes than {source}: give another "
             "path. Files that belong together must share their categories"
         )
-    found = write_csv(
-        truth.images,
-        truth.annotations,
-        truth.categories,
-        image_folder=paths["images"],
-        output=paths["output"],
-        mask_folder=paths["masks"],
-        on_bad_record=on_bad_record,
-        threads=threads,
-        progress=progress,
-    )
-    write_atomically(paths["classes"], names.to_csv())
-    return found.summary()
+    scanned = scan_content(content, settings, source, threads=threads, progress=progress)
+    inputs = [source, *([class_file] if class_file else [])]
+    if to_csv:
+        found = write_csv(
+            scanned.images,
+            names,
+            output=output,
+            mask_folder=paths["masks"],
+            inputs=inputs,
+            threads=threads,
+            progress=progress,
+        )
+        said = found.summary()
+    else:
+        write_coco(
+            scanned.images,
+            names,
+            output=output,
+            image_folder=paths["images"] if direction == "any" else None,
+            inputs=inputs,
+            keep_names=direction == "csv",
+        )
+        said = scanned.summary()
+    if class_file and not there:
+        write_atomically(class_file, names.to_csv())
+    elif not class_file:
+        said += f"; classes {_numbered(names)}: write them down by --classes=FILE"
+    return said
+
+
+def _numbered(names: ClassNames) -> str:
+    first = ", ".join(f"{name} = {number}" for number, name in enumerate(names.names[:10]))
+    return first + (", ..." if names.num_classes > 10 else "")
 
 
 def run(flags: Flags, direction: str | None = None) -> None:
     """Run the program."""
-    if direction is None:
+    if direction is None and not (flags.annotations and flags.output):
         raise UserError(
-            "say which way: `convert coco --instances=...` writes a CSV, "
-            "`convert csv --annotations=...` writes COCO instances"
+            "say what and where: `convert --annotations=ANY --output=train.csv` (or .json); or say which way: "
+            "`convert coco --instances=...` writes a CSV, `convert csv --annotations=...` writes COCO instances"
         )
+    if direction is None and not flags.output.lower().endswith(KINDS):
+        raise UserError(
+            f"--output={flags.output}: expected a name that ends in {' or '.join(KINDS)}, which says its kind"
+        )
+    direction = direction or "any"
     missing = [f"--{name}" for name in NEEDED[direction] if flags[name].value is None]
     if missing:
         raise UserError(f"convert {direction} needs {', '.join(missing)}")
     config.parse_gin(flags.gin_file, flags.gin_param)
-    said = convert(direction, {name: flags[name].value for name in NEEDED[direction]})
+    names = ("instances", "annotations", "format", "images", "output", "classes", "masks")
+    said = convert(direction, {name: flags[name].value for name in names})
     log.info("wrote %s: %s", flags.output, said)

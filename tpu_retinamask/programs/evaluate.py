@@ -14,11 +14,12 @@ import os
 import gin
 
 from tpu_retinamask import config
+from tpu_retinamask.coco.names import with_names
 from tpu_retinamask.coco.numbering import renumber_results
 from tpu_retinamask.coco.scores import evaluate_coco
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.sources.opening import open_images
-from tpu_retinamask.errors import UserError
+from tpu_retinamask.errors import SettingError, UserError, gin_param
 from tpu_retinamask.evaluation.report import Metrics, format_table, write_metrics
 from tpu_retinamask.evaluation.results import write_results
 from tpu_retinamask.programs.command_line import Flags
@@ -30,16 +31,29 @@ log = logging.getLogger(__name__)
 
 @gin.configurable
 def evaluate(
-    flags: Flags, *, batch_size: int = 4, jit_compile: bool = True, on_bad_record: str | None = None
-) -> tuple[Metrics, list[dict], ClassNames]:
-    """Return the Metrics, the results and the class names of a checkpoint on annotated images.
+    flags: Flags,
+    *,
+    batch_size: int = 4,
+    jit_compile: bool = True,
+    on_bad_record: str | None = None,
+    max_detections: int | None = None,
+) -> tuple[Metrics, list[dict], ClassNames | None]:
+    """Return the Metrics, the results and the class names of a checkpoint on annotated images, or of a results file.
 
     Args:
-      flags: where images and model lie; all objects of the images count.
+      flags: where images and model lie, or the results; all objects of the images count.
       batch_size: images run at once.
       jit_compile: compile detection as one XLA program.
       on_bad_record: in place of that of `source`; None: that holds.
+      max_detections: best detections that count, per image and class; None: 100, or as many as a model gives.
     """
+    if max_detections is not None and (isinstance(max_detections, bool) or not isinstance(max_detections, int)):
+        raise SettingError(f"evaluate: max_detections is {max_detections!r}, expected a whole number")
+    if flags.predictions:
+        metrics = evaluate_coco(
+            flags.coco_json, flags.predictions, iou_types=None, max_detections=max_detections or 100
+        )
+        return metrics, [], None
     recipe, runtime = config.recipe(), make_runtime(flags)
     model, names = inference.load_model(
         flags.model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=flags.checkpoint
@@ -69,13 +83,16 @@ def evaluate(
         images,
         names,
         batch_size=batch_size,
-        max_detections=max(100, recipe.detection_filter.max_detections),
+        max_detections=max_detections or max(100, recipe.detection_filter.max_detections),
     )
     if flags.coco_json:
         results, truth = renumber_results(
             results, flags.coco_json, {image.image_id: image.name for image in images}, names.names
         )
         metrics = evaluate_coco(truth, results, max_detections=metrics.max_detections)
+    else:  # ids that count our images mean nothing elsewhere
+        categories = {number: names.name_of(number) for number in range(names.num_classes)}
+        results = with_names(results, {image.image_id: image.name for image in images}, categories)
     return metrics, results, names
 
 
@@ -84,14 +101,16 @@ def run(flags: Flags) -> None:
     if (flags.predictions and not flags.coco_json) or (flags.coco_json and not (flags.predictions or flags.model_dir)):
         raise UserError("--predictions and --coco_json go together: results, and the annotations that score them")
     if flags.predictions:
-        metrics, names = evaluate_coco(flags.coco_json, flags.predictions), None
+        _refuse_unread(flags)
+        config.parse_gin(flags.gin_file, flags.gin_param)
+        (metrics, _, _), names = evaluate(flags), None
         output = flags.metrics or "metrics.json"
     elif flags.data_dir and (flags.annotations or flags.classes):
         raise UserError("--data_dir holds images, annotations and classes: leave out --annotations and --classes")
     elif (flags.annotations or flags.data_dir) and flags.model_dir:
         config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir)
         metrics, results, classes = evaluate(flags)
-        names = None if flags.coco_json else classes.names
+        names = None if flags.coco_json or classes is None else classes.names
         output = flags.metrics or os.path.join(flags.model_dir, "metrics.json")
         write_results(os.path.join(os.path.dirname(output), "predictions.json"), results)
     else:
@@ -102,3 +121,21 @@ def run(flags: Flags) -> None:
     print(format_table(metrics, names))
     write_metrics(output, metrics)
     log.info("wrote %s", output)
+
+
+def _refuse_unread(flags: Flags) -> None:
+    """Refuse what the scoring of a results file would pass over.
+
+    Raises:
+      UserError: flags or settings of a model.
+    """
+    unread = [f"--{name}" for name in ("annotations", "classes", "data_dir", "model_dir") if flags[name].value]
+    if unread:
+        raise UserError(f"--predictions are scored without a model: leave out {' and '.join(unread)}")
+    settings = [line.partition("=")[0].strip() for line in flags.gin_param]
+    unread = [setting for setting in settings if not setting.endswith("evaluate.max_detections")]
+    if unread:
+        raise UserError(
+            f"{', '.join(unread)}: not read where --predictions are scored, for no model is run. What is read is "
+            + gin_param("evaluate.max_detections", 100)
+        )

@@ -3,7 +3,8 @@
   python -m tpu_retinamask.predict --images='photos/*.jpg' --model_dir=runs/mine --output_dir=out
 
 Writes one picture an image with masks, boxes, names and scores drawn over it, `predictions.json` (COCO
-results, masks as run lengths in the original image's pixels) and `images.json` (the file of each image id).
+results, masks as run lengths in the original image's pixels; each says the names of its file and class, by which
+`evaluate --predictions` matches it) and `images.json` (the file of each image id).
 """
 
 import logging
@@ -17,6 +18,7 @@ from pycocotools import mask as rle
 from tqdm import tqdm
 
 from tpu_retinamask import config
+from tpu_retinamask.coco.names import with_names
 from tpu_retinamask.data.annotated_image import ListedImage
 from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.data.images.decode import apply_orientation, decode_image
@@ -70,13 +72,14 @@ def predict(
     detector = inference.make_detector(model, recipe.detection_filter, jit_compile=jit_compile, runtime=runtime)
     dataset = recipe.pipeline.eval_dataset(found, batch_size)
     everything, written, taken = [], [], set()
+    categories = {number: names.name_of(number) for number in range(names.num_classes)}
     for image, (image_id, results) in zip(
         tqdm(found, unit="image"), inference.detect_all(detector, dataset, list(range(names.num_classes)))
     ):
         picture = apply_orientation(decode_image(tf.io.read_file(image.name)), tf.constant(image.orientation)).numpy()
         name = picture_name(image.name, taken)
         save_picture(os.path.join(output_dir, name), overlay(picture, results, names.names, draw_above))
-        everything.extend(results)
+        everything.extend(with_names(results, {image_id: image.name}, categories))
         written.append(
             {
                 "id": image_id,

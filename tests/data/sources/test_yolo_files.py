@@ -8,7 +8,7 @@ import pytest
 from reference.labelled_set import drawn
 
 from tpu_retinamask.data.annotations.class_names import ClassNames
-from tpu_retinamask.data.sources.opening import open_sources, scan_splits
+from tpu_retinamask.data.sources.opening import open_sources, read_splits
 from tpu_retinamask.errors import UserError
 
 YAML = "train: ../train/images\nval: ../valid/images\n\nnc: 2\nnames: ['cat', 'dog']\n\nroboflow:\n  workspace: x\n"
@@ -45,7 +45,7 @@ def test_splits(yolo, read, wrong):
     assert len(read(folder).images) == 1
     sources = open_sources(path, None, f"{path}#val", None)
     assert sources.classes.names == ("cat", "dog") and len(sources.validation) == 1
-    _, _, digests = scan_splits(path, None, f"{path}#val")
+    digests = {name: split.sha256 for name, split in read_splits(path, None, f"{path}#val").items() if split.sha256}
     assert set(digests) == {"train"}
     assert "data.yaml: test: got nothing, expected the folder of the pictures; it has ['train', 'val']" in wrong(
         f"{path}#test"

@@ -5,13 +5,18 @@ import math
 import os
 import posixpath
 import re
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from tpu_retinamask.data.annotated_image import ListedImage, ListedInstance
 from tpu_retinamask.data.annotations.class_names import ClassNames
-from tpu_retinamask.data.annotations.csv_rows import describe, raise_if_any, read_rows
-from tpu_retinamask.data.masks import FileMask
+from tpu_retinamask.data.annotations.csv_masks import read_mask_cell
+from tpu_retinamask.data.annotations.csv_rows import AnnotationError, describe, raise_if_any, read_rows
+from tpu_retinamask.data.images.image_files import BadFile
+from tpu_retinamask.data.masks import ColourMask, FileMask, Mask
+from tpu_retinamask.errors import gin_param, listed
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +29,31 @@ CORNER_HEADERS = (
     ("left", "top", "right", "bottom"),
 )
 COORDINATE_NAMES = frozenset(sum(CORNER_HEADERS, ())) | {"x", "y", "w", "h", "width", "height"}
+# Columns of other tools' files, and what to do with these.
+OTHER_FORMATS = {
+    "encodedpixels": "a file of Kaggle's run lengths, which do not say whether pixels are counted along the columns or "
+    "the rows: write a row an object with its box, and in the mask column COCO's run lengths, "
+    '{"size": [height, width], "counts": [...]}, or a label map such as masks/a.png#1',
+    "region_shape_attributes": "a file of VIA, which --format=via reads",
+}
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 XYWH_HINT = "files that hold x, y, width, height look like this"
 
 
+class CsvContent(NamedTuple):
+    """What an annotation file lists; `notes` say what was left out or taken for granted."""
+
+    classes: ClassNames
+    images: list[ListedImage]
+    notes: tuple[str, ...]
+
+
 def read_annotations(path: str, classes: ClassNames) -> list[ListedImage]:
+    """Read an annotation file of known classes that must be good to its last line; see `read_csv`."""
+    return read_csv(path, classes).images
+
+
+def read_csv(path: str, classes: ClassNames | None, on_bad_record: str = "stop") -> CsvContent:
     """Read an annotation file into one record per image, in order of first appearance.
 
     Relative paths are relative to the folder of the file; absolute paths and `scheme://` URLs stand.
@@ -37,25 +62,43 @@ def read_annotations(path: str, classes: ClassNames) -> list[ListedImage]:
 
     Args:
       path: local path or any URL that tf.io.gfile opens.
-      classes: the classes that rows may name.
+      classes: the classes that rows may name; None: those that they do name, sorted.
+      on_bad_record: "stop" at bad lines, naming them, or "skip" them, counted in a note.
 
     Raises:
       FileNotFoundError: the file does not exist.
       AnnotationError: one or more bad lines (wrong column count, malformed number, x2 <= x1, y2 <= y1,
-        unknown class, bad mask suffix, an image both negative and with boxes), all listed together.
+        unknown class, a mask of no kind that is known, an image both negative and with boxes), all listed together;
+        coordinates in fractions of the picture; no good line.
     """
-    reader = _RowReader(os.path.basename(path), posixpath.dirname(path), classes)
-    rows = read_rows(path)
-    if _is_header(rows[0][1]):
-        reader.header(*rows[0])
+    rows, notes = read_rows(path), []
+    header = rows[0] if _is_header(rows[0][1]) else None
+    if header:
         rows = rows[1:]
+    if classes is None:
+        names = sorted({row[5] for _, row in rows if len(row) in (6, 7) and row[5] and any(row[1:5])})
+        classes = ClassNames(tuple(names) or ("object",))
+        named = ", ".join(f"{name} = {number}" for number, name in enumerate(names[:10]))
+        notes.append(
+            f"no --classes: the {len(names)} classes are numbered in the order of their names "
+            f"({named}{', ...' if len(names) > 10 else ''})"
+        )
+    reader = _RowReader(os.path.basename(path), posixpath.dirname(path), classes)
+    if header:
+        reader.header(*header)
         if not rows and not reader.problems:
             reader.problems.append(f"{reader.file}, line 1: only a header row, expected at least one image")
+        if reader.problems:  # what its columns mean is not known
+            raise_if_any(reader.file, reader.problems)
+    refuse_fractions(reader.file, rows)
     for line, fields in rows:
         problem = reader.row(line, fields)
         if problem:
             reader.problems.append(problem)
-    raise_if_any(reader.file, reader.problems)
+    if reader.problems and (on_bad_record == "stop" or not reader.images):
+        raise_if_any(reader.file, reader.problems, gin_param("source.on_bad_record", "skip"))
+    if reader.problems:
+        notes.append(f"left out {len(reader.problems)} bad lines:\n{listed(reader.problems)}")
     if reader.repeats:
         log.warning(
             "%s: left out %d rows that repeat an earlier row in every column (first: line %d)",
@@ -63,14 +106,36 @@ def read_annotations(path: str, classes: ClassNames) -> list[ListedImage]:
             len(reader.repeats),
             reader.repeats[0],
         )
-    return [
+    if reader.backslashes:
+        notes.append(f"{reader.backslashes} paths hold a backslash, which is read as /")
+    images = [
         ListedImage(image, reader.first[image][0], reader.first[image][1], tuple(instances.values()))
         for image, instances in reader.images.items()
     ]
+    return CsvContent(classes, images, tuple(notes))
+
+
+def refuse_fractions(file: str, rows: Sequence[tuple[int, list[str]]]) -> None:
+    """Refuse a file all of whose coordinates are fractions of the picture.
+
+    Raises:
+      AnnotationError: they are.
+    """
+    boxes = [fields[1:5] for _, fields in rows if len(fields) in (6, 7) and any(fields[1:5])]
+    numbers = [text for box in boxes for text in box]
+    if not all(NUMBER.fullmatch(text) and 0 <= float(text) <= 1 for text in numbers):
+        return
+    if any(float(text) % 1 for text in numbers):  # boxes of one pixel are for the scan to judge
+        raise AnnotationError(
+            f"{file}: all coordinates of the {len(boxes)} boxes lie in 0..1: pixels are expected; multiply x by the "
+            "width of the image and y by its height",
+            [],
+        )
 
 
 def _is_header(fields: list[str]) -> bool:
-    return len([field for field in fields if field.lower() in COORDINATE_NAMES]) >= 4
+    names = {field.lower() for field in fields}
+    return len(names & COORDINATE_NAMES) >= 4 or bool(names & OTHER_FORMATS.keys())
 
 
 class _RowReader:
@@ -79,6 +144,7 @@ class _RowReader:
     def __init__(self, file: str, folder: str, classes: ClassNames) -> None:
         self.file, self.folder, self.classes, self.ids = file, folder, classes, classes.ids
         self.problems: list[str] = []
+        self.backslashes = 0
         self.repeats: list[int] = []
         self.first: dict[str, tuple[str, int]] = {}  # image -> name, line of its first row
         self.negative: dict[str, int] = {}  # image -> line of the row without a box
@@ -89,6 +155,10 @@ class _RowReader:
         names = tuple(field.lower() for field in fields[1:5])
         if len(fields) in (6, 7) and names in CORNER_HEADERS:
             log.info("%s, line %d: skipped the header row %s", self.file, line, ",".join(fields))
+            return
+        other = next((OTHER_FORMATS[field.lower()] for field in fields if field.lower() in OTHER_FORMATS), None)
+        if other:
+            self.problems.append(f"{self.file}, line {line}: read {','.join(fields)!r}, {other}")
             return
         hint = f" ({XYWH_HINT})" if {"x", "y"} <= {field.lower() for field in fields} else ""
         self.problems.append(
@@ -123,9 +193,13 @@ class _RowReader:
                 f"{self.file}, line {line}: {name} has a box here but is listed as an image without "
                 f"objects in line {self.negative[image]}; remove one of the two rows"
             )
-        found, problem = self._mask(line, mask)
-        if problem:
-            return problem
+        try:
+            found = self._mask(mask, box)
+        except BadFile as error:
+            shown = mask if len(mask) <= 60 else f"{mask[:57]}..."
+            if error.kind == "bad label":
+                return self._wrong(line, 7, shown, str(error))
+            return f"{self.file}, line {line}, column 7 (mask): read {shown!r}: {error}"
         self.first.setdefault(image, (name, line))
         key = (box, class_name, found)
         instances = self.images.setdefault(image, {})
@@ -198,19 +272,25 @@ class _RowReader:
                 )
         return (x1, y1, x2, y2), None
 
-    def _mask(self, line: int, mask: str) -> tuple[FileMask | None, str | None]:
+    def _mask(self, mask: str, box: tuple[float, float, float, float]) -> Mask | None:
         if not mask:
-            return None, None
+            return None
+        drawn = read_mask_cell(mask, box)
+        if drawn is not None:
+            return drawn.mask
         path = self._resolve(mask)
-        suffixed = re.fullmatch("(.+)#([0-9]+)", path, re.ASCII)
+        suffixed = re.fullmatch("(.+)#([0-9A-Za-z]+)", path, re.ASCII)
         if not suffixed or self._exists(path):
-            return FileMask(path), None
-        value = int(suffixed[2])
-        if not 1 <= value <= 65535:
-            return None, self._wrong(
-                line, 7, mask, "a label from 1 to 65535 after '#' (0 is the background of a label map)"
+            return FileMask(path)
+        if re.fullmatch("[0-9A-Fa-f]{6}", suffixed[2]):
+            red, green, blue = bytes.fromhex(suffixed[2])
+            return ColourMask(suffixed[1], (red, green, blue))
+        if not suffixed[2].isdigit() or not 1 <= int(suffixed[2]) <= 65535:
+            raise BadFile(
+                "bad label",
+                "a label from 1 to 65535 after '#' (0 is the background of a label map), or a colour such as #ff0000",
             )
-        return FileMask(suffixed[1], value), None
+        return FileMask(suffixed[1], int(suffixed[2]))
 
     def _exists(self, path: str) -> bool:
         # One listing per folder: a label map has a suffix per instance, and asking a bucket for each
@@ -227,6 +307,9 @@ class _RowReader:
         scheme, separator, rest = path.partition("://")
         if separator:
             return path
+        if "\\" in path and not self._exists(posixpath.join(self.folder, path)):
+            self.backslashes += 1
+            path = path.replace("\\", "/")  # of Windows
         if not os.path.isabs(path):
             path = posixpath.join(self.folder, path)
         scheme, separator, rest = path.partition("://")

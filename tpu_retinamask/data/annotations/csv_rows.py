@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from tpu_retinamask.errors import UserError, listed
 from tpu_retinamask.files import read_bytes
 
+LONGEST_FIELD = 1 << 26  # characters: a mask's polygons and run lengths are one field
+
 
 class AnnotationError(UserError):
     """Report the bad lines of an annotation or class file, the first of them.
@@ -28,11 +30,18 @@ def describe(file: str, line: int, column: int | None, name: str, read: str, exp
     return f"{where}: read {read!r}, expected {expected}"
 
 
-def raise_if_any(file: str, problems: list[str]) -> None:
-    """Raise one `AnnotationError` for all the problems of a file, if there are any."""
+def raise_if_any(file: str, problems: list[str], leave_out: str | None = None) -> None:
+    """Raise one `AnnotationError` for all the problems of a file, if there are any.
+
+    Args:
+      file: its name.
+      problems: a line each.
+      leave_out: the flag that leaves them out, where there is one.
+    """
     if problems:
         noun = "bad line" if len(problems) == 1 else "bad lines"
-        raise AnnotationError(f"{file}: {len(problems)} {noun}", problems)
+        advice = f"; correct them, or leave them out, counted, by {leave_out}" if leave_out else ""
+        raise AnnotationError(f"{file}: {len(problems)} {noun}{advice}", problems)
 
 
 def read_rows(path: str) -> list[tuple[int, list[str]]]:
@@ -51,6 +60,7 @@ def read_rows(path: str) -> list[tuple[int, list[str]]]:
     name = os.path.basename(path)
     text = _decode(read_bytes(path), name)
     rows, previous_end = [], 0
+    csv.field_size_limit(LONGEST_FIELD)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         for fields in reader:

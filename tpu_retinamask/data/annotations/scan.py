@@ -5,24 +5,23 @@ import concurrent.futures
 import dataclasses
 import itertools
 import logging
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import tqdm
 
-from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance, ListedImage, ListedInstance
+from tpu_retinamask.data.annotated_image import AnnotatedImage, ListedImage
 from tpu_retinamask.data.annotations.csv_rows import AnnotationError
-from tpu_retinamask.data.images.image_files import BadFile, ImageFile, MaskFile, check_image, load_mask
-from tpu_retinamask.data.images.mask_reader import draw_mask, shared_mask_files
-from tpu_retinamask.data.masks import FileMask
-from tpu_retinamask.errors import SettingError
+from tpu_retinamask.data.annotations.instance_checks import Checked, MaskFiles, check_instance
+from tpu_retinamask.data.images.image_files import BadFile, check_image
+from tpu_retinamask.data.images.mask_reader import shared_mask_files
+from tpu_retinamask.errors import SettingError, gin_param
 
 log = logging.getLogger(__name__)
 
-# Decimal boxes that touch the border overshoot it by rounding (12.34 + 627.66 > 640); more is a fault.
+# Decimal boxes that touch the border overshoot it by rounding (12.34 + 627.66 > 640); more is told.
 BORDER_TOLERANCE = 0.01  # pixels
+MOST_NORMALISED = 1.001  # coordinates that were divided by the picture's sides end here, rounding included
 
 
 class Problem(NamedTuple):
@@ -37,6 +36,7 @@ class ScannedImage(NamedTuple):
 
     annotated: AnnotatedImage | None  # None: the image cannot be used
     rows: list[int]  # which of its listed instances are kept
+    checked: list[Checked]  # what was found of these
     problems: list[Problem]
 
 
@@ -52,6 +52,11 @@ class ScanResult:
       shared_masks: mask files that serve several instances of an image without `#` labels; each
         instance is taken as the part inside its own box, so overlapping boxes share pixels.
       reasons: count of each kind of problem.
+      clipped: boxes that stuck out of their image by more than `BORDER_TOLERANCE`, and were clipped to it.
+      farthest: pixels by which the worst of them stuck out.
+      without_pixels: polygons and run lengths that cover no pixel: these instances have a box and no mask.
+      misplaced: masks with most of their pixels outside of their box.
+      masks: masks that were looked at for this.
     """
 
     images: list[AnnotatedImage]
@@ -60,6 +65,11 @@ class ScanResult:
     emptied_images: int
     shared_masks: int
     reasons: collections.Counter
+    clipped: int = 0
+    farthest: float = 0.0
+    without_pixels: int = 0
+    misplaced: int = 0
+    masks: int = 0
 
     def summary(self) -> str:
         """Tell in one line what was kept and dropped."""
@@ -77,6 +87,10 @@ class ScanResult:
                 f"; {self.shared_masks} mask files serve several instances without '#' labels, so each "
                 "instance is what lies inside its own box"
             )
+        if self.clipped:
+            text += f"; clipped {self.clipped} boxes that stuck out of their image, by up to {self.farthest:.4g} pixels"
+        if self.without_pixels:
+            text += f"; {self.without_pixels} masks cover no pixel, so that their boxes are trained alone"
         return text
 
 
@@ -85,14 +99,16 @@ def scan_images(
     *,
     on_bad_record: str = "stop",
     exif_orientation: str = "refuse",
+    source: str = "",
     threads: int = 8,
     progress: bool = False,
 ) -> ScanResult:
     """Open every image and mask file once and keep what training can use.
 
     Finds: files missing, damaged, not images or of a kind that would be read wrong; masks of another
-    size than their image; boxes that leave the image by more than `BORDER_TOLERANCE` (less is clipped);
-    empty masks; labels absent from their label map; masks without a pixel inside their box.
+    size than their image; images of another size than their source says; boxes that lie outside the image (what
+    sticks out is clipped, counted and told); empty masks; labels absent from their label map; masks without a pixel
+    inside their box. Warns where most masks lie outside their boxes for the most part.
 
     Args:
       images: what `annotations.read_annotations` gave.
@@ -100,45 +116,52 @@ def scan_images(
         its image, or drops an image that cannot be read, counts and logs them.
       exif_orientation: what to do with a rotated JPEG: 'refuse', 'ignore' (boxes are meant on the
         stored pixels) or 'apply' (boxes and masks are meant on the upright picture).
+      source: where the images are listed, in the words of an error.
       threads: files opened at a time.
       progress: show a progress bar.
 
     Raises:
       SettingError: an unknown value of an argument.
-      AnnotationError: with 'stop', any problem; with 'skip', no image is left.
+      AnnotationError: with 'stop', any problem; with 'skip', no image is left; boxes in fractions of their image.
     """
     if on_bad_record not in ("stop", "skip"):
         raise SettingError(f"on_bad_record is {on_bad_record!r}, expected 'stop' or 'skip'")
     if exif_orientation not in ("refuse", "ignore", "apply"):
         raise SettingError(f"exif_orientation is {exif_orientation!r}, expected 'refuse', 'ignore' or 'apply'")
+    named = f"{source}: " if source else ""
+    _refuse_fractions(images, named)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         found = pool.map(scan_image, range(len(images)), images, itertools.repeat(exif_orientation))
         found = list(tqdm.tqdm(found, total=len(images), desc="scan", unit="image", disable=not progress))
-    return gather(found, on_bad_record)
+    return gather(found, on_bad_record, named)
 
 
-def gather(found: Sequence[ScannedImage], on_bad_record: str) -> ScanResult:
+def gather(found: Sequence[ScannedImage], on_bad_record: str, named: str = "") -> ScanResult:
     """Return what was kept of all images, or raise one error of all their problems; see `scan_images`.
 
     Args:
       found: what `scan_image` gave for each, in their order.
       on_bad_record: as of `scan_images`.
+      named: what an error begins with.
     """
     problems = [problem for one in found for problem in one.problems]
     if problems and on_bad_record == "stop":
         raise AnnotationError(
-            f"{len(problems)} bad records; correct them, or set on_bad_record = 'skip' to leave them out",
+            f"{named}{len(problems)} bad records; correct them, or leave them out, counted, by "
+            + gin_param("source.on_bad_record", "skip"),
             [problem.text for problem in problems],
         )
     if problems:
         log.warning(
-            "%s", AnnotationError(f"left out {len(problems)} bad records", [problem.text for problem in problems])
+            "%s",
+            AnnotationError(f"{named}left out {len(problems)} bad records", [problem.text for problem in problems]),
         )
     kept = [one.annotated for one in found if one.annotated is not None]
     if not kept:
         raise AnnotationError(
-            "no image is left after leaving out the bad records", [problem.text for problem in problems]
+            f"{named}no image is left after leaving out the bad records", [problem.text for problem in problems]
         )
+    checked = [one for image in found for one in image.checked]
     result = ScanResult(
         images=kept,
         dropped_images=len(found) - len(kept),
@@ -148,8 +171,23 @@ def gather(found: Sequence[ScannedImage], on_bad_record: str) -> ScanResult:
         ),
         shared_masks=sum(len(shared_mask_files(annotated)) for annotated in kept),
         reasons=collections.Counter(problem.kind for problem in problems),
+        clipped=sum(one.beyond > BORDER_TOLERANCE for one in checked),
+        farthest=max((one.beyond for one in checked), default=0.0),
+        without_pixels=sum(one.without_pixels for one in checked),
+        misplaced=sum(one.inside is not None and one.inside < 0.5 for one in checked),
+        masks=sum(one.inside is not None for one in checked),
     )
     log.info("scan: %s", result.summary())
+    if 2 * result.misplaced > result.masks:
+        log.warning("%s", misplaced_masks(result.misplaced, result.masks))
+    if 2 * result.clipped > len(checked):
+        log.warning(
+            "%d of %d boxes stick out of their image and were clipped: are the images another size than those "
+            "that were annotated, or the boxes x, y, width, height where x1, y1, x2, y2 are expected, or the "
+            "other way round?",
+            result.clipped,
+            len(checked),
+        )
     return result
 
 
@@ -163,104 +201,53 @@ def scan_image(image_id: int, listed: ListedImage, exif_orientation: str) -> Sca
     """
     try:
         image = check_image(listed.image, exif_orientation)
+        if listed.size is not None and listed.size != (image.height, image.width):
+            height, width = listed.size
+            raise BadFile(
+                "image size",
+                f"its source says {width} x {height} pixels, the file has {image.width} x {image.height} (width x "
+                "height): the annotations belong to another size of it, or to another picture",
+            )
     except BadFile as error:
-        return ScannedImage(None, [], [Problem(error.kind, f"line {listed.line}, {listed.name}: {error}")])
-    kept, rows, problems = [], [], []
-    masks: dict[str, MaskFile | BadFile] = {}  # a label map is decoded once for all its instances
+        where = listed.words[0].format(listed.line)
+        return ScannedImage(None, [], [], [Problem(error.kind, f"{where}, {listed.name}: {error}")])
+    kept: list[Checked] = []
+    rows, problems = [], []
+    files = MaskFiles(shared_mask_files(listed))
     for row, instance in enumerate(listed.instances):
         try:
-            kept.append(_scan_instance(instance, image, masks))
+            kept.append(check_instance(instance, image, files))
             rows.append(row)
         except BadFile as error:
-            problems.append(Problem(error.kind, f"line {instance.line}, {listed.name}: {error}"))
+            where = f"{listed.words[1].format(instance.line)}, {listed.name}"
+            problems.append(Problem(error.kind, f"{where}: {error}"))
     scanned = AnnotatedImage(
-        listed.image, listed.name, image_id, image.height, image.width, image.orientation, tuple(kept)
+        listed.image,
+        listed.name,
+        image_id,
+        image.height,
+        image.width,
+        image.orientation,
+        tuple(one.instance for one in kept),
     )
-    return ScannedImage(scanned, rows, problems)
+    return ScannedImage(scanned, rows, kept, problems)
 
 
-def _scan_instance(
-    instance: ListedInstance, image: ImageFile, files: dict[str, MaskFile | BadFile]
-) -> AnnotatedInstance:
-    x1, y1, x2, y2 = instance.box
-    tolerance = BORDER_TOLERANCE
-    if not all(map(math.isfinite, instance.box)):
-        raise BadFile("box outside the image", f"the box {x1:g},{y1:g},{x2:g},{y2:g} is not finite")
-    if min(x1, y1) < -tolerance or x2 > image.width + tolerance or y2 > image.height + tolerance:
-        raise BadFile(
-            "box outside the image",
-            (
-                f"the box {x1:g},{y1:g},{x2:g},{y2:g} leaves the image of {image.width} x {image.height} pixels "
-                "(width x height)"
-            ),
-        )
-    box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(image.width)), min(y2, float(image.height)))
-    if box[2] <= box[0] or box[3] <= box[1]:
-        raise BadFile("box outside the image", f"the box {x1:g},{y1:g},{x2:g},{y2:g} has no area inside the image")
-    mask = instance.mask
-    if isinstance(mask, FileMask):
-        mask = _check_file(mask, instance, box, image, _load_once(mask.path, files))
-    elif mask is not None:
-        drawn = draw_mask(mask, image.height, image.width)
-        _check_pixels(f"mask {mask}", drawn, lambda part: part, instance, box, image)
-    return AnnotatedInstance(instance.line, box, instance.class_id, mask)
+def misplaced_masks(misplaced: int, masks: int) -> str:
+    """Return the warning that most masks lie outside their boxes, and what it may come from."""
+    return (
+        f"{misplaced} of {masks} masks have most of their pixels outside of their box: they may be inverted, "
+        "transposed (run lengths along the rows; COCO's run down the columns) or another picture's. Look at them: "
+        "`retinamask inspect_data --output_dir=FOLDER` draws them"
+    )
 
 
-def _load_once(path: str, files: dict[str, MaskFile | BadFile]) -> MaskFile:
-    if path not in files:
-        try:
-            files[path] = load_mask(path)
-        except BadFile as error:
-            files[path] = error
-    found = files[path]
-    if isinstance(found, BadFile):
-        raise BadFile("mask: " + found.kind, f"mask {path}: {found}")
-    return found
-
-
-def _check_file(mask: FileMask, instance: ListedInstance, box: tuple, image: ImageFile, file: MaskFile) -> FileMask:
-    """Return the mask with the value that its label is decoded as."""
-    where = f"mask {mask.path}"
-    if mask.value is None:
-        _check_pixels(where, file.values, lambda part: part != 0, instance, box, image)
-        return mask
-    _check_size(where, file.values, image)
-    if file.label_step is None:
-        raise BadFile("not a label map", f"{where}: {file.no_labels_because}")
-    value = mask.value * file.label_step
-    absent = BadFile("label absent", f"{where} has no pixel of value {mask.value}")
-    if value > 65535:
-        raise absent
-    _check_pixels(where, file.values, lambda part: part == value, instance, box, image, absent)
-    return dataclasses.replace(mask, decoded_value=value)
-
-
-def _check_size(where: str, values: np.ndarray, image: ImageFile) -> None:
-    height, width = values.shape
-    if (height, width) != (image.height, image.width):
-        raise BadFile(
-            "mask size",
-            (f"{where} has {width} x {height} pixels, its image {image.width} x {image.height} (width x height)"),
-        )
-
-
-def _check_pixels(
-    where: str,
-    values: np.ndarray,
-    belongs: Callable[[np.ndarray], np.ndarray],
-    instance: ListedInstance,
-    box: tuple,
-    image: ImageFile,
-    absent: BadFile | None = None,
-) -> None:
-    """Refuse a mask of another size than its image, one without a pixel, and one without a pixel in its box."""
-    _check_size(where, values, image)
-    # The box first: of a label map that holds a hundred objects, the whole is compared only where something is wrong.
-    if np.any(belongs(values[math.floor(box[1]) : math.ceil(box[3]), math.floor(box[0]) : math.ceil(box[2])])):
+def _refuse_fractions(images: Sequence[ListedImage], named: str) -> None:
+    boxes = [instance.box for listed in images for instance in listed.instances]
+    if not boxes or not all(1 - MOST_NORMALISED <= edge <= MOST_NORMALISED for box in boxes for edge in box):
         return
-    if not np.any(belongs(values)):
-        raise absent or BadFile("empty mask", f"{where} is empty: every pixel is zero")
-    raise BadFile(
-        "mask outside its box",
-        (f"{where} has no pixel inside the box {','.join(f'{edge:g}' for edge in instance.box)}"),
+    raise AnnotationError(
+        f"{named}all coordinates of the {len(boxes)} boxes lie in 0..1: pixels are expected; multiply x by the width "
+        "of the image and y by its height",
+        [],
     )

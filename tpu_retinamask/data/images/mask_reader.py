@@ -8,12 +8,14 @@ from collections.abc import Iterable
 import numpy as np
 import PIL.Image
 
-from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance, ListedInstance
+from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance, ListedImage, ListedInstance
+from tpu_retinamask.data.images.colour_masks import Colours, colour_pixels, open_colours
 from tpu_retinamask.data.images.image_files import BadFile, png_bit_depth, read_file
 from tpu_retinamask.data.images.packed_masks import unpack_mask
 from tpu_retinamask.data.images.run_lengths import polygon_pixels, run_length_pixels
 from tpu_retinamask.data.masks import (
     ArrayMask,
+    ColourMask,
     FileMask,
     JoinedMask,
     Mask,
@@ -36,6 +38,7 @@ class MaskReader:
         self._path: str | None = None
         self._values = np.zeros([0, 0])
         self._label_step = 1
+        self._colours, self._colour_path = Colours(np.zeros([0, 0, 3], np.uint8), None), None
         self._stored: StoredImage | None = None
         self._packed: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -59,7 +62,12 @@ class MaskReader:
             raise ValueError(f"line {instance.line}: the instance has no mask")
         if isinstance(mask, StoredMask):
             return self._unpack(mask, height, width)
-        pixels = self._of_file(mask) if isinstance(mask, FileMask) else draw_mask(mask, height, width)
+        if isinstance(mask, ColourMask):
+            if mask.path != self._colour_path:
+                self._colours, self._colour_path = open_colours(mask.path), mask.path
+            pixels = colour_pixels(self._colours, mask)
+        else:
+            pixels = self._of_file(mask) if isinstance(mask, FileMask) else draw_mask(mask, height, width)
         if pixels.shape != (height, width):
             rows, columns = pixels.shape
             raise ValueError(
@@ -98,8 +106,9 @@ def read_mask(instance: Instance, height: int, width: int) -> np.ndarray:
 
 
 def is_drawn(mask: Mask | None) -> bool:
-    """Tell whether a mask is in a form that a graph does not read: it is drawn and packed beforehand."""
-    return isinstance(mask, PolygonMask | RunLengthMask | ArrayMask | WindowMask | PaletteMask | JoinedMask)
+    """Tell whether a mask is of a form that a graph does not read: it is read or drawn and packed beforehand."""
+    drawn = PolygonMask | RunLengthMask | ArrayMask | ColourMask | WindowMask | PaletteMask | JoinedMask
+    return isinstance(mask, drawn)
 
 
 def draw_mask(mask: Mask, height: int, width: int) -> np.ndarray:
@@ -115,7 +124,15 @@ def draw_mask(mask: Mask, height: int, width: int) -> np.ndarray:
     if isinstance(mask, PolygonMask):
         drawn = polygon_pixels(mask.polygons, height, width)
         return drawn & ~polygon_pixels(mask.holes, height, width) if mask.holes else drawn
+    if isinstance(mask, ColourMask):
+        return colour_pixels(open_colours(mask.path), mask)
     if isinstance(mask, RunLengthMask):
+        if mask.size != (height, width):  # before anything of that size is made
+            raise BadFile(
+                "mask size",
+                f"mask {mask} has {mask.size[1]} x {mask.size[0]} pixels, its image {width} x {height} "
+                "(width x height)",
+            )
         return run_length_pixels(mask.counts, *mask.size)
     if isinstance(mask, WindowMask):
         return _of_window(mask, height, width)
@@ -163,7 +180,7 @@ def picture_bytes(image: str | StoredImage) -> bytes:
     return read_stored_image(image) if isinstance(image, StoredImage) else read_file(image)
 
 
-def shared_mask_files(annotated: AnnotatedImage) -> set[str]:
+def shared_mask_files(annotated: AnnotatedImage | ListedImage) -> set[str]:
     """Return the mask files without `#` labels that several instances of an image name.
 
     Such a file holds all of them; each is then the part inside its own box, which is also what its training target

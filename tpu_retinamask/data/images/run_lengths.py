@@ -21,6 +21,21 @@ def polygon_pixels(polygons: Sequence[Sequence[float]], height: int, width: int)
     """Draw polygons as pycocotools does, joined to one mask, bool [height, width].
 
     Args:
+      polygons: as `polygon_run_lengths` takes them.
+      height: rows of the picture.
+      width: columns of the picture.
+
+    Raises:
+      BadFile: one that is no list of points, or far outside the picture.
+    """
+    runs = polygon_run_lengths(polygons, height, width)
+    return np.zeros([height, width], bool) if runs is None else coco_mask.decode(runs).astype(bool)
+
+
+def polygon_run_lengths(polygons: Sequence[Sequence[float]], height: int, width: int) -> dict | None:
+    """Draw polygons as pycocotools does, joined to one mask, as its compressed run lengths; None: none has an area.
+
+    Args:
       polygons: each x1, y1, x2, y2, ... in pixels. Those of fewer than three corners enclose nothing and are left out:
         pycocotools would read 4 numbers as a box.
       height: rows of the picture.
@@ -47,9 +62,7 @@ def polygon_pixels(polygons: Sequence[Sequence[float]], height: int, width: int)
             f"outlines of {length:,.0f} pixels in all, expected at most {LONGEST_OUTLINE:,}; a polygon that goes to "
             "and fro across the picture is no outline of an object",
         )
-    if not kept:
-        return np.zeros([height, width], bool)
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(kept, height, width))).astype(bool)
+    return coco_mask.merge(coco_mask.frPyObjects(kept, height, width)) if kept else None
 
 
 def _steps_around(polygon: Sequence[float]) -> float:
@@ -62,6 +75,38 @@ def run_length_pixels(counts: str | Sequence[int], height: int, width: int) -> n
     """Return the pixels of run lengths, bool [height, width].
 
     Args:
+      counts: as `checked_runs` takes them.
+      height: rows.
+      width: columns.
+
+    Raises:
+      BadFile: no run lengths, or those of another number of pixels.
+    """
+    runs = checked_runs(counts, height, width)
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape([width, height]).T
+
+
+def compressed_runs(counts: str | Sequence[int], height: int, width: int) -> dict:
+    """Return run lengths as pycocotools takes them, compressed.
+
+    Args:
+      counts: as `checked_runs` takes them.
+      height: rows.
+      width: columns.
+
+    Raises:
+      BadFile: no run lengths, or those of another number of pixels.
+    """
+    runs = checked_runs(counts, height, width)
+    if isinstance(counts, str):
+        return {"size": [height, width], "counts": counts}
+    return coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
+
+
+def checked_runs(counts: str | Sequence[int], height: int, width: int) -> np.ndarray:
+    """Return run lengths, int64 [n], whose sum is the number of pixels.
+
+    Args:
       counts: COCO's compressed text, or runs of pixels down the columns, the first of them zeros.
       height: rows.
       width: columns.
@@ -69,23 +114,42 @@ def run_length_pixels(counts: str | Sequence[int], height: int, width: int) -> n
     Raises:
       BadFile: no run lengths, or those of another number of pixels.
     """
-    runs = _decompress(counts) if isinstance(counts, str) else np.array(counts)
-    if runs.ndim != 1 or runs.dtype.kind not in "iu" or np.any(runs < 0):
-        raise BadFile("bad run lengths", "run lengths must be whole numbers from 0, or COCO's compressed text")
-    if runs.sum() != height * width:
+    runs = _decompress(counts) if isinstance(counts, str) else _as_runs(counts)
+    if np.any(runs < 0):
         raise BadFile(
             "bad run lengths",
-            f"run lengths of {runs.sum()} pixels in all for {width} x {height} = {width * height} pixels",
+            f"run lengths hold {runs.min()}: they must be whole numbers from 0, or COCO's compressed text",
         )
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape([width, height]).T
+    total = int(sum(runs.tolist())) if runs.size and runs.max() > height * width else int(runs.sum())
+    if total != height * width:
+        raise BadFile(
+            "bad run lengths",
+            f"run lengths sum to {total} pixels, expected {width} x {height} = {height * width} (width x height)",
+        )
+    return runs
+
+
+def _as_runs(counts: Sequence[int]) -> np.ndarray:
+    try:
+        runs = np.array(counts)
+    except ValueError:  # lists of unlike lengths
+        runs = np.array(None)
+    if runs.dtype.kind == "f" and np.all(np.abs(runs) < 1 << 62) and np.all(runs == np.floor(runs)):
+        runs = runs.astype(np.int64)
+    if runs.ndim != 1 or runs.dtype.kind not in "iu" or not runs.size:
+        raise BadFile("bad run lengths", "run lengths must be whole numbers from 0, or COCO's compressed text")
+    return runs.astype(np.int64)
 
 
 def _decompress(text: str) -> np.ndarray:
     """Return the counts of COCO's compressed text, int64 [n]: 5 bits a character, from the fourth on differences."""
     codes = np.array([ord(character) - 48 for character in text], np.int64)
     is_last = codes & 32 == 0
-    if codes.size == 0 or codes.min() < 0 or codes.max() > 63 or not is_last[-1]:
-        raise BadFile("bad run lengths", f"run lengths {text[:20]!r}... are not COCO's compressed text")
+    if codes.size == 0:
+        raise BadFile("bad run lengths", "run lengths are an empty text, expected COCO's compressed text")
+    if codes.min() < 0 or codes.max() > 63 or not is_last[-1]:
+        hint = "; it is bytes as Python shows them: write counts.decode()" if text.startswith(("b'", 'b"')) else ""
+        raise BadFile("bad run lengths", f"run lengths {text[:20]!a}... are not COCO's compressed text{hint}")
     ends = np.flatnonzero(is_last)
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1

@@ -20,8 +20,9 @@ import tensorflow as tf
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance, ListedImage
 from tpu_retinamask.data.annotations.class_names import ClassNames
+from tpu_retinamask.data.annotations.instance_checks import Checked
 from tpu_retinamask.data.annotations.scan import Problem, ScannedImage, ScanResult, gather, scan_image
-from tpu_retinamask.data.masks import FileMask
+from tpu_retinamask.data.masks import ColourMask, FileMask, Mask
 from tpu_retinamask.data.prepared.reading import UNFINISHED, RecordsError
 from tpu_retinamask.data.prepared.writing import RecordsBuilder, refuse_other_files
 from tpu_retinamask.data.sources.registry import SOURCES, ReadOptions
@@ -115,7 +116,7 @@ def _scan_chunk(job: BeamJob, chunk: tuple[str, int]) -> None:
     split, start = chunk
     exif = dict(job.sources)[split].options.settings.exif_orientation
     listed = _listed(job, split)[start : start + CHUNK]
-    found = [_encoded(scan_image(start + row, image, exif)) for row, image in enumerate(listed)]
+    found = [_encoded(scan_image(start + row, image, exif), image) for row, image in enumerate(listed)]
     write_json_atomically(_chunk(job, *chunk), found)
 
 
@@ -161,33 +162,54 @@ def _found(job: BeamJob, split: str) -> list[ScannedImage]:
     return found
 
 
-def _encoded(scanned: ScannedImage) -> dict:
+def _encoded(scanned: ScannedImage, listed: ListedImage) -> dict:
     """Return as JSON what a scan found beyond what the source lists."""
     annotated = scanned.annotated
     return {
         "image": annotated and [annotated.height, annotated.width, annotated.orientation],
-        "rows": scanned.rows,
-        "boxes": [instance.box for instance in annotated.instances] if annotated else [],
-        "decoded": [getattr(instance.mask, "decoded_value", None) for instance in annotated.instances]
-        if annotated
-        else [],
+        "objects": [
+            [row, one.instance.box, _mask_code(listed.instances[row].mask, one.instance.mask), *one[1:]]
+            for row, one in zip(scanned.rows, scanned.checked, strict=True)
+        ],
         "problems": scanned.problems,
     }
+
+
+def _mask_code(listed: Mask | None, kept: Mask | None) -> list:
+    """Return what became of a mask: nothing, none, the value that its label is decoded as, or a palette's index."""
+    if kept is None and listed is not None:
+        return ["none"]
+    if isinstance(kept, FileMask):
+        return ["decoded", kept.decoded_value]
+    if isinstance(kept, ColourMask) and isinstance(listed, FileMask):
+        return ["index", kept.index]
+    return ["same"]
+
+
+def _mask_of(listed: Mask | None, code: list) -> Mask | None:
+    what, *value = code
+    if what == "none":
+        return None
+    if isinstance(listed, FileMask) and what == "decoded":
+        return dataclasses.replace(listed, decoded_value=value[0])
+    if isinstance(listed, FileMask) and what == "index":
+        return ColourMask(listed.path, index=value[0])
+    return listed
 
 
 def _decoded(listed: ListedImage, image_id: int, entry: dict) -> ScannedImage:
     problems = [Problem(*problem) for problem in entry["problems"]]
     if entry["image"] is None:
-        return ScannedImage(None, [], problems)
-    instances = []
-    for row, box, value in zip(entry["rows"], entry["boxes"], entry["decoded"], strict=True):
+        return ScannedImage(None, [], [], problems)
+    rows, checked = [], []
+    for row, box, code, *told in entry["objects"]:
         instance = listed.instances[row]
-        mask = instance.mask
-        if isinstance(mask, FileMask):
-            mask = dataclasses.replace(mask, decoded_value=value)
-        instances.append(AnnotatedInstance(instance.line, tuple(box), instance.class_id, mask))
-    annotated = AnnotatedImage(listed.image, listed.name, image_id, *entry["image"], tuple(instances))
-    return ScannedImage(annotated, entry["rows"], problems)
+        mask = _mask_of(instance.mask, code)
+        rows.append(row)
+        checked.append(Checked(AnnotatedInstance(instance.line, tuple(box), instance.class_id, mask), *told))
+    kept = tuple(one.instance for one in checked)
+    annotated = AnnotatedImage(listed.image, listed.name, image_id, *entry["image"], kept)
+    return ScannedImage(annotated, rows, checked, problems)
 
 
 def _scan_folder(job: BeamJob) -> str:

@@ -4,6 +4,7 @@ Those of the project take their seats here.
 """
 
 from tpu_retinamask.data.sources import (  # noqa: F401
+    coco_source,
     csv_source,
     cvat_source,
     labelme_source,

@@ -2,6 +2,7 @@
 
 import json
 import math
+import numbers
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from xml.etree.ElementTree import Element, ParseError
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from tpu_retinamask.data.annotations.csv_rows import AnnotationError
 from tpu_retinamask.data.sources.settings import SourceSettings
-from tpu_retinamask.errors import UserError, listed
+from tpu_retinamask.errors import UserError, gin_param, listed
 from tpu_retinamask.files import read_bytes
 
 MOST_BYTES = 4 << 30  # of one annotation file: more is no list of objects that a person made
@@ -119,7 +120,7 @@ class Faults:
         if settings.on_bad_record == "stop":
             raise AnnotationError(
                 f"{source}: {len(self.said)} bad entries; correct them, or leave them out, counted, by "
-                "--gin_param=\"source.on_bad_record='skip'\"",
+                + gin_param("source.on_bad_record", "skip"),
                 self.said,
             )
         return (f"left out {len(self.said)} bad entries:\n{listed(self.said)}",)
@@ -185,7 +186,7 @@ def load_xml(path: str) -> Element:
 
 def as_number(value: Any) -> float | None:
     """Return a finite number, also of a text; None: it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real | str):  # those of NumPy too
         return None
     try:
         number = float(value)
@@ -205,11 +206,13 @@ def as_whole(value: Any) -> int | None:
     number = as_number(value)
     if number is None or number != math.floor(number):
         return None
-    return value if isinstance(value, int) else int(number)
+    return int(value) if isinstance(value, numbers.Integral) else int(number)
 
 
 def shown(value: Any) -> str:
     """Return a value as an error shows it: short, and printable whatever it holds."""
+    if value is None:
+        return "null"
     if isinstance(value, dict | list):
         text = f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
         return text if value else text.replace(" of 0", " that is empty")

@@ -1,9 +1,8 @@
 """The CSV of keras-maskrcnn as a source: what no other kind recognises is read as one."""
 
 from tpu_retinamask.data.annotations.class_names import ClassNames
-from tpu_retinamask.data.annotations.csv_annotations import read_annotations
+from tpu_retinamask.data.annotations.csv_annotations import read_csv
 from tpu_retinamask.data.sources.registry import SOURCES, ReadOptions, SourceContent
-from tpu_retinamask.errors import UserError
 
 
 class CsvSource:
@@ -14,10 +13,8 @@ class CsvSource:
         return path.lower().endswith((".csv", ".txt"))
 
     def read(self, path: str, classes: ClassNames | None, options: ReadOptions) -> SourceContent:
-        """Read the rows; see `read_annotations`."""
-        if classes is None:
-            raise UserError(f"--annotations={path} is a CSV, whose classes are numbered by another: give --classes")
-        return SourceContent(classes, read_annotations(path, classes))
+        """Read the rows; see `read_csv`. Classes that nobody numbers are numbered in the order of their names."""
+        return SourceContent(*read_csv(path, classes, options.settings.on_bad_record))
 
 
 SOURCES.register("csv")(CsvSource())

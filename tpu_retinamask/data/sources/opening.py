@@ -14,7 +14,7 @@ from tpu_retinamask.data.annotations.scan import ScanResult, scan_images
 from tpu_retinamask.data.prepared.reading import open_records
 from tpu_retinamask.data.sources.registry import SOURCES, ReadOptions, SourceContent
 from tpu_retinamask.data.sources.settings import SourceSettings
-from tpu_retinamask.errors import UserError, listed
+from tpu_retinamask.errors import UserError, gin_param, listed
 from tpu_retinamask.files import read_bytes
 
 log = logging.getLogger(__name__)
@@ -108,10 +108,7 @@ def open_images(
     if not annotations:
         raise UserError("give --annotations and --classes, or --data_dir for a data set written by prepare")
     content = read_source(annotations, known_classes, source_format, ReadOptions(settings, image_folder))
-    scanned = scan_images(
-        content.images, on_bad_record=settings.on_bad_record, exif_orientation=settings.exif_orientation
-    )
-    return content.classes, scanned.images
+    return content.classes, scan_content(content, settings, annotations).images
 
 
 class ReadSplit(NamedTuple):
@@ -168,14 +165,8 @@ def read_splits(
 
 
 def scan_split(split: ReadSplit, **scanning: Any) -> ScanResult:
-    """Open every file that a split names; see `scan.scan_images`, of whose arguments it takes threads and progress."""
-    settings = split.options.settings
-    return scan_images(
-        split.content.images,
-        on_bad_record=settings.on_bad_record,
-        exif_orientation=settings.exif_orientation,
-        **scanning,
-    )
+    """Open every file that a split names; see `scan_content`."""
+    return scan_content(split.content, split.options.settings, split.path, **scanning)
 
 
 def read_source(
@@ -192,7 +183,7 @@ def read_source(
     name = source_format or recognise(path)
     content = SOURCES.get(name).read(path, classes, options)
     unknown = [
-        f"line {instance.line}, {image.name}: class {instance.class_id}"
+        f"{image.words[1].format(instance.line)}, {image.name}: class {instance.class_id}"
         for image in content.images
         for instance in image.instances
         if not 0 <= instance.class_id < content.classes.num_classes
@@ -208,12 +199,40 @@ def read_source(
     return content
 
 
+def scan_content(content: SourceContent, settings: SourceSettings, path: str, **scanning: Any) -> ScanResult:
+    """Open every file that a source names.
+
+    Args:
+      content: of the source.
+      settings: of the reading.
+      path: of the source, in the words of an error.
+      **scanning: threads and progress of `scan.scan_images`.
+
+    Raises:
+      UserError: as `scan.scan_images`; no object is left, and the settings do not allow it.
+    """
+    scanned = scan_images(
+        content.images,
+        on_bad_record=settings.on_bad_record,
+        exif_orientation=settings.exif_orientation,
+        source=path,
+        **scanning,
+    )
+    if not settings.allow_empty and not any(annotated.instances for annotated in scanned.images):
+        notes = "".join(f"\n  {note}" for note in content.notes)
+        raise UserError(
+            f"{path}: {len(scanned.images)} images, and no object is left in them. If that is meant, go on by "
+            f"{gin_param('source.allow_empty', True)}{notes}"
+        )
+    return scanned
+
+
 def recognise(path: str) -> str:
     """Return the name of the kind of source that annotations are of.
 
     Raises:
       FileNotFoundError: there is nothing.
-      UserError: a folder that no kind recognises.
+      UserError: a folder, or a JSON file, that no kind recognises.
     """
     # The CSV last: it takes whatever is called one.
     names = sorted(SOURCES.names(), key=lambda name: name == "csv")
@@ -224,6 +243,10 @@ def recognise(path: str) -> str:
         raise FileNotFoundError(f"{path}: no such file")
     if tf.io.gfile.isdir(path):
         raise UserError(f"--annotations={path} is a folder of no kind that is known ({names}); name one by --format")
+    with tf.io.gfile.GFile(path, "rb") as file:
+        head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if head[:1] in (b"{", b"["):
+        raise UserError(f"--annotations={path} is JSON of no kind that is known ({names}); name one by --format")
     return "csv"
 
 
