@@ -106,7 +106,7 @@ REFUSED_IMAGES = {
     "EXIF-rotated JPEG": (
         encode(PICTURE, "JPEG", exif=orientation_tag(6)),
         "its EXIF orientation is 6, so boxes and masks may be meant on the stored or on the upright picture; "
-        "say which with exif_orientation = 'ignore' (stored) or 'apply' (upright)",
+        "Say which: --gin_param=\"source.exif_orientation='apply'\" where they are drawn on the upright picture",
     ),
 }
 

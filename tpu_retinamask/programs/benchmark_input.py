@@ -184,16 +184,17 @@ ADVICE = {
 def run(flags: Flags) -> None:
     """Run the program."""
     config.parse_gin(flags.gin_file, flags.gin_param)
+    pipeline = config.InputPipeline()
     _, images = open_images(
         flags.annotations,
         flags.classes,
         flags.data_dir,
         "train",
-        settings=config.SourceSettings(),
+        settings=config.reading(),
         image_folder=flags.images,
         source_format=flags.format,
     )
-    report = benchmark_input(config.InputPipeline(), images)
+    report = benchmark_input(pipeline, images)
     print(
         f"{len(images)} images, batches of {report.batch_size}, {os.cpu_count()} cores, TensorFlow {tf.__version__}; "
         f"first batch after {report.first_batch:.1f} s"

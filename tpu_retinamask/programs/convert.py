@@ -42,12 +42,18 @@ def convert(
       threads: images converted at a time.
       progress: show a progress bar.
     """
-    settings = config.SourceSettings().overridden(on_bad_record=on_bad_record)
+    settings = config.reading(on_bad_record=on_bad_record)
     on_bad_record = settings.on_bad_record
     if direction == "csv":
         names = read_classes(paths["classes"])
         listed = read_annotations(paths["annotations"], names)
-        scanned = scan_images(listed, on_bad_record=on_bad_record, threads=threads, progress=progress)
+        scanned = scan_images(
+            listed,
+            on_bad_record=on_bad_record,
+            exif_orientation=settings.exif_orientation,
+            threads=threads,
+            progress=progress,
+        )
         write_json_atomically(paths["output"], coco_from_images(scanned.images, names))
         return scanned.summary()
     truth = load_ground_truth(paths["instances"], with_masks=True)

@@ -51,7 +51,7 @@ def evaluate(
         flags.split,
         source_format=flags.format,
         known_classes=names,
-        settings=recipe.source.overridden(on_bad_record=on_bad_record),
+        settings=config.reading(on_bad_record=on_bad_record),
         image_folder=flags.images,
     )
     if classes.names != names.names:

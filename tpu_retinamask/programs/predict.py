@@ -64,7 +64,7 @@ def predict(
     recipe = config.recipe()
     model, names = inference.load_model(model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint)
     listed = [ListedImage(image=path, name=path, line=line, instances=()) for line, path in enumerate(paths, 1)]
-    reading = recipe.source.overridden(on_bad_record=on_bad_record)
+    reading = config.reading(on_bad_record=on_bad_record)
     found = scan_images(listed, on_bad_record=reading.on_bad_record, exif_orientation=reading.exif_orientation).images
     tf.io.gfile.makedirs(output_dir)
     detector = inference.make_detector(model, recipe.detection_filter, jit_compile=jit_compile, runtime=runtime)

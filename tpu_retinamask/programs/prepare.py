@@ -44,7 +44,7 @@ def prepare(
       threads: images read at a time.
       progress: show progress bars.
     """
-    settings = config.SourceSettings().overridden(on_bad_record=on_bad_record, exif_orientation=exif_orientation)
+    settings = config.reading(on_bad_record=on_bad_record, exif_orientation=exif_orientation)
     names, splits, digests = scan_splits(
         flags.annotations,
         flags.classes,

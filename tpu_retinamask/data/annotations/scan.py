@@ -101,7 +101,8 @@ def scan_images(
     problems = [problem for _, image_problems in found for problem in image_problems]
     if problems and on_bad_record == "stop":
         raise AnnotationError(
-            f"{len(problems)} bad records; correct them, or set on_bad_record = 'skip' to leave them out",
+            f"{len(problems)} bad records; correct them, or leave them out: "
+            "--gin_param=\"source.on_bad_record='skip'\"",
             [problem.text for problem in problems],
         )
     if problems:
