@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import inspect
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from tpu_retinamask.model.postprocess import DetectionFilter as _DetectionFilter
 from tpu_retinamask.model.settings import NetworkSettings as _NetworkSettings
 from tpu_retinamask.private import gin_names
 from tpu_retinamask.recipe import Recipe
-from tpu_retinamask.setting_names import advice, refuse_bare_names
+from tpu_retinamask.setting_names import advice, flag, refuse_bare_names
 from tpu_retinamask.training.optimizers import OptimizerSettings as _OptimizerSettings
 from tpu_retinamask.training.settings import TrainSettings as _TrainSettings
 
@@ -105,6 +106,8 @@ def recipe() -> Recipe:
     Raises:
       SettingError: a value that a setting cannot have; names it.
     """
+    if re.search(r"\bAugmentation\.", gin.config_str()):
+        Augmentation()  # looked at even where nothing asks for it
     return Recipe(
         network=NetworkSettings(),
         criterion=Criterion(),
@@ -176,6 +179,18 @@ def parse_gin(
     finally:
         absl_logging.set_verbosity(absl_logging.WARNING)
     refuse_bare_names(params, texts, known_settings())
+    if model_dir is None:  # a run that was started without a look at it is used as it was
+        _refuse_unused_augmentation()
+
+
+def _refuse_unused_augmentation() -> None:
+    text = gin.config_str()
+    if re.search(r"^Augmentation\.", text, re.MULTILINE) and "InputPipeline.augmentation" not in text:
+        raise UserError(
+            "Augmentation is set and nothing uses it: add "
+            + flag("InputPipeline.augmentation", "@Augmentation()")
+            + ", or the same line to the gin file"
+        )
 
 
 def known_settings() -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ _BARE = re.compile(r"^\s*(\w+)\s*=\s*(.*?)\s*$", re.DOTALL)
 # gin's words for a setting that a configurable lacks, and for a configurable that there is not.
 _NO_SETTING = re.compile(r"Configurable '(?:.*\.)?(\w+)' doesn't have a parameter named '(\w+)'")
 _NO_OWNER = re.compile(r"No configurable matching '(?:.*[./])?(\w+)'")
-FIRST = "source"  # where a setting stands for every program, it is that one that is meant
+FIRST = "source"  # whose settings hold for every program; others of the same names are former ones
 
 
 def flag(setting: str, value: object) -> str:
@@ -25,14 +25,15 @@ def flag(setting: str, value: object) -> str:
 
 
 def homes(name: str, known: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return the settings that have a name, OWNER.NAME, that of every program first.
+    """Return the settings that have a name, OWNER.NAME; where every program has it, that one alone.
 
     Args:
       name: without its owner.
       known: owner -> names of its settings.
     """
-    found = [f"{owner}.{name}" for owner, names in known.items() if name in names]
-    return sorted(found, key=lambda setting: not setting.startswith(f"{FIRST}."))
+    if name in known.get(FIRST, ()):
+        return [f"{FIRST}.{name}"]
+    return [f"{owner}.{name}" for owner, names in known.items() if name in names]
 
 
 def refuse_bare_names(params: Sequence[str], texts: Iterable[str], known: Mapping[str, Iterable[str]]) -> None:
@@ -83,5 +84,3 @@ def advice(message: str, known: Mapping[str, Iterable[str]]) -> str:
 def _near(name: str, known: Mapping[str, Iterable[str]]) -> list[str]:
     every = sorted({one for names in known.values() for one in names})
     return [setting for one in difflib.get_close_matches(name, every, n=2) for setting in homes(one, known)]
-
-

@@ -105,7 +105,7 @@ REFUSED_IMAGES = {
     ),
     "EXIF-rotated JPEG": (
         encode(PICTURE, "JPEG", exif=orientation_tag(6)),
-        "its EXIF orientation is 6, so boxes and masks may be meant on the stored or on the upright picture; "
+        "its EXIF orientation is 6, so boxes and masks may be meant on the stored or on the upright picture. "
         "Say which: --gin_param=\"source.exif_orientation='apply'\" where they are drawn on the upright picture",
     ),
 }

@@ -9,6 +9,7 @@ file itself, where they are neither wanted nor held against a detection.
 """
 
 import logging
+from typing import Literal
 
 import gin
 import tensorflow as tf
@@ -23,6 +24,7 @@ from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.files import write_atomically, write_json_atomically
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.own_settings import checked
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +32,14 @@ NEEDED = {"coco": ("instances", "images", "output", "classes", "masks"), "csv": 
 
 
 @gin.configurable
+@checked(threads=(1, None))
 def convert(
-    direction: str, paths: dict[str, str], *, on_bad_record: str | None = None, threads: int = 8, progress: bool = True
+    direction: str,
+    paths: dict[str, str],
+    *,
+    on_bad_record: Literal["stop", "skip"] | None = None,
+    threads: int = 8,
+    progress: bool = True,
 ) -> str:
     """Convert in one of the two directions and return a line that says what was written.
 

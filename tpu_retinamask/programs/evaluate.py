@@ -10,6 +10,7 @@ Prints box and mask average precision as COCO defines them, overall and by class
 
 import logging
 import os
+from typing import Literal
 
 import gin
 
@@ -22,6 +23,7 @@ from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.report import Metrics, format_table, write_metrics
 from tpu_retinamask.evaluation.results import write_results
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.own_settings import checked
 from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.tasks import inference
 
@@ -29,8 +31,9 @@ log = logging.getLogger(__name__)
 
 
 @gin.configurable
+@checked(batch_size=(1, None))
 def evaluate(
-    flags: Flags, *, batch_size: int = 4, jit_compile: bool = True, on_bad_record: str | None = None
+    flags: Flags, *, batch_size: int = 4, jit_compile: bool = True, on_bad_record: Literal["stop", "skip"] | None = None
 ) -> tuple[Metrics, list[dict], ClassNames]:
     """Return the Metrics, the results and the class names of a checkpoint on annotated images.
 

@@ -9,6 +9,7 @@ results, masks as run lengths in the original image's pixels) and `images.json` 
 import logging
 import os
 from collections.abc import Sequence
+from typing import Literal
 
 import gin
 import numpy as np
@@ -25,6 +26,7 @@ from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
 from tpu_retinamask.evaluation.results import write_results
 from tpu_retinamask.files import write_json_atomically
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.own_settings import checked
 from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.tasks import inference
 from tpu_retinamask.training.runtimes.registry import Runtime
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 
 
 @gin.configurable
+@checked(batch_size=(1, None), draw_above=(0, 1))
 def predict(
     images: str,
     model_dir: str,
@@ -43,7 +46,7 @@ def predict(
     batch_size: int = 1,
     jit_compile: bool = True,
     draw_above: float = 0.5,
-    on_bad_record: str | None = None,
+    on_bad_record: Literal["stop", "skip"] | None = None,
 ) -> None:
     """Write the pictures and the results of a checkpoint on all images that match a pattern.
 
@@ -58,10 +61,10 @@ def predict(
       draw_above: least score that is drawn; predictions.json holds all.
       on_bad_record: in place of that of `source`; None: that holds.
     """
+    recipe = config.recipe()
     paths = sorted(tf.io.gfile.glob(images))
     if not paths:
         raise UserError(f"--images {images}: no file matches. Quote the pattern, lest the shell expand it")
-    recipe = config.recipe()
     model, names = inference.load_model(model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint)
     listed = [ListedImage(image=path, name=path, line=line, instances=()) for line, path in enumerate(paths, 1)]
     reading = config.reading(on_bad_record=on_bad_record)

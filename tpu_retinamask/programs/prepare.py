@@ -10,6 +10,7 @@ reads the folder too (`tfds.builder_from_directory`). docs/records.md tells what
 
 import importlib.util
 import logging
+from typing import Literal
 
 import gin
 
@@ -19,16 +20,18 @@ from tpu_retinamask.data.prepared.writing import RecordsBuilder
 from tpu_retinamask.data.sources.opening import scan_splits
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.own_settings import checked
 
 log = logging.getLogger(__name__)
 
 
 @gin.configurable
+@checked(images_per_shard=(1, None), threads=(1, None))
 def prepare(
     flags: Flags,
     *,
-    on_bad_record: str | None = None,
-    exif_orientation: str | None = None,
+    on_bad_record: Literal["stop", "skip"] | None = None,
+    exif_orientation: Literal["refuse", "ignore", "apply"] | None = None,
     images_per_shard: int = 256,
     threads: int = 8,
     progress: bool = True,

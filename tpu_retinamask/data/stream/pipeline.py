@@ -25,7 +25,7 @@ from tpu_retinamask.data.stream.sample_order import sample_numbers, sample_posit
 from tpu_retinamask.data.stream.service import serve_batches
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.ops.select import select
-from tpu_retinamask.setting_types import check_types
+from tpu_retinamask.setting_types import LARGEST_SEED, check_between, check_least, check_types, named
 from tpu_retinamask.structures import Batch
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,13 @@ class InputPipeline:
         for name, value in sizes.items():
             if value is not None and value < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}, expected positive numbers")
+        # -1 is tf.data's own choice
+        if not (self.num_parallel_calls >= 1 or self.num_parallel_calls == tf.data.AUTOTUNE):
+            raise SettingError(
+                f"num_parallel_calls is {self.num_parallel_calls}, expected 1 or more, or -1 for as many as fit"
+            )
+        check_least(named(self, "prefetch"), tf.data.AUTOTUNE)
+        check_between(named(self, "seed"), 0, LARGEST_SEED)
         if self.cache not in CACHES:
             raise SettingError(f"cache is {self.cache!r}, expected 'files', 'decoded' or False")
         if isinstance(self.min_side, Sequence) and not self.min_side:
