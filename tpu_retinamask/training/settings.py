@@ -86,13 +86,17 @@ class TrainSettings:
         """Return the images of a step where so many replicas share it."""
         return self.batch_size if self.images_per_replica is None else self.images_per_replica * replicas
 
-    def total_steps(self, images: int, batch_size: int) -> int:
-        """Return the updates of a training.
+    def total_steps(self, images: int, batch_size: int, *, step: int = 0, seen: int = 0) -> int:
+        """Return the updates of a training over its whole life.
 
         Args:
           images: of one epoch.
           batch_size: of all replicas, see `batch_on`.
+          step: updates made already; no fewer are returned.
+          seen: images shown in them. What is left to show is shown by batches of `batch_size`.
         """
-        if self.steps and self.reference_batch:
-            return max(1, round(self.steps * self.reference_batch / batch_size))
-        return self.steps or max(1, round(self.epochs * images / batch_size))
+        if self.steps and not self.reference_batch:
+            return self.steps
+        wanted = self.steps * self.reference_batch if self.steps and self.reference_batch else self.epochs * images
+        # Of batches that were always of this size, the sum in brackets is `wanted`, to the bit.
+        return max(1, step, round((wanted + (step * batch_size - seen)) / batch_size))

@@ -128,6 +128,7 @@ class InputPipeline:
         replicas: int = 1,
         shard: tuple[int, int] = (0, 1),
         data_service: str | None = None,
+        start_image: int | None = None,
     ) -> tf.data.Dataset:
         """Yield endless full batches, one a replica.
 
@@ -144,6 +145,8 @@ class InputPipeline:
             which are neighbours: host 0 serves the first.
           data_service: grpc://host:port of a dispatcher whose workers prepare the batches, the very same in the same
             order; see `service`. Nothing is cached then. None: this process prepares them.
+          start_image: number of the first sample of `start_step`, where batches were of another size before; None: that
+            of the rule above.
 
         Returns:
           Dataset of `structures.Batch` of B / replicas images, replica after replica, step after step. More than M
@@ -160,7 +163,7 @@ class InputPipeline:
         def sample(number):
             return self._sample(tensors, *self.sample_position(number, count))
 
-        numbers = sample_numbers(batch_size, start_step, replicas, shard)
+        numbers = sample_numbers(batch_size, start_step, replicas, shard, start_image)
         share = batch_size // replicas
         if data_service:
             return serve_batches(
