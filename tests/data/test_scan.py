@@ -299,7 +299,7 @@ def test_skip_stops_where_no_image_is_left(scan):
 def test_more_than_twenty_problems_are_counted_not_listed(scan):
     with pytest.raises(AnnotationError) as error:
         scan("".join(f"{n}.png,,,,,\n" for n in range(25)))
-    assert str(error.value).split("\n")[0].startswith("25 bad records; correct them, or set on_bad_record")
+    assert str(error.value).split("\n")[0].startswith("25 bad records; correct them, or leave them out: --gin_param")
     assert str(error.value).split("\n")[-1] == "  and 5 more"
 
 

@@ -59,6 +59,7 @@ def convert(
             listed,
             on_bad_record=on_bad_record,
             exif_orientation=settings.exif_orientation,
+            pixels=settings.pixels,
             threads=threads,
             progress=progress,
         )

@@ -10,7 +10,7 @@ reads the folder too (`tfds.builder_from_directory`). docs/records.md tells what
 
 import importlib.util
 import logging
-from typing import Literal
+from typing import Any, Literal
 
 import gin
 
@@ -61,7 +61,13 @@ def prepare(
     )
     for split, scanned in splits.items():
         log.info("%s: %s", split, scanned.summary())
-    sources = {"on_bad_record": settings.on_bad_record, "exif_orientation": settings.exif_orientation, **digests}
+    sources: dict[str, Any] = {
+        "on_bad_record": settings.on_bad_record,
+        "exif_orientation": settings.exif_orientation,
+        **digests,
+    }
+    if settings.value_range is not None:
+        sources["value_range"] = list(settings.value_range)
     builder = RecordsBuilder(
         flags.data_dir, names, splits, sources=sources, images_per_shard=images_per_shard, threads=threads
     )

@@ -21,7 +21,11 @@ MAX_UNCOVERED = 0.05  # share of boxes without an anchor at the positive IoU abo
 def files_of(images: Iterable[AnnotatedImage]) -> Iterator[tuple[str, str]]:
     """Yield (what it is, path) of every file that the batches are made of."""
     for annotated in images:
-        yield "image", annotated.image.shard if isinstance(annotated.image, StoredImage) else annotated.image
+        image = annotated.image
+        if isinstance(image, StoredImage):
+            yield "image", image.shard
+        else:
+            yield "image", image if isinstance(image, str) else image.path
         for instance in annotated.instances:
             for path in instance.mask.files() if instance.mask is not None else ():
                 yield "mask", path

@@ -13,9 +13,11 @@ import tqdm
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance, ListedImage, ListedInstance
 from tpu_retinamask.data.annotations.csv_rows import AnnotationError
-from tpu_retinamask.data.images.image_files import BadFile, ImageFile, MaskFile, check_image, load_mask
+from tpu_retinamask.data.images.bad_file import BadFile
+from tpu_retinamask.data.images.image_files import ImageFile, MaskFile, check_image, load_mask
 from tpu_retinamask.data.images.mask_reader import draw_mask, shared_mask_files
 from tpu_retinamask.data.masks import FileMask
+from tpu_retinamask.data.pixel_reading import PixelReading
 from tpu_retinamask.errors import SettingError
 
 log = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ def scan_images(
     *,
     on_bad_record: str = "stop",
     exif_orientation: str = "refuse",
+    pixels: PixelReading = PixelReading(),  # noqa: B008  # frozen
     threads: int = 8,
     progress: bool = False,
 ) -> ScanResult:
@@ -84,6 +87,7 @@ def scan_images(
         its image, or drops an image that cannot be read, counts and logs them.
       exif_orientation: what to do with a rotated JPEG: 'refuse', 'ignore' (boxes are meant on the
         stored pixels) or 'apply' (boxes and masks are meant on the upright picture).
+      pixels: how the pixels of the images are read.
       threads: files opened at a time.
       progress: show a progress bar.
 
@@ -96,7 +100,7 @@ def scan_images(
     if exif_orientation not in ("refuse", "ignore", "apply"):
         raise SettingError(f"exif_orientation is {exif_orientation!r}, expected 'refuse', 'ignore' or 'apply'")
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        found = pool.map(_scan_image, range(len(images)), images, itertools.repeat(exif_orientation))
+        found = pool.map(_scan_image, range(len(images)), images, itertools.repeat((exif_orientation, pixels)))
         found = list(tqdm.tqdm(found, total=len(images), desc="scan", unit="image", disable=not progress))
     problems = [problem for _, image_problems in found for problem in image_problems]
     if problems and on_bad_record == "stop":
@@ -137,10 +141,10 @@ class _Problem:
 
 
 def _scan_image(
-    image_id: int, listed: ListedImage, exif_orientation: str
+    image_id: int, listed: ListedImage, reading: tuple[str, PixelReading]
 ) -> tuple[AnnotatedImage | None, list[_Problem]]:
     try:
-        image = check_image(listed.image, exif_orientation)
+        image = check_image(listed.image, *reading)
     except BadFile as error:
         return None, [_Problem(error.kind, f"line {listed.line}, {listed.name}: {error}")]
     kept, problems = [], []
@@ -151,7 +155,13 @@ def _scan_image(
         except BadFile as error:
             problems.append(_Problem(error.kind, f"line {instance.line}, {listed.name}: {error}"))
     scanned = AnnotatedImage(
-        listed.image, listed.name, image_id, image.height, image.width, image.orientation, tuple(kept)
+        image.converted or listed.image,
+        listed.name,
+        image_id,
+        image.height,
+        image.width,
+        image.orientation,
+        tuple(kept),
     )
     return scanned, problems
 

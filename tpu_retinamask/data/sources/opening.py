@@ -108,7 +108,10 @@ def open_images(
         raise UserError("give --annotations and --classes, or --data_dir for a data set written by prepare")
     content = read_source(annotations, known_classes, source_format, ReadOptions(settings, image_folder))
     scanned = scan_images(
-        content.images, on_bad_record=settings.on_bad_record, exif_orientation=settings.exif_orientation
+        content.images,
+        on_bad_record=settings.on_bad_record,
+        exif_orientation=settings.exif_orientation,
+        pixels=settings.pixels,
     )
     return content.classes, scanned.images
 
@@ -155,6 +158,7 @@ def scan_splits(
                 content.images,
                 on_bad_record=settings.on_bad_record,
                 exif_orientation=settings.exif_orientation,
+                pixels=settings.pixels,
                 **scanning,
             )
             if not tf.io.gfile.isdir(path):

@@ -192,12 +192,12 @@ class InputPipeline:
         samples = tf.data.Dataset.range(len(images)).map(
             lambda position: self._sample(tensors, position, None), self.num_parallel_calls, deterministic=True
         )
-        padding = tf.data.Dataset.from_tensors(self._padding_sample()).repeat(-len(images) % batch_size)
+        padding = tf.data.Dataset.from_tensors(self.padding_sample()).repeat(-len(images) % batch_size)
         return self._batches(samples.concatenate(padding), batch_size)
 
     def batch_spec(self, batch_size: int) -> Batch:
         """Return the TensorSpec of each field of a batch."""
-        return Batch(*(tf.TensorSpec([batch_size, *value.shape], value.dtype) for value in self._padding_sample()))
+        return Batch(*(tf.TensorSpec([batch_size, *value.shape], value.dtype) for value in self.padding_sample()))
 
     def sample_position(self, number: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Return which of `count` images sample `number` (int64) of the run shows, and the seed [2] of its changes."""
@@ -393,7 +393,8 @@ class InputPipeline:
             **scalars,
         )
 
-    def _padding_sample(self) -> Batch:
+    def padding_sample(self) -> Batch:
+        """Return the sample without a picture that fills a batch: image_id -1."""
         rows, side = self.max_instances, self.mask_size
         return Batch(
             image=tf.zeros([*self.image_size, 3], tf.uint8),
