@@ -39,21 +39,24 @@ def check_type(name: str, value: object, hint: object) -> None:
         raise SettingError(f"{name} is {value!r}, expected {_described(hint)}")
 
 
-def check_least(values: collections.abc.Mapping[str, object], least: float, *, above: bool = False) -> None:
+def check_least(
+    values: collections.abc.Mapping[str, object], least: float, *, above: bool = False, expected: str = ""
+) -> None:
     """Refuse numbers that are too small; None, and what is no number, is passed over, of several numbers all count.
 
     Args:
       values: by the names of their settings.
       least: allowed.
       above: `least` itself is not.
+      expected: in other words than "1 or more".
 
     Raises:
       SettingError: names the first that is, and what was expected.
     """
     for name, value in values.items():
         if any(one <= least if above else one < least for one in _numbers(value)):
-            expected = f"more than {least:g}" if above else f"{least:g} or more"
-            raise SettingError(f"{name} is {value!r}, expected {expected}")
+            limit = f"more than {least:g}" if above else f"{least:g} or more"
+            raise SettingError(f"{name} is {value!r}, expected {expected or limit}")
 
 
 def check_between(values: collections.abc.Mapping[str, object], low: float, high: float) -> None:

@@ -105,7 +105,7 @@ REFUSED_IMAGES = {
         encode(PICTURE, "JPEG", exif=orientation_tag(6)),
         "its EXIF orientation is 6, so boxes and masks may be meant on the stored or on the upright picture. "
         "Say which: --gin_param=\"source.exif_orientation='apply'\" where they are drawn on the upright picture, as "
-        "most tools show it, or \"source.exif_orientation='ignore'\" where on the stored pixels",
+        "most tools show it, or --gin_param=\"source.exif_orientation='ignore'\" where on the stored pixels",
     ),
 }
 

@@ -238,8 +238,8 @@ def _orientation(picture: PIL.Image.Image, policy: str) -> int:
             (
                 f"its EXIF orientation is {orientation}, so boxes and masks may be meant on the stored or on the "
                 "upright picture. Say which: --gin_param=\"source.exif_orientation='apply'\" where they are drawn on "
-                "the upright picture, as most tools show it, or \"source.exif_orientation='ignore'\" where on the "
-                "stored pixels"
+                "the upright picture, as most tools show it, or --gin_param=\"source.exif_orientation='ignore'\" "
+                "where on the stored pixels"
             ),
         )
     return int(orientation)

@@ -88,22 +88,10 @@ class InputPipeline:
                 "data.stream.host_batches.HostBatches, which runs on the host"
             )
         check_types(self)
-        sizes = {
-            "image_size": min(self.image_size),
-            "min_side": min(self._min_sides(), default=None),
-            "eval_min_side": self.eval_min_side,
-            "max_side": self.max_side,
-            "max_instances": self.max_instances,
-            "mask_size": self.mask_size,
-        }
-        for name, value in sizes.items():
-            if value is not None and value < 1:
-                raise SettingError(f"{name} is {getattr(self, name)}, expected positive numbers")
-        # -1 is tf.data's own choice
-        if not (self.num_parallel_calls >= 1 or self.num_parallel_calls == tf.data.AUTOTUNE):
-            raise SettingError(
-                f"num_parallel_calls is {self.num_parallel_calls}, expected 1 or more, or -1 for as many as fit"
-            )
+        sizes = named(self, "image_size", "min_side", "eval_min_side", "max_side", "max_instances", "mask_size")
+        check_least(sizes, 1, expected="positive numbers")
+        if self.num_parallel_calls != tf.data.AUTOTUNE:
+            check_least(named(self, "num_parallel_calls"), 1, expected="1 or more, or -1 for as many as fit")
         check_least(named(self, "prefetch"), tf.data.AUTOTUNE)
         check_between(named(self, "seed"), 0, LARGEST_SEED)
         if self.cache not in CACHES:
