@@ -104,7 +104,9 @@ def load(model_dir: str, *, checkpoint: str = "last", jit_compile: bool = True) 
         model, classes = inference.load_model(
             model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint
         )
-    return Detector(model, classes, recipe.pipeline, recipe.detection_filter, jit_compile=jit_compile)
+    return Detector(
+        model, classes, recipe.pipeline, recipe.detection_filter, jit_compile=jit_compile, source=recipe.source
+    )
 
 
 @contextlib.contextmanager

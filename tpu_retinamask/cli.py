@@ -70,6 +70,8 @@ def overview() -> str:
 
 
 def _check_modes(name: str, given: Sequence[str]) -> None:
+    if name in command_line.TAKES_FILES:
+        return
     known = command_line.MODES.get(name, ())
     unknown = [word for word in given if word not in known] or list(given)[1:]
     if unknown:

@@ -6,7 +6,9 @@ Flags say where, gin says what. A setting is a field of one of the dataclasses b
 
 import dataclasses
 import functools
+import inspect
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from tpu_retinamask.model.postprocess import DetectionFilter as _DetectionFilter
 from tpu_retinamask.model.settings import NetworkSettings as _NetworkSettings
 from tpu_retinamask.private import gin_names
 from tpu_retinamask.recipe import Recipe
+from tpu_retinamask.setting_names import advice, flag, refuse_bare_names
 from tpu_retinamask.training.optimizers import OptimizerSettings as _OptimizerSettings
 from tpu_retinamask.training.settings import TrainSettings as _TrainSettings
 
@@ -103,6 +106,8 @@ def recipe() -> Recipe:
     Raises:
       SettingError: a value that a setting cannot have; names it.
     """
+    if re.search(r"\bAugmentation\.", gin.config_str()):
+        Augmentation()  # looked at even where nothing asks for it
     return Recipe(
         network=NetworkSettings(),
         criterion=Criterion(),
@@ -153,7 +158,7 @@ def parse_gin(
     gin.add_config_file_search_path(str(gin_folder()))
     # Instead of gin's own: it takes `recipe/small.gin` for a file of a package `recipe` and fails where a folder lies
     # about that has this name.
-    gin_names.read_files_by([(open, os.path.isfile), (tf.io.gfile.GFile, tf.io.gfile.exists)])
+    texts = gin_names.read_files_by([(open, os.path.isfile), (tf.io.gfile.GFile, tf.io.gfile.exists)])
     paths = [find_gin_file(name) for name in files]
     if model_dir is not None:
         recorded = [os.path.join(model_dir, name) for name in (CONFIG_FILE, OPERATIVE_FILE)]
@@ -170,9 +175,48 @@ def parse_gin(
         gin.parse_config([f"{name} = {value!r}" for name, value in bindings.items()])
         gin.parse_config_files_and_bindings(paths, list(params), skip_unknown=PROGRAMS)
     except (ValueError, SyntaxError, OSError, AttributeError, ImportError) as error:
-        raise UserError(f"gin configuration: {error}") from error
+        raise UserError(f"gin configuration: {error}{advice(str(error), known_settings())}") from error
     finally:
         absl_logging.set_verbosity(absl_logging.WARNING)
+    refuse_bare_names(params, texts, known_settings())
+    if model_dir is None:  # a run that was started without a look at it is used as it was
+        _refuse_unused_augmentation()
+
+
+def _refuse_unused_augmentation() -> None:
+    text = gin.config_str()
+    if re.search(r"^Augmentation\.", text, re.MULTILINE) and "InputPipeline.augmentation" not in text:
+        raise UserError(
+            "Augmentation is set and nothing uses it: add "
+            + flag("InputPipeline.augmentation", "@Augmentation()")
+            + ", or the same line to the gin file"
+        )
+
+
+def known_settings() -> dict[str, list[str]]:
+    """Return the names of all settings by their owner: those of the classes, and of the programs that are imported."""
+    known = {name: [field.name for field in dataclasses.fields(kind)] for name, kind in SETTINGS.items()}
+    for program in PROGRAMS:
+        try:
+            arguments = inspect.signature(gin.get_configurable(program)).parameters.values()
+        except ValueError:  # another program is run
+            continue
+        known[program] = [one.name for one in arguments if one.default is not inspect.Parameter.empty]
+    return known
+
+
+def reading(*, on_bad_record: str | None = None, exif_orientation: str | None = None) -> _SourceSettings:
+    """Return how annotated images are read, for a program of whichever kind.
+
+    Args:
+      on_bad_record: the program's own setting of this name, from before there was `source`; None: not given.
+      exif_orientation: likewise.
+
+    Raises:
+      SettingError: a value that a setting cannot have; names it.
+    """
+    given = SourceSettings().overridden(on_bad_record=TrainSettings().on_bad_record)
+    return given.overridden(on_bad_record=on_bad_record, exif_orientation=exif_orientation)
 
 
 def with_earlier(given: Recipe, model_dir: str) -> Recipe:

@@ -1,20 +1,23 @@
-"""Whether the values of a settings dataclass are of the types that its fields say."""
+"""Whether the values of settings are of the types that their fields say, and within their ranges."""
 
 import collections.abc
 import dataclasses
 import difflib
 import functools
+import math
 import types
 import typing
 
 from tpu_retinamask.errors import SettingError
 
+LARGEST_SEED = 2**32 - 1  # NumPy's
+
 
 def check_types(settings: object) -> None:
     """Refuse a value of another type, by the name of its field; call it first in `__post_init__`.
 
-    A whole number stands for a float and a list for a tuple, as people write them in a configuration. What a callable
-    takes, and what a type that is no builtin and no dataclass holds, is not looked at.
+    A whole number stands for a float and a list for a tuple, as people write them in a configuration; a float is a
+    finite one. What a callable takes, and what a type that is no builtin and no dataclass holds, is not looked at.
 
     Args:
       settings: a dataclass.
@@ -23,9 +26,54 @@ def check_types(settings: object) -> None:
       SettingError: names the field, the value and the type expected.
     """
     for name, hint in _hints(type(settings)).items():
-        value = getattr(settings, name)
-        if not _fits(value, hint):
-            raise SettingError(f"{name} is {value!r}, expected {_described(hint)}")
+        check_type(name, getattr(settings, name), hint)
+
+
+def check_type(name: str, value: object, hint: object) -> None:
+    """Refuse a value of another type than its hint says; see `check_types`.
+
+    Raises:
+      SettingError: names the setting, the value and the type expected.
+    """
+    if not _fits(value, hint):
+        raise SettingError(f"{name} is {value!r}, expected {_described(hint)}")
+
+
+def check_least(
+    values: collections.abc.Mapping[str, object], least: float, *, above: bool = False, expected: str = ""
+) -> None:
+    """Refuse numbers that are too small; None, and what is no number, is passed over, of several numbers all count.
+
+    Args:
+      values: by the names of their settings.
+      least: allowed.
+      above: `least` itself is not.
+      expected: in other words than "1 or more".
+
+    Raises:
+      SettingError: names the first that is, and what was expected.
+    """
+    for name, value in values.items():
+        if any(one <= least if above else one < least for one in _numbers(value)):
+            limit = f"more than {least:g}" if above else f"{least:g} or more"
+            raise SettingError(f"{name} is {value!r}, expected {expected or limit}")
+
+
+def check_between(values: collections.abc.Mapping[str, object], low: float, high: float) -> None:
+    """Refuse numbers outside [low, high]; see `check_least`."""
+    for name, value in values.items():
+        if not all(low <= one <= high for one in _numbers(value)):
+            raise SettingError(f"{name} is {value!r}, expected a number from {low:g} to {high:g}")
+
+
+def named(settings: object, *names: str) -> dict[str, object]:
+    """Return the values of some settings by their names."""
+    return {name: getattr(settings, name) for name in names}
+
+
+def _numbers(value: object) -> list[float]:
+    several = value if isinstance(value, tuple | list) else [value]
+    return [one for one in several if isinstance(one, int | float) and not isinstance(one, bool)]
 
 
 def check_names(settings_type: type, names: collections.abc.Iterable[str], called: str) -> None:
@@ -73,7 +121,7 @@ def _fits(value: object, hint: object) -> bool:
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if kind is tuple:
         return isinstance(value, tuple | list)
     if kind is collections.abc.Callable:

@@ -82,8 +82,6 @@ REFUSED_IMAGES = {
         encode(PICTURE, "PNG")[:-200],
         "a PNG file that cannot be decoded to its end: truncated or damaged",
     ),
-    "TIFF": (encode(PICTURE, "TIFF"), "a TIFF file, which training cannot read; convert it to PNG or JPEG"),
-    "WebP": (encode(PICTURE, "WEBP"), "a WEBP file, which training cannot read; convert it to PNG or JPEG"),
     "HEIC": (b"\0\0\0\x18ftypheic" + bytes(40), "a HEIC file (HEIC, AVIF or video); convert it to JPEG or PNG"),
     "palette BMP": (
         encode(PICTURE.convert("P"), "BMP"),
@@ -101,12 +99,13 @@ REFUSED_IMAGES = {
     "12 bits in 16": (
         encode(PIL.Image.fromarray(np.full((4, 4), 4095, np.uint16)), "PNG"),
         "16-bit PNG whose brightest value is 4095 of 65535: it would be read as almost black; "
-        "stretch it to the full range or save it with 8 bits",
+        'say which values are black and white: --gin_param="source.value_range=(0, 4095)"',
     ),
     "EXIF-rotated JPEG": (
         encode(PICTURE, "JPEG", exif=orientation_tag(6)),
-        "its EXIF orientation is 6, so boxes and masks may be meant on the stored or on the upright picture; "
-        "say which with exif_orientation = 'ignore' (stored) or 'apply' (upright)",
+        "its EXIF orientation is 6, so boxes and masks may be meant on the stored or on the upright picture. "
+        "Say which: --gin_param=\"source.exif_orientation='apply'\" where they are drawn on the upright picture, as "
+        "most tools show it, or --gin_param=\"source.exif_orientation='ignore'\" where on the stored pixels",
     ),
 }
 

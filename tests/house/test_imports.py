@@ -23,6 +23,7 @@ BELOW = {
     "startup": set(),
     "earlier": {"files"},
     "seats": {"errors"},
+    "setting_names": {"errors"},
     "setting_types": {"errors"},
     "private": {"errors"},
     "traced_for": set(),
@@ -61,7 +62,7 @@ BELOW = {
         "files",
     },
     "exporters": {"model", "data", "structures", "errors", "files", "seats", "version"},
-    "config": {"recipe", "earlier", "model", "data", "training", "errors", "private"},
+    "config": {"recipe", "earlier", "setting_names", "model", "data", "training", "errors", "private"},
     "api": {"config", "recipe", "tasks", "training", "data"},
     "cli": {"programs", "startup", "errors", "version"},
 }

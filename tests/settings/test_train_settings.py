@@ -26,7 +26,7 @@ def test_the_batch_follows_from_the_replicas_where_it_is_given_for_one():
         ({"epochs": -1.0}, "epochs is -1.0, expected more than 0"),
         ({"accumulate_steps": 0}, "accumulate_steps is 0, expected more than 0"),
         ({"log_every": 0}, "log_every is 0"),
-        ({"steps": -5}, "steps is -5, expected 0 or more"),
+        ({"steps": -5}, "steps is -5, expected more than 0"),
         ({"clip_norm": 0.0}, "clip_norm is 0.0, expected more than 0, or None"),
         ({"average_decay": 1.0}, "average_decay is 1.0, expected a number between 0 and 1"),
         ({"on_bad_record": "leave"}, "on_bad_record is 'leave', expected one of 'stop', 'skip' or None"),

@@ -3,6 +3,7 @@
 import dataclasses
 
 from tpu_retinamask.data.masks import Mask
+from tpu_retinamask.data.pixel_reading import ConvertedImage
 from tpu_retinamask.data.record_format import StoredImage
 
 
@@ -66,7 +67,7 @@ class AnnotatedImage:
     """An image that can be read, and its usable instances.
 
     Attributes:
-      image: resolved path, or the place in a prepared data set.
+      image: resolved path, as it is or to be converted, or the place in a prepared data set.
       name: the path as the source writes it.
       image_id: position of the image in its source, dropped images counted too.
       height: rows of the picture, upright if the orientation is applied.
@@ -75,7 +76,7 @@ class AnnotatedImage:
       instances: the objects.
     """
 
-    image: str | StoredImage
+    image: str | StoredImage | ConvertedImage
     name: str
     image_id: int
     height: int

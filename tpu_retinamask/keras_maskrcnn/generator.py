@@ -24,8 +24,7 @@ from tpu_retinamask.data.annotations.csv_annotations import read_annotations
 from tpu_retinamask.data.annotations.csv_rows import AnnotationError
 from tpu_retinamask.data.augment.transform import apply_transform
 from tpu_retinamask.data.images.decode import decode_image
-from tpu_retinamask.data.images.image_files import read_file
-from tpu_retinamask.data.images.mask_reader import MaskReader
+from tpu_retinamask.data.images.mask_reader import MaskReader, picture_bytes
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.keras_maskrcnn.affine import centre_transform, transform_boxes, warp_affine
 from tpu_retinamask.keras_maskrcnn.anchor_config import read_anchor_config
@@ -198,7 +197,7 @@ class CSVGenerator(keras.utils.PyDataset):
 
     def image_aspect_ratio(self, index: int) -> float:
         """Return width / height of image `index`, from the head of its file."""
-        with PIL.Image.open(io.BytesIO(read_file(self.records[index].image))) as picture:
+        with PIL.Image.open(io.BytesIO(picture_bytes(self.records[index].image))) as picture:
             return picture.width / picture.height
 
     def _group(self, method: str) -> list[list[int]]:
@@ -212,7 +211,7 @@ class CSVGenerator(keras.utils.PyDataset):
 
     def _sample(self, record: ListedImage):
         """Return image [h, w, 3] float32, boxes [n, 4] float64, labels [n], masks n of [h, w] uint8, resized."""
-        image = decode_image(tf.constant(read_file(record.image))).numpy()
+        image = decode_image(tf.constant(picture_bytes(record.image))).numpy()
         height, width = image.shape[:2]
         reader = MaskReader()
         instances = self._inside(record, height, width)

@@ -14,7 +14,7 @@ from tpu_retinamask.model.postprocess import DetectionFilter
 from tpu_retinamask.ops.losses import distance_moments, mask_loss, mask_loss_sum, sigmoid_focal_loss, smooth_l1_loss
 from tpu_retinamask.ops.masks import crop_masks
 from tpu_retinamask.ops.matching import TIES, match_anchors
-from tpu_retinamask.setting_types import check_types
+from tpu_retinamask.setting_types import check_between, check_least, check_types, named
 from tpu_retinamask.structures import AnchorFrame, Batch, MaskRois, RawOutputs, Targets
 
 BOX_LOSSES = ("self_adjusting", "smooth_l1")
@@ -93,6 +93,15 @@ class Criterion:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise SettingError(f"{name} {getattr(self, name)!r} is not one of {known}")
+        check_between(named(self, "positive_iou", "negative_iou", "best_match_iou", "focal_alpha"), 0, 1)
+        if self.negative_iou > self.positive_iou:
+            raise SettingError(
+                f"negative_iou is {self.negative_iou}, expected positive_iou = {self.positive_iou} or less"
+            )
+        check_least(named(self, "smooth_l1_beta", "mask_rois"), 0, above=True)
+        check_least(
+            named(self, "focal_gamma", "mask_rois_from_detections", "class_weight", "box_weight", "mask_weight"), 0
+        )
         for term in self.terms:
             LOSS_TERMS.get(term)
         given = self.focal_class_weights or ()

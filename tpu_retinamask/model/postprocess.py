@@ -4,13 +4,12 @@ import dataclasses
 
 import tensorflow as tf
 
-from tpu_retinamask.errors import SettingError
 from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.ops.boxes import centres_inside, clip_boxes, pad_invalid
 from tpu_retinamask.ops.nms import nms
 from tpu_retinamask.ops.select import select
 from tpu_retinamask.ops.topk import top_k_anchors
-from tpu_retinamask.setting_types import check_types
+from tpu_retinamask.setting_types import check_between, check_least, check_types, named
 from tpu_retinamask.structures import AnchorFrame, Detections, RawOutputs
 
 
@@ -41,9 +40,9 @@ class DetectionFilter:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("max_detections", "max_masks", "top_k_per_level"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise SettingError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        check_least(named(self, "max_detections", "max_masks", "top_k_per_level"), 1)
+        check_between(named(self, "score_threshold", "nms_iou"), 0, 1)
+        check_least(named(self, "clip_margin"), 0)
 
     def __call__(self, outputs: RawOutputs, frame: AnchorFrame, content_size: tf.Tensor | None = None) -> Detections:
         """Select detections, without masks.

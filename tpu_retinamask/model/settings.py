@@ -1,14 +1,17 @@
 """What a network is made of: the settings of RetinaMask."""
 
 import dataclasses
+import re
 
 import keras
 
 from tpu_retinamask.errors import SettingError
+from tpu_retinamask.model.backbones.registry import BACKBONES
 from tpu_retinamask.model.layers.convolution import PADDINGS
+from tpu_retinamask.model.layers.normalization import check_normalization
 from tpu_retinamask.ops.anchors import ROUNDINGS, AnchorGrid
 from tpu_retinamask.ops.images import MODES as PIXEL_MODES
-from tpu_retinamask.setting_types import check_types
+from tpu_retinamask.setting_types import check_least, check_types, named
 
 BOX_CODERS = ("center", "corner")
 ROI_SEMANTICS = ("aligned", "crop_and_resize")
@@ -59,7 +62,7 @@ class NetworkSettings:
 
     Raises:
       SettingError: a value of another type, or none of those that there are. What a part of the network alone can judge
-        (the names of backbones, patterns that no layer has) is refused when the network is made.
+        (patterns that no layer has) is refused when the network is made.
     """
 
     # Backbone
@@ -112,17 +115,25 @@ class NetworkSettings:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise SettingError(f"{name} {getattr(self, name)!r} is not one of {known}")
-        for name in ("fpn_channels", "head_channels", "mask_channels", "roi_size", "roi_levels", "roi_sampling_ratio"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} is {getattr(self, name)}, expected 1 or more")
-        for name in ("head_depth", "mask_depth"):
-            if getattr(self, name) < 0:
-                raise SettingError(f"{name} is {getattr(self, name)}, expected 0 or more")
+        BACKBONES.get(self.backbone)
+        check_normalization(self.normalization)
+        for pattern in (self.freeze,) if isinstance(self.freeze, str) else self.freeze:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise SettingError(f"freeze holds {pattern!r}, expected regular expressions: {error}") from error
+        channels = named(self, "fpn_channels", "head_channels", "mask_channels")
+        check_least({**channels, **named(self, "roi_size", "roi_levels", "roi_sampling_ratio")}, 1)
+        check_least(named(self, "head_depth", "mask_depth", "frozen_stages"), 0)
         for name in ("anchor_sizes", "anchor_ratios", "anchor_scales"):
             if not getattr(self, name) or min(getattr(self, name)) <= 0:
                 raise SettingError(f"{name} is {getattr(self, name)}, expected one number above 0 or more")
         if not 3 <= len(self.anchor_sizes) <= 5:
             raise SettingError(f"anchor_sizes is {self.anchor_sizes}, expected 3 to 5 sizes, one a level from P3 on")
+        if self.roi_levels > len(self.anchor_sizes):
+            raise SettingError(
+                f"roi_levels is {self.roi_levels}, expected {len(self.anchor_sizes)} or less: as many levels as sizes"
+            )
         try:
             self.anchor_grid()
         except ValueError as error:

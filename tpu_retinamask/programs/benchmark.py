@@ -26,6 +26,7 @@ import tensorflow as tf
 from tpu_retinamask import config
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.own_settings import checked
 from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.structures import Batch
 from tpu_retinamask.training.runtimes.registry import Runtime
@@ -36,6 +37,7 @@ MODES = ("jit", "no_jit")
 
 
 @gin.configurable
+@checked(batch_size=(1, None), image_size=(1, None), num_classes=(1, None), max_instances=(1, None), steps=(1, None))
 def benchmark(
     mode: str,
     runtime: Runtime,

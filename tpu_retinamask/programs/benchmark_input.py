@@ -11,7 +11,7 @@ not from the disk: so it is in training from the second epoch on, where they fit
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import gin
@@ -24,6 +24,7 @@ from tpu_retinamask.data.sources.opening import open_images
 from tpu_retinamask.data.stream.image_tensors import image_tensors
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.own_settings import checked
 
 STAGES = ("read", "decode", "resize", "augment", "masks", "batch")
 
@@ -43,9 +44,10 @@ class Report(NamedTuple):
 
 
 @gin.configurable
+@checked(batch_size=(1, None), images=(1, None), batches=(1, None))
 def benchmark_input(
     pipeline: InputPipeline,
-    found: Sequence[AnnotatedImage],
+    found: Sequence[AnnotatedImage] | Callable[[], Sequence[AnnotatedImage]],
     *,
     batch_size: int = 8,
     images: int = 64,
@@ -55,7 +57,7 @@ def benchmark_input(
 
     Args:
       pipeline: InputPipeline.
-      found: of `scan.scan_images` or of a prepared data set.
+      found: of `scan.scan_images` or of a prepared data set, or a function that opens them.
       batch_size: B.
       images: timed in each stage, evenly spaced among the records.
       batches: timed of the whole, after two that warm up.
@@ -63,6 +65,7 @@ def benchmark_input(
     Returns:
       Report.
     """
+    found = found() if callable(found) else found
     chosen = np.unique(np.linspace(0, len(found) - 1, min(images, len(found))).astype(int))
     seconds = time_stages(pipeline, [found[number] for number in chosen], batch_size)
     started = time.perf_counter()
@@ -184,16 +187,23 @@ ADVICE = {
 def run(flags: Flags) -> None:
     """Run the program."""
     config.parse_gin(flags.gin_file, flags.gin_param)
-    _, images = open_images(
-        flags.annotations,
-        flags.classes,
-        flags.data_dir,
-        "train",
-        settings=config.SourceSettings(),
-        image_folder=flags.images,
-        source_format=flags.format,
-    )
-    report = benchmark_input(config.InputPipeline(), images)
+    pipeline = config.InputPipeline()
+    settings, images = config.reading(), []
+
+    def opened():
+        _, found = open_images(
+            flags.annotations,
+            flags.classes,
+            flags.data_dir,
+            "train",
+            settings=settings,
+            image_folder=flags.images,
+            source_format=flags.format,
+        )
+        images.extend(found)
+        return found
+
+    report = benchmark_input(pipeline, opened)
     print(
         f"{len(images)} images, batches of {report.batch_size}, {os.cpu_count()} cores, TensorFlow {tf.__version__}; "
         f"first batch after {report.first_batch:.1f} s"

@@ -76,7 +76,7 @@ def evaluate_flags(flags: Flags) -> None:
 
 def predict_flags(flags: Flags) -> None:
     """Define the flags of predict."""
-    _string(flags, "images", "Glob pattern of image files, quoted.", required=True)
+    _string(flags, "images", "Image files: a folder, files, patterns in quotes; several with commas between them.")
     _string(flags, "model_dir", "Folder written by train.", required=True)
     _string(flags, "output_dir", "Folder for the pictures and predictions.json.", required=True)
     _checkpoint(flags)
@@ -195,6 +195,7 @@ PROGRAMS: dict[str, Callable[[Flags], None]] = {
 }
 # What a program may be told first, without dashes.
 MODES = {"convert": ("coco", "csv"), "data_service": ("dispatcher", "worker")}
+TAKES_FILES = ("predict",)  # programs that may be told files without a flag
 
 
 def parse(program: str, arguments: Sequence[str]) -> tuple[Flags, list[str]]:

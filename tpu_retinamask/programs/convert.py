@@ -16,6 +16,7 @@ file itself, where they are neither wanted nor held against a detection.
 """
 
 import logging
+from typing import Literal
 
 import gin
 import tensorflow as tf
@@ -28,6 +29,7 @@ from tpu_retinamask.data.sources.registry import ReadOptions
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.files import write_atomically
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.own_settings import checked
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +42,12 @@ KINDS = (".csv", ".json")  # what can be written
 
 
 @gin.configurable
+@checked(threads=(1, None))
 def convert(
     direction: str,
     paths: dict[str, str | None],
     *,
-    on_bad_record: str | None = None,
+    on_bad_record: Literal["stop", "skip"] | None = None,
     threads: int = 8,
     progress: bool = True,
 ) -> str:
@@ -61,7 +64,7 @@ def convert(
     Raises:
       UserError: what the source or the scan finds wrong; an output that would replace what is not of this conversion.
     """
-    settings = config.SourceSettings().overridden(on_bad_record=on_bad_record)
+    settings = config.reading(on_bad_record=on_bad_record)
     source = paths["instances"] if direction == "coco" else paths["annotations"]
     output, class_file = paths["output"], paths["classes"]
     assert source and output  # asked for by `run`

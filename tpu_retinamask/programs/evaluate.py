@@ -10,6 +10,7 @@ Prints box and mask average precision as COCO defines them, overall and by class
 
 import logging
 import os
+from typing import Literal
 
 import gin
 
@@ -23,6 +24,7 @@ from tpu_retinamask.errors import SettingError, UserError, gin_param
 from tpu_retinamask.evaluation.report import Metrics, format_table, write_metrics
 from tpu_retinamask.evaluation.results import write_results
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.own_settings import checked
 from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.tasks import inference
 
@@ -30,12 +32,13 @@ log = logging.getLogger(__name__)
 
 
 @gin.configurable
+@checked(batch_size=(1, None))
 def evaluate(
     flags: Flags,
     *,
     batch_size: int = 4,
     jit_compile: bool = True,
-    on_bad_record: str | None = None,
+    on_bad_record: Literal["stop", "skip"] | None = None,
     max_detections: int | None = None,
 ) -> tuple[Metrics, list[dict], ClassNames | None]:
     """Return the Metrics, the results and the class names of a checkpoint on annotated images, or of a results file.
@@ -65,7 +68,7 @@ def evaluate(
         flags.split,
         source_format=flags.format,
         known_classes=names,
-        settings=recipe.source.overridden(on_bad_record=on_bad_record),
+        settings=config.reading(on_bad_record=on_bad_record),
         image_folder=flags.images,
     )
     if classes.names != names.names:

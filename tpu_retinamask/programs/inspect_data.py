@@ -113,16 +113,16 @@ def parse_image_size(text: str) -> tuple:
 def show_images(flags: Flags) -> None:
     """Print what the annotated images hold and show their first training batches."""
     config.parse_gin(flags.gin_file, flags.gin_param)
+    pipeline = config.InputPipeline()
     names, images = open_images(
         flags.annotations,
         flags.classes,
         flags.data_dir,
         flags.split,
-        settings=config.SourceSettings().overridden(on_bad_record=config.TrainSettings().on_bad_record),
+        settings=config.reading(),
         image_folder=flags.images,
         source_format=flags.format,
     )
-    pipeline = config.InputPipeline()
     print(summarize(images, names, pipeline))
     batches = flags.batches or (1 if flags.output_dir else 0)
     for step, batch in enumerate(pipeline.train_dataset(images, flags.batch_size).take(batches)):

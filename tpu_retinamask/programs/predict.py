@@ -1,6 +1,8 @@
 """Find objects in images with a trained model.
 
   python -m tpu_retinamask.predict --images='photos/*.jpg' --model_dir=runs/mine --output_dir=out
+  python -m tpu_retinamask.predict --images=photos,scans/a.tif --model_dir=runs/mine --output_dir=out
+  retinamask predict a.jpg b.jpg --model_dir=runs/mine --output_dir=out --gin_param='predict.tile = 1024'
 
 Writes one picture an image with masks, boxes, names and scores drawn over it, `predictions.json` (COCO
 results, masks as run lengths in the original image's pixels; each says the names of its file and class, by which
@@ -9,7 +11,8 @@ results, masks as run lengths in the original image's pixels; each says the name
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import gin
 import numpy as np
@@ -19,24 +22,30 @@ from tqdm import tqdm
 
 from tpu_retinamask import config
 from tpu_retinamask.coco.names import with_names
-from tpu_retinamask.data.annotated_image import ListedImage
+from tpu_retinamask.data.annotated_image import AnnotatedImage, ListedImage
 from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.data.images.decode import apply_orientation, decode_image
+from tpu_retinamask.data.images.finding import find_images
+from tpu_retinamask.data.images.mask_reader import picture_bytes
+from tpu_retinamask.data.sources.settings import SourceSettings
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
 from tpu_retinamask.evaluation.results import write_results
 from tpu_retinamask.files import write_json_atomically
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.own_settings import checked
 from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.tasks import inference
+from tpu_retinamask.tasks.tiles import Cutting, Tile, detect_in_tiles
 from tpu_retinamask.training.runtimes.registry import Runtime
 
 log = logging.getLogger(__name__)
 
 
 @gin.configurable
+@checked(batch_size=(1, None), draw_above=(0, 1), tile=(1, None), tile_overlap=(0, None))
 def predict(
-    images: str,
+    images: str | Sequence[str],
     model_dir: str,
     output_dir: str,
     *,
@@ -45,12 +54,14 @@ def predict(
     batch_size: int = 1,
     jit_compile: bool = True,
     draw_above: float = 0.5,
-    on_bad_record: str | None = None,
+    on_bad_record: Literal["stop", "skip"] | None = None,
+    tile: int | tuple[int, int] | None = None,
+    tile_overlap: int | None = None,
 ) -> None:
-    """Write the pictures and the results of a checkpoint on all images that match a pattern.
+    """Write the pictures and the results of a checkpoint on images.
 
     Args:
-      images: glob pattern.
+      images: files, folders and patterns; see `finding.find_images`.
       model_dir: written by train.
       output_dir: created where missing.
       runtime: executes detection.
@@ -59,24 +70,43 @@ def predict(
       jit_compile: compile detection as one XLA program.
       draw_above: least score that is drawn; predictions.json holds all.
       on_bad_record: in place of that of `source`; None: that holds.
+      tile: side, or height and width, in pixels of the picture: larger pictures are looked at in tiles; None: whole.
+      tile_overlap: pixels by which tiles lie over each other, the largest object; None: a quarter of the shorter side.
     """
-    paths = sorted(tf.io.gfile.glob(images))
-    if not paths:
-        raise UserError(f"--images {images}: no file matches. Quote the pattern, lest the shell expand it")
-    recipe = config.recipe()
+    recipe, reading = config.recipe(), config.reading(on_bad_record=on_bad_record)
+    cutting = Cutting.of(tile, tile_overlap)
+    paths = _find(images)
     model, names = inference.load_model(model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint)
-    listed = [ListedImage(image=path, name=path, line=line, instances=()) for line, path in enumerate(paths, 1)]
-    reading = recipe.source.overridden(on_bad_record=on_bad_record)
-    found = scan_images(listed, on_bad_record=reading.on_bad_record, exif_orientation=reading.exif_orientation).images
+    found = _scan(paths, reading)
     tf.io.gfile.makedirs(output_dir)
     detector = inference.make_detector(model, recipe.detection_filter, jit_compile=jit_compile, runtime=runtime)
-    dataset = recipe.pipeline.eval_dataset(found, batch_size)
+    category_ids = list(range(names.num_classes))
+    tiles = {image.image_id: cutting.tiles(image.height, image.width) for image in found}
+    whole = [image for image in found if len(tiles[image.image_id]) == 1]
+    if cutting.tile is not None:
+        log.info("%s: %d of %d pictures are cut, into %d", cutting, *_counts(tiles, found, whole))
+    of_whole = (
+        inference.detect_all(detector, recipe.pipeline.eval_dataset(whole, batch_size), category_ids)
+        if whole
+        else iter(())
+    )
     everything, written, taken = [], [], set()
     categories = {number: names.name_of(number) for number in range(names.num_classes)}
-    for image, (image_id, results) in zip(
-        tqdm(found, unit="image"), inference.detect_all(detector, dataset, list(range(names.num_classes)))
-    ):
-        picture = apply_orientation(decode_image(tf.io.read_file(image.name)), tf.constant(image.orientation)).numpy()
+    for image in tqdm(found, unit="image"):
+        picture = apply_orientation(decode_image(picture_bytes(image.image)), tf.constant(image.orientation)).numpy()
+        image_id = image.image_id
+        if len(tiles[image_id]) == 1:
+            _, results = next(of_whole)
+        else:
+            results = detect_in_tiles(
+                detector,
+                recipe.pipeline,
+                picture,
+                tiles[image_id],
+                image_id=image_id,
+                batch_size=batch_size,
+                category_ids=category_ids,
+            )
         name = picture_name(image.name, taken)
         save_picture(os.path.join(output_dir, name), overlay(picture, results, names.names, draw_above))
         everything.extend(with_names(results, {image_id: image.name}, categories))
@@ -101,6 +131,40 @@ def predict(
         draw_above,
         output_dir,
     )
+
+
+def _find(images: str | Sequence[str]) -> list[str]:
+    """Return the files that are meant, and say what was left out."""
+    found = find_images(images)
+    if found.left_out:
+        log.info(
+            "%d files are no images and left out: %s%s",
+            len(found.left_out),
+            ", ".join(map(os.path.basename, found.left_out[:5])),
+            ", ..." if len(found.left_out) > 5 else "",
+        )
+    return found.paths
+
+
+def _scan(paths: Sequence[str], reading: SourceSettings) -> Sequence[AnnotatedImage]:
+    """Return the images that can be read."""
+    listed = [ListedImage(image=path, name=path, line=line, instances=()) for line, path in enumerate(paths, 1)]
+    policy = inference.orientation_of_new_pictures(reading)
+    found = scan_images(
+        listed, on_bad_record=reading.on_bad_record, exif_orientation=policy, pixels=reading.pixels
+    ).images
+    turned = sum(image.orientation != 1 for image in found)
+    if turned:
+        log.info(
+            "%d pictures lie on their side, as their EXIF orientation says: boxes and masks are those of the upright "
+            "pictures (source.exif_orientation='ignore' keeps the stored pixels)",
+            turned,
+        )
+    return found
+
+
+def _counts(tiles: Mapping[int, Sequence[Tile]], found: Sequence, whole: Sequence) -> tuple[int, int, int]:
+    return len(found) - len(whole), len(found), sum(len(cut) for cut in tiles.values() if len(cut) > 1)
 
 
 def overlay(image: np.ndarray, results: list[dict], names: Sequence[str | None], draw_above: float) -> np.ndarray:
@@ -134,7 +198,10 @@ def picture_name(path: str, taken: set) -> str:
     return name
 
 
-def run(flags: Flags) -> None:
+def run(flags: Flags, *files: str) -> None:
     """Run the program."""
+    if not files and not flags.images:
+        raise UserError("give the pictures: --images=FOLDER, --images='photos/*.jpg', or files without a flag")
     config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir)
-    predict(flags.images, flags.model_dir, flags.output_dir, runtime=make_runtime(flags), checkpoint=flags.checkpoint)
+    images = [*files, *([flags.images] if flags.images else [])]
+    predict(images, flags.model_dir, flags.output_dir, runtime=make_runtime(flags), checkpoint=flags.checkpoint)

@@ -11,7 +11,9 @@ reads the folder too (`tfds.builder_from_directory`). docs/records.md tells what
 
 import functools
 import importlib.util
+import json
 import logging
+from typing import Any, Literal
 
 import gin
 
@@ -28,16 +30,18 @@ from tpu_retinamask.data.prepared.reading import open_records, verify_records
 from tpu_retinamask.data.sources.opening import read_splits, scan_split
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.own_settings import checked
 
 log = logging.getLogger(__name__)
 
 
 @gin.configurable
+@checked(images_per_shard=(1, None), threads=(1, None))
 def prepare(
     flags: Flags,
     *,
-    on_bad_record: str | None = None,
-    exif_orientation: str | None = None,
+    on_bad_record: Literal["stop", "skip"] | None = None,
+    exif_orientation: Literal["refuse", "ignore", "apply"] | None = None,
     images_per_shard: int = 256,
     threads: int = 8,
     progress: bool = True,
@@ -53,7 +57,7 @@ def prepare(
       threads: images read at a time.
       progress: show progress bars.
     """
-    settings = config.SourceSettings().overridden(on_bad_record=on_bad_record, exif_orientation=exif_orientation)
+    settings = config.reading(on_bad_record=on_bad_record, exif_orientation=exif_orientation)
     splits = read_splits(
         flags.annotations,
         flags.classes,
@@ -63,7 +67,13 @@ def prepare(
         val_image_folder=flags.val_images,
         source_format=flags.format,
     )
-    digests = {name: split.sha256 for name, split in splits.items() if split.sha256}
+    told: dict[str, Any] = {
+        "on_bad_record": settings.on_bad_record,
+        "exif_orientation": settings.exif_orientation,
+        **{name: split.sha256 for name, split in splits.items() if split.sha256},
+    }
+    if settings.value_range is not None:
+        told["value_range"] = list(settings.value_range)
     job = BeamJob(
         flags.data_dir,
         tuple(
@@ -71,7 +81,7 @@ def prepare(
             for name, split in splits.items()
         ),
         images_per_shard,
-        (("on_bad_record", settings.on_bad_record), ("exif_orientation", settings.exif_orientation), *digests.items()),
+        json.dumps(told),
     )
     beam = None if flags.beam_options is None else pipeline_options(flags.beam_options)
     if beam is None:

@@ -25,6 +25,7 @@ from tpu_retinamask import config
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.private.tensorflow_names import ReplicasOfOneProgram
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.own_settings import checked
 from tpu_retinamask.training.devices import described_tpu, placement
 from tpu_retinamask.xla import aot, audit, cost, lower, purify, report
 from tpu_retinamask.xla.tracing import trace_replica
@@ -37,6 +38,7 @@ USABLE = 0.97  # share of a chip's memory that a program may take; the runtime k
 
 
 @gin.configurable
+@checked(replicas=(1, None), batch_per_core=(1, None), num_classes=(1, None))
 def tpu_check(
     topologies: Sequence[str],
     cache_dir: str,

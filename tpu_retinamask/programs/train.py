@@ -39,7 +39,7 @@ def run(flags: Flags) -> int:
         flags.val_annotations,
         flags.data_dir,
         source_format=flags.format,
-        settings=recipe.source.overridden(on_bad_record=recipe.train.on_bad_record),
+        settings=config.reading(),
         image_folder=flags.images,
         val_image_folder=flags.val_images,
     )

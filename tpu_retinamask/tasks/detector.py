@@ -8,14 +8,18 @@ import numpy as np
 import tensorflow as tf
 
 from tpu_retinamask.data.annotations.class_names import ClassNames
+from tpu_retinamask.data.images.bad_file import BadFile
 from tpu_retinamask.data.images.decode import apply_orientation, decode_image
-from tpu_retinamask.data.images.image_files import BadFile, check_image, read_file
+from tpu_retinamask.data.images.image_files import check_image, read_picture
+from tpu_retinamask.data.pixel_reading import PixelReading
+from tpu_retinamask.data.sources.settings import SourceSettings
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.results import paste_masks
 from tpu_retinamask.model.postprocess import DetectionFilter, detect
 from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.structures import Detections
+from tpu_retinamask.tasks import inference
 
 Picture = str | os.PathLike | np.ndarray
 
@@ -54,9 +58,10 @@ class Detector:
         detection_filter: DetectionFilter,
         *,
         jit_compile: bool = True,
+        source: SourceSettings = SourceSettings(),  # noqa: B008  # frozen
     ) -> None:
         """Take what `inference.load_model` gave, and the settings of its run; nothing is compiled yet."""
-        self.model, self.classes, self.pipeline = model, classes, pipeline
+        self.model, self.classes, self.pipeline, self.source = model, classes, pipeline, source
 
         def run(image: tf.Tensor, content_size: tf.Tensor) -> Detections:
             return detect(model, detection_filter, image[tf.newaxis], content_size[tf.newaxis])
@@ -67,14 +72,14 @@ class Detector:
         self._detect = tf.function(run, jit_compile=jit_compile, autograph=False)
 
     def __call__(
-        self, pictures: Picture | Sequence[Picture], *, exif_orientation: str = "apply"
+        self, pictures: Picture | Sequence[Picture], *, exif_orientation: str | None = None
     ) -> list[ImageDetections]:
         """Find the objects of each picture.
 
         Args:
           pictures: one or several: paths or URLs of image files, or uint8 arrays [h, w, 3], RGB.
           exif_orientation: of rotated JPEG files: "apply" (boxes are in the upright picture), "ignore" (in the stored
-            pixels) or "refuse".
+            pixels) or "refuse"; None: as the run read its images, or "apply" where it refused such files.
 
         Returns:
           One ImageDetections a picture, in order.
@@ -84,7 +89,8 @@ class Detector:
         """
         if isinstance(pictures, str | os.PathLike) or (isinstance(pictures, np.ndarray) and pictures.ndim == 3):
             pictures = [pictures]
-        return [self._one(_pixels(picture, exif_orientation)) for picture in pictures]
+        policy = exif_orientation or inference.orientation_of_new_pictures(self.source)
+        return [self._one(_pixels(picture, policy, self.source.pixels)) for picture in pictures]
 
     def _one(self, pixels: np.ndarray) -> ImageDetections:
         fitted = self._fit(pixels)
@@ -105,15 +111,16 @@ class Detector:
         )
 
 
-def _pixels(picture: Picture, exif_orientation: str) -> np.ndarray:
+def _pixels(picture: Picture, exif_orientation: str, reading: PixelReading) -> np.ndarray:
     """Return a picture as uint8 [h, w, 3]."""
     if isinstance(picture, str | os.PathLike):
         path = os.fspath(picture)
         try:
-            orientation = check_image(path, exif_orientation).orientation
+            found = check_image(path, exif_orientation, reading)
         except BadFile as error:
             raise UserError(f"{path}: {error}") from error
-        return apply_orientation(decode_image(read_file(path)), tf.constant(orientation)).numpy()
+        contents = read_picture(found.converted or path)
+        return apply_orientation(decode_image(contents), tf.constant(found.orientation)).numpy()
     pixels = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise UserError(

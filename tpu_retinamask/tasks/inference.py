@@ -10,6 +10,7 @@ from tpu_retinamask.coco.scores import evaluate_coco
 from tpu_retinamask.coco.writing import coco_from_images
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
+from tpu_retinamask.data.sources.settings import SourceSettings
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.report import Metrics
@@ -80,6 +81,15 @@ def load_model(
     if averaged and load_average(model, state.restored.path):
         log.info("the weights are the average that the training kept (train.average_decay)")
     return model, classes
+
+
+def orientation_of_new_pictures(source: SourceSettings) -> str:
+    """Return what is done with pictures without annotations that lie on their side: as the run did, else "apply".
+
+    A run that refused such pictures did so because of their boxes, which may be meant in one frame or the other; here
+    there are none yet.
+    """
+    return "apply" if source.exif_orientation == "refuse" else source.exif_orientation
 
 
 def make_detector(

@@ -26,7 +26,11 @@ def files_of(images: Iterable[AnnotatedImage]) -> Iterator[tuple[str, str]]:
         yield from (("image", shard) for shard in images.places().shards)
         return
     for annotated in images:
-        yield "image", annotated.image.shard if isinstance(annotated.image, StoredImage) else annotated.image
+        image = annotated.image
+        if isinstance(image, StoredImage):
+            yield "image", image.shard
+        else:
+            yield "image", image if isinstance(image, str) else image.path
         for instance in annotated.instances:
             for path in instance.mask.files() if instance.mask is not None else ():
                 yield "mask", path

@@ -2,10 +2,12 @@
 
 import dataclasses
 import logging
+import os
 
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.pretrained.load import load_weights
 from tpu_retinamask.pretrained.own_checkpoint import find_checkpoint
+from tpu_retinamask.training.checkpoints.files import CheckpointFiles
 from tpu_retinamask.training.checkpoints.state import TrainState
 from tpu_retinamask.training.weight_average import WeightAverage
 
@@ -34,6 +36,23 @@ class Start:
     def __post_init__(self) -> None:
         if self.keep_optimizer and not self.weights:
             raise UserError("--keep_optimizer takes over the state of the run that --weights names: give both")
+
+
+def noted_before(model_dir: str, start: Start) -> tuple[int, dict]:
+    """Return the step that a run will go on from, and what is noted of it, before there is a state to restore.
+
+    Args:
+      model_dir: of the run.
+      start: for a run without a checkpoint of its own.
+
+    Raises:
+      UserError: a source of weights that does not fit.
+    """
+    noted = CheckpointFiles(os.path.join(model_dir, "checkpoints")).last_noted()
+    if noted is None and start.keep_optimizer and start.weights:
+        saved = find_checkpoint(start.weights)
+        noted = saved and (saved.step, saved.values)
+    return noted or (0, {})
 
 
 def start_state(state: TrainState, total_steps: int, start: Start, average: WeightAverage | None) -> int:

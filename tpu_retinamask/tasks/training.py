@@ -17,8 +17,9 @@ from tpu_retinamask.files import write_atomically
 from tpu_retinamask.recipe import Recipe
 from tpu_retinamask.structures import Batch
 from tpu_retinamask.tasks import inference, preflight
-from tpu_retinamask.tasks.start import Start, start_state
+from tpu_retinamask.tasks.start import Start, noted_before, start_state
 from tpu_retinamask.training.checkpoints.disk_room import require_room
+from tpu_retinamask.training.checkpoints.images_seen import Seen, configs_in, images_seen
 from tpu_retinamask.training.checkpoints.state import TrainState
 from tpu_retinamask.training.debug import debug_step
 from tpu_retinamask.training.devices import placement
@@ -104,7 +105,11 @@ def prepare(
             "train.transform is a Python function, which cannot feed a TPU or several replicas: use the settings of "
             "Augmentation, which are graph operations"
         )
-    total_steps = settings.total_steps(recipe.pipeline.order_of(sources.train).length, batch_size)
+    step, values = noted_before(model_dir, start)
+    seen = images_seen(step, values, batch_size, _configs(model_dir, start, config_files or {}))
+    # Of a newest checkpoint that turns out damaged, and whose batch was new, the length is a few steps off.
+    epoch = recipe.pipeline.order_of(sources.train).length
+    total_steps = settings.total_steps(epoch, batch_size, step=step, seen=seen.images)
     keras.utils.set_random_seed(settings.seed)
     learner = recipe.make_learner(
         runtime.strategy, sources.classes.num_classes, total_steps=total_steps, batch_size=batch_size
@@ -143,6 +148,7 @@ def run(training: Training) -> Progress:
         inference.write_classes(model_dir, sources.classes)
     first = _start(training)
     # Now that it fits the checkpoint: a slip must not replace the configuration of a run.
+    training.state.count_images(first, training.batch_size)
     for name, text in training.config_files.items() if chief else ():
         write_atomically(os.path.join(model_dir, name), text)
     loop = training.runtime.loop(_step(training), _batches(training, first))
@@ -152,11 +158,12 @@ def run(training: Training) -> Progress:
         steps_per_epoch=training.recipe.pipeline.order_of(sources.train).length / training.batch_size,
         batch_size=training.batch_size,
         log_every=settings.log_every,
-        start_step=first,
+        start_step=first.step,
+        start_images=first.images,
     )
     history = History(
         model_dir if chief else None,
-        first,
+        first.step,
         stop_after=settings.stop_after,
         collapse_after=settings.collapse_after,
         stop_collapsed=settings.stop_collapsed,
@@ -217,26 +224,57 @@ def _is_single(runtime: Runtime) -> bool:
     return runtime.replicas == 1 and not runtime.on_tpu
 
 
-def _start(training: Training) -> int:
-    return start_state(training.state, training.total_steps, training.start, training.learner.average)
+def _start(training: Training) -> Seen:
+    """Return where the run stands, after its state has been set to it."""
+    state, images = training.state, training.recipe.pipeline.order_of(training.sources.train).length
+    step = start_state(state, training.total_steps, training.start, training.learner.average)
+    if not step or state.restored is None:
+        return Seen(step, 0)
+    configs = _configs(training.model_dir, training.start, training.config_files)
+    seen = images_seen(step, state.restored.values, training.batch_size, configs)
+    if not seen.known:
+        log.warning(
+            "the checkpoint of step %d does not tell how many images it has seen, nor its configuration how many a "
+            "step: %d, as now, are taken, so epochs may be miscounted",
+            step,
+            training.batch_size,
+        )
+    if seen.images != step * training.batch_size:
+        log.info(
+            "%d images have been shown so far, %.1f epochs, by batches that were not all of %d: the run goes on "
+            "with the next image",
+            seen.images,
+            seen.images / images,
+            training.batch_size,
+        )
+    return seen
+
+
+def _configs(model_dir: str, start: Start, config_files: Mapping[str, str]) -> list[str]:
+    """Return where a run that goes on, or the one that it is taken over from, has written down its batch."""
+    return [*configs_in(model_dir, config_files), *(configs_in(start.weights, config_files) if start.weights else ())]
 
 
 def _step(training: Training) -> Callable[[Batch], dict]:
     return training.runtime.step(training.learner.make_step(), jit_compile=training.recipe.train.jit_compile)
 
 
-def _batches(training: Training, first: int) -> Iterable[Batch]:
-    """Return the batches of a run from step `first` on."""
+def _batches(training: Training, first: Seen) -> Iterable[Batch]:
+    """Return the batches of a run from `first` on."""
     pipeline, images, transform = training.recipe.pipeline, training.sources.train, training.recipe.train.transform
     if transform is None:
-        make_dataset = functools.partial(pipeline.train_dataset, images, data_service=training.data_service)
-        return training.runtime.batches(make_dataset, training.batch_size, first)
-    if first:
+        make_dataset = functools.partial(
+            pipeline.train_dataset, images, data_service=training.data_service, start_image=first.images
+        )
+        return training.runtime.batches(make_dataset, training.batch_size, first.step)
+    if first.step:
         log.warning(
             "the random numbers that train.transform draws start anew: images, order and Augmentation are those of an "
             "unbroken run, its changes are not"
         )
-    return HostBatches(pipeline, images, transform, training.batch_size, start_step=first)
+    return HostBatches(
+        pipeline, images, transform, training.batch_size, start_step=first.step, start_image=first.images
+    )
 
 
 def _evaluation(training: Training) -> Callable[[], dict]:

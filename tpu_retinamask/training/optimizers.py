@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.private.keras_names import variable_index
-from tpu_retinamask.setting_types import check_names, check_types
+from tpu_retinamask.setting_types import check_between, check_least, check_names, check_types, named
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 DECAYS = ("constant", "step", "cosine")
@@ -163,6 +163,9 @@ class OptimizerSettings:
         for name, known in (("name", OPTIMIZERS), ("decay", DECAYS)):
             if getattr(self, name) not in known:
                 raise SettingError(f"{name} {getattr(self, name)!r} is not one of {known}")
+        check_least(named(self, "learning_rate", "reference_batch"), 0, above=True)
+        check_least(named(self, "bias_rate", "weight_decay", "warmup_steps"), 0)
+        check_between(named(self, "momentum", "decay_at", "final_factor"), 0, 1)
 
     def build(self, total_steps: int, batch_size: int | None = None) -> keras.Optimizer:
         """Build the optimizer.

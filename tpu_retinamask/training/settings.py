@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from tpu_retinamask.errors import SettingError
-from tpu_retinamask.setting_types import check_types
+from tpu_retinamask.setting_types import LARGEST_SEED, check_between, check_least, check_types, named
 
 STEPS_PER_LOOP_ON_TPU = 100
 
@@ -68,17 +68,15 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in (
-            *("batch_size", "images_per_replica", "epochs", "reference_batch", "accumulate_steps", "steps_per_loop"),
-            "log_every",
-        ):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise SettingError(f"{name} is {value}, expected more than 0")
-        for name in ("steps", "checkpoint_every", "keep_checkpoints", "evaluate_every", "stop_after", "collapse_after"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise SettingError(f"{name} is {value}, expected 0 or more")
+        positive = ("batch_size", "images_per_replica", "epochs", "steps", "reference_batch", "accumulate_steps")
+        check_least(named(self, *positive, "steps_per_loop", "log_every", "keep_checkpoints"), 0, above=True)
+        check_least(named(self, "checkpoint_every", "evaluate_every", "stop_after", "collapse_after"), 0)
+        check_between(named(self, "seed"), 0, LARGEST_SEED)
+        shared = self.batch_size if self.images_per_replica is None else self.images_per_replica
+        if shared % self.accumulate_steps:
+            raise SettingError(
+                f"accumulate_steps is {self.accumulate_steps}, expected a divisor of the {shared} images of a step"
+            )
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise SettingError(f"clip_norm is {self.clip_norm}, expected more than 0, or None for no clipping")
         if self.average_decay is not None and not 0 <= self.average_decay < 1:
@@ -88,13 +86,17 @@ class TrainSettings:
         """Return the images of a step where so many replicas share it."""
         return self.batch_size if self.images_per_replica is None else self.images_per_replica * replicas
 
-    def total_steps(self, images: int, batch_size: int) -> int:
-        """Return the updates of a training.
+    def total_steps(self, images: int, batch_size: int, *, step: int = 0, seen: int = 0) -> int:
+        """Return the updates of a training over its whole life.
 
         Args:
           images: of one epoch.
           batch_size: of all replicas, see `batch_on`.
+          step: updates made already; no fewer are returned.
+          seen: images shown in them. What is left to show is shown by batches of `batch_size`.
         """
-        if self.steps and self.reference_batch:
-            return max(1, round(self.steps * self.reference_batch / batch_size))
-        return self.steps or max(1, round(self.epochs * images / batch_size))
+        if self.steps and not self.reference_batch:
+            return self.steps
+        wanted = self.steps * self.reference_batch if self.steps and self.reference_batch else self.epochs * images
+        # Of batches that were always of this size, the sum in brackets is `wanted`, to the bit.
+        return max(1, step, round((wanted + (step * batch_size - seen)) / batch_size))

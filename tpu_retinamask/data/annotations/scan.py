@@ -3,7 +3,6 @@
 import collections
 import concurrent.futures
 import dataclasses
-import itertools
 import logging
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,8 +12,10 @@ import tqdm
 from tpu_retinamask.data.annotated_image import AnnotatedImage, ListedImage
 from tpu_retinamask.data.annotations.csv_rows import AnnotationError
 from tpu_retinamask.data.annotations.instance_checks import Checked, MaskFiles, check_instance
-from tpu_retinamask.data.images.image_files import BadFile, check_image
+from tpu_retinamask.data.images.bad_file import BadFile
+from tpu_retinamask.data.images.image_files import check_image
 from tpu_retinamask.data.images.mask_reader import shared_mask_files
+from tpu_retinamask.data.pixel_reading import PixelReading
 from tpu_retinamask.errors import SettingError, gin_param
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ def scan_images(
     *,
     on_bad_record: str = "stop",
     exif_orientation: str = "refuse",
+    pixels: PixelReading = PixelReading(),  # noqa: B008  # frozen
     source: str = "",
     threads: int = 8,
     progress: bool = False,
@@ -116,6 +118,7 @@ def scan_images(
         its image, or drops an image that cannot be read, counts and logs them.
       exif_orientation: what to do with a rotated JPEG: 'refuse', 'ignore' (boxes are meant on the
         stored pixels) or 'apply' (boxes and masks are meant on the upright picture).
+      pixels: how the pixels of the images are read.
       source: where the images are listed, in the words of an error.
       threads: files opened at a time.
       progress: show a progress bar.
@@ -131,7 +134,9 @@ def scan_images(
     named = f"{source}: " if source else ""
     _refuse_fractions(images, named)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        found = pool.map(scan_image, range(len(images)), images, itertools.repeat(exif_orientation))
+        found = pool.map(
+            lambda image_id, listed: scan_image(image_id, listed, exif_orientation, pixels), range(len(images)), images
+        )
         found = list(tqdm.tqdm(found, total=len(images), desc="scan", unit="image", disable=not progress))
     return gather(found, on_bad_record, named)
 
@@ -191,16 +196,22 @@ def gather(found: Sequence[ScannedImage], on_bad_record: str, named: str = "") -
     return result
 
 
-def scan_image(image_id: int, listed: ListedImage, exif_orientation: str) -> ScannedImage:
+def scan_image(
+    image_id: int,
+    listed: ListedImage,
+    exif_orientation: str,
+    pixels: PixelReading = PixelReading(),  # noqa: B008  # frozen
+) -> ScannedImage:
     """Open one image and its masks.
 
     Args:
       image_id: its position in its source.
       listed: as the source has it.
       exif_orientation: as of `scan_images`.
+      pixels: as of `scan_images`.
     """
     try:
-        image = check_image(listed.image, exif_orientation)
+        image = check_image(listed.image, exif_orientation, pixels)
         if listed.size is not None and listed.size != (image.height, image.width):
             height, width = listed.size
             raise BadFile(
@@ -222,7 +233,7 @@ def scan_image(image_id: int, listed: ListedImage, exif_orientation: str) -> Sca
             where = f"{listed.words[1].format(instance.line)}, {listed.name}"
             problems.append(Problem(error.kind, f"{where}: {error}"))
     scanned = AnnotatedImage(
-        listed.image,
+        image.converted or listed.image,
         listed.name,
         image_id,
         image.height,

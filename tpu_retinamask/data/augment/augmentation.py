@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.ops.select import select
-from tpu_retinamask.setting_types import check_types
+from tpu_retinamask.setting_types import check_between, check_least, check_types, named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +67,12 @@ class Augmentation:
             "shear": 80,
         }
         for name, limit in limits.items():
-            if not 0 <= getattr(self, name) <= limit:
-                raise SettingError(f"{name} is {getattr(self, name)}, expected a number from 0 to {limit}")
+            check_between(named(self, name), 0, limit)
         for name in ("scale_jitter", "zoom"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise SettingError(f"{name} is {getattr(self, name)}, expected 0 < low <= high")
-        if not self.brightness >= 0:
-            raise SettingError(f"brightness is {self.brightness}, expected a number from 0")
+        check_least(named(self, "brightness"), 0)
         if self.fill not in ("nearest", "zero"):
             raise SettingError(f"fill is {self.fill!r}, expected 'nearest' or 'zero'")
 

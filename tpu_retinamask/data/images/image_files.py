@@ -2,39 +2,31 @@
 
 import dataclasses
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
 import tensorflow as tf
 
+from tpu_retinamask.data.images.bad_file import BadFile
+from tpu_retinamask.data.images.converted import DARKEST_MAXIMUM, EXIF_ORIENTATION, to_png, too_dark
 from tpu_retinamask.data.images.decode import decode_image, decode_mask, label_step
-from tpu_retinamask.errors import UserError
+from tpu_retinamask.data.pixel_reading import CONVERTED_FORMATS, ConvertedImage, PixelReading
 
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP")  # MPO: a JPEG with further pictures behind the first
-DARKEST_16_BIT_MAXIMUM = 4096  # 12-bit values stored in 16 bits would be read as almost black
-EXIF_ORIENTATION = 0x0112
-
-
-class BadFile(UserError):
-    """Say why a file cannot be used; the message is the reason, without the path.
-
-    Attributes:
-      kind: of the fault, in a word or two, to be counted by.
-    """
-
-    def __init__(self, kind: str, reason: str) -> None:
-        """Take the kind and the reason."""
-        self.kind = kind
-        super().__init__(reason)
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageFile:
-    """What an image file holds: the size of the picture in its annotation frame, the turn to apply."""
+    """What an image file holds: the size of the picture in its annotation frame, the turn to apply.
+
+    `converted` is in place of the path where the file is not read as it is.
+    """
 
     height: int
     width: int
     orientation: int
+    converted: ConvertedImage | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,19 +44,25 @@ class MaskFile:
     no_labels_because: str = ""
 
 
-def check_image(path: str, exif_orientation: str) -> ImageFile:
+def check_image(path: str, exif_orientation: str, reading: PixelReading = PixelReading()) -> ImageFile:  # noqa: B008
     """Decode an image file whole, as training will.
 
     Args:
       path: local path or URL.
       exif_orientation: 'refuse', 'ignore' (boxes are meant on the stored pixels) or 'apply' (boxes are
         meant on the upright picture).
+      reading: how its pixels are read.
 
     Raises:
-      BadFile: missing, damaged, or of a kind that would be read wrong.
+      BadFile: missing, damaged, larger than allowed, or of a kind that would be read wrong.
     """
     data = read_file(path)
-    picture = _open(data)
+    picture = _open(data, (*FORMATS, *CONVERTED_FORMATS), reading.max_pixels)
+    if reading.wants_conversion(picture.format, png_bit_depth(data)):
+        orientation = _orientation(picture, exif_orientation)  # before it is decoded, which may turn it
+        data = to_png(data, picture, reading)
+        height, width = decode_image(data).shape[:2]
+        return _image_file(height, width, orientation, ConvertedImage(path, reading))
     try:
         pixels = decode_image(data).numpy()
     except tf.errors.OpError:
@@ -77,19 +75,28 @@ def check_image(path: str, exif_orientation: str) -> ImageFile:
         _compare_with_pillow(pixels, picture)
     if png_bit_depth(data) == 16:
         brightest = int(tf.reduce_max(decode_mask(data)))
-        if brightest < DARKEST_16_BIT_MAXIMUM:
-            raise BadFile(
-                "dark 16-bit image",
-                (
-                    f"16-bit PNG whose brightest value is {brightest} of 65535: it would be read as almost "
-                    "black; stretch it to the full range or save it with 8 bits"
-                ),
-            )
-    orientation = _orientation(picture, exif_orientation)
+        if brightest < DARKEST_MAXIMUM:
+            raise too_dark(brightest, picture.format)
     height, width = pixels.shape[:2]
+    return _image_file(height, width, _orientation(picture, exif_orientation))
+
+
+def _image_file(height: int, width: int, orientation: int, converted: ConvertedImage | None = None) -> ImageFile:
     if orientation >= 5:
         height, width = width, height
-    return ImageFile(height, width, orientation)
+    return ImageFile(height, width, orientation, converted)
+
+
+def read_picture(image: str | ConvertedImage) -> bytes:
+    """Read an image file as a graph decodes it: as it is, or converted.
+
+    Raises:
+      BadFile: missing, or not what it was when it was checked.
+    """
+    if isinstance(image, str):
+        return read_file(image)
+    data = read_file(image.path)
+    return to_png(data, _open(data, (*FORMATS, *CONVERTED_FORMATS), image.reading.max_pixels), image.reading)
 
 
 def load_mask(path: str) -> MaskFile:
@@ -99,7 +106,7 @@ def load_mask(path: str) -> MaskFile:
       BadFile: missing, damaged, or a mask that means different things to different readers.
     """
     data = read_file(path)
-    picture = _open(data)
+    picture = _open(data, FORMATS, PixelReading().max_pixels)
     try:
         values = decode_mask(data).numpy()
         _check_alpha(picture, values)
@@ -140,17 +147,27 @@ def read_file(path: str) -> bytes:
         raise BadFile("missing", f"cannot be read: {path}: {error.message}") from None
 
 
+def read_head(path: str, count: int) -> bytes:
+    """Read the first bytes of a file; none of one that cannot be read."""
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read(count)
+    except tf.errors.OpError:
+        return b""
+
+
 def png_bit_depth(data: bytes) -> int | None:
     """Read the bits a channel from a PNG header; None for other formats."""
     return data[24] if data[:4] == b"\x89PNG" and len(data) > 25 else None
 
 
-def _open(data: bytes) -> PIL.Image.Image:
+def _open(data: bytes, formats: Sequence[str], max_pixels: int) -> PIL.Image.Image:
+    """Open a file without decoding it, if it is of one of the formats and declares no more pixels."""
     if not data:
         raise BadFile("damaged", "the file is empty")
     try:
-        picture = PIL.Image.open(io.BytesIO(data))
-    except PIL.Image.DecompressionBombError as error:
+        picture = _identify(data)
+    except PIL.Image.DecompressionBombError as error:  # of a format that is refused in any case
         raise BadFile("unsupported format", str(error)) from None
     except Exception:  # a damaged header makes Pillow's readers raise almost anything
         if data[4:8] == b"ftyp":
@@ -159,11 +176,28 @@ def _open(data: bytes) -> PIL.Image.Image:
                 "unsupported format", f"a {brand} file (HEIC, AVIF or video); convert it to JPEG or PNG"
             ) from None
         raise BadFile("not an image", f"not an image: it starts with {data[:8]!r}") from None
-    if picture.format not in FORMATS:
+    if picture.format not in formats:
         raise BadFile(
             "unsupported format", f"a {picture.format} file, which training cannot read; convert it to PNG or JPEG"
         )
+    if picture.width * picture.height > max_pixels:
+        raise BadFile(
+            "too large",
+            f"it declares {picture.width} x {picture.height} = {picture.width * picture.height} pixels, and "
+            f"{max_pixels} are allowed: where it is no damage and the memory holds it, allow them: "
+            f'--gin_param="source.max_pixels={picture.width * picture.height}"',
+        )
     return picture
+
+
+def _identify(data: bytes) -> PIL.Image.Image:
+    # Pillow's own `open` warns of large pictures and refuses larger ones by a number of its own.
+    PIL.Image.init()
+    for name in ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"):
+        factory, accepts = PIL.Image.OPEN.get(name, (None, None))
+        if factory is not None and accepts is not None and accepts(data[:16]) is True:
+            return factory(io.BytesIO(data), "")
+    return PIL.Image.open(io.BytesIO(data))
 
 
 def _damaged(image_format: str | None) -> str:
@@ -192,7 +226,10 @@ def _compare_with_pillow(pixels: np.ndarray, picture: PIL.Image.Image) -> None:
 
 
 def _orientation(picture: PIL.Image.Image, policy: str) -> int:
-    orientation = picture.getexif().get(EXIF_ORIENTATION, 1)
+    try:
+        orientation = picture.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # as of a damaged header
+        raise BadFile("damaged", _damaged(picture.format)) from None
     if orientation not in range(1, 9) or policy == "ignore":
         return 1
     if orientation != 1 and policy == "refuse":
@@ -200,7 +237,9 @@ def _orientation(picture: PIL.Image.Image, policy: str) -> int:
             "EXIF orientation",
             (
                 f"its EXIF orientation is {orientation}, so boxes and masks may be meant on the stored or on the "
-                "upright picture; say which with exif_orientation = 'ignore' (stored) or 'apply' (upright)"
+                "upright picture. Say which: --gin_param=\"source.exif_orientation='apply'\" where they are drawn on "
+                "the upright picture, as most tools show it, or --gin_param=\"source.exif_orientation='ignore'\" "
+                "where on the stored pixels"
             ),
         )
     return int(orientation)

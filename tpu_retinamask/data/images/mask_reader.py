@@ -9,8 +9,9 @@ import numpy as np
 import PIL.Image
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance, ListedImage, ListedInstance
+from tpu_retinamask.data.images.bad_file import BadFile
 from tpu_retinamask.data.images.colour_masks import Colours, colour_pixels, open_colours
-from tpu_retinamask.data.images.image_files import BadFile, png_bit_depth, read_file
+from tpu_retinamask.data.images.image_files import png_bit_depth, read_file, read_picture
 from tpu_retinamask.data.images.packed_masks import unpack_mask
 from tpu_retinamask.data.images.run_lengths import polygon_pixels, run_length_pixels
 from tpu_retinamask.data.masks import (
@@ -25,6 +26,7 @@ from tpu_retinamask.data.masks import (
     StoredMask,
     WindowMask,
 )
+from tpu_retinamask.data.pixel_reading import ConvertedImage
 from tpu_retinamask.data.record_format import StoredImage, read_stored_image, read_stored_masks
 
 Instance = ListedInstance | AnnotatedInstance
@@ -175,9 +177,9 @@ def _of_parts(mask: JoinedMask, height: int, width: int) -> np.ndarray:
     return drawn
 
 
-def picture_bytes(image: str | StoredImage) -> bytes:
-    """Read the image file of an annotated image, wherever it lies."""
-    return read_stored_image(image) if isinstance(image, StoredImage) else read_file(image)
+def picture_bytes(image: str | StoredImage | ConvertedImage) -> bytes:
+    """Read the image file of an annotated image, wherever it lies, as a graph decodes it."""
+    return read_stored_image(image) if isinstance(image, StoredImage) else read_picture(image)
 
 
 def shared_mask_files(annotated: AnnotatedImage | ListedImage) -> set[str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from tpu_retinamask.data.images.image_files import BadFile
+from tpu_retinamask.data.images.bad_file import BadFile
 
 FARTHEST = 10  # sides of the picture that a polygon may reach beyond it: more would be drawn for minutes
 # Pixels that the outlines of one mask may be long: pycocotools walks them in fifths of a pixel, 100 bytes a pixel. The

@@ -23,6 +23,7 @@ from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.annotations.instance_checks import Checked
 from tpu_retinamask.data.annotations.scan import Problem, ScannedImage, ScanResult, gather, scan_image
 from tpu_retinamask.data.masks import ColourMask, FileMask, Mask
+from tpu_retinamask.data.pixel_reading import ConvertedImage, PixelReading
 from tpu_retinamask.data.prepared.reading import UNFINISHED, RecordsError
 from tpu_retinamask.data.prepared.writing import RecordsBuilder, refuse_other_files
 from tpu_retinamask.data.sources.registry import SOURCES, ReadOptions
@@ -47,7 +48,7 @@ class BeamJob(NamedTuple):
     data_dir: str
     sources: tuple[tuple[str, SourceOfSplit], ...]  # by the name of the split
     images_per_shard: int
-    settings: tuple[tuple[str, Any], ...]  # `sources` of RecordsBuilder
+    told: str  # JSON of `sources` of RecordsBuilder
 
 
 def pipeline_options(text: str) -> list[str]:
@@ -114,9 +115,12 @@ def _run(work: Callable[[Any], None], elements: list, options: list[str]) -> Non
 
 def _scan_chunk(job: BeamJob, chunk: tuple[str, int]) -> None:
     split, start = chunk
-    exif = dict(job.sources)[split].options.settings.exif_orientation
+    settings = dict(job.sources)[split].options.settings
     listed = _listed(job, split)[start : start + CHUNK]
-    found = [_encoded(scan_image(start + row, image, exif), image) for row, image in enumerate(listed)]
+    found = [
+        _encoded(scan_image(start + row, image, settings.exif_orientation, settings.pixels), image)
+        for row, image in enumerate(listed)
+    ]
     write_json_atomically(_chunk(job, *chunk), found)
 
 
@@ -139,7 +143,7 @@ def make_builder(job: BeamJob, scanned: Mapping[str, ScanResult], *, threads: in
         job.data_dir,
         job.sources[0][1].classes,
         scanned,
-        sources=dict(job.settings),
+        sources=json.loads(job.told),
         images_per_shard=job.images_per_shard,
         threads=threads,
     )
@@ -153,12 +157,12 @@ def _listed(job: BeamJob, split: str) -> list[ListedImage]:
 
 
 def _found(job: BeamJob, split: str) -> list[ScannedImage]:
-    listed = _listed(job, split)
+    listed, pixels = _listed(job, split), dict(job.sources)[split].options.settings.pixels
     found = []
     for start in range(0, len(listed), CHUNK):
         chunk = json.loads(read_bytes(_chunk(job, split, start)))
         for image_id, (image, entry) in enumerate(zip(listed[start : start + CHUNK], chunk, strict=True), start):
-            found.append(_decoded(image, image_id, entry))
+            found.append(_decoded(image, image_id, entry, pixels))
     return found
 
 
@@ -167,6 +171,7 @@ def _encoded(scanned: ScannedImage, listed: ListedImage) -> dict:
     annotated = scanned.annotated
     return {
         "image": annotated and [annotated.height, annotated.width, annotated.orientation],
+        "converted": annotated is not None and isinstance(annotated.image, ConvertedImage),
         "objects": [
             [row, one.instance.box, _mask_code(listed.instances[row].mask, one.instance.mask), *one[1:]]
             for row, one in zip(scanned.rows, scanned.checked, strict=True)
@@ -197,7 +202,7 @@ def _mask_of(listed: Mask | None, code: list) -> Mask | None:
     return listed
 
 
-def _decoded(listed: ListedImage, image_id: int, entry: dict) -> ScannedImage:
+def _decoded(listed: ListedImage, image_id: int, entry: dict, pixels: PixelReading) -> ScannedImage:
     problems = [Problem(*problem) for problem in entry["problems"]]
     if entry["image"] is None:
         return ScannedImage(None, [], [], problems)
@@ -208,13 +213,15 @@ def _decoded(listed: ListedImage, image_id: int, entry: dict) -> ScannedImage:
         rows.append(row)
         checked.append(Checked(AnnotatedInstance(instance.line, tuple(box), instance.class_id, mask), *told))
     kept = tuple(one.instance for one in checked)
-    annotated = AnnotatedImage(listed.image, listed.name, image_id, *entry["image"], kept)
+    height, width, orientation = entry["image"]
+    image = ConvertedImage(listed.image, pixels) if entry["converted"] else listed.image
+    annotated = AnnotatedImage(image, listed.name, image_id, height, width, orientation, kept)
     return ScannedImage(annotated, rows, checked, problems)
 
 
 def _scan_folder(job: BeamJob) -> str:
     """Return where the findings of this job lie: those of another, of other settings or annotations, are not taken."""
-    said = repr((job.sources, job.settings)).encode()
+    said = repr((job.sources, job.told)).encode()
     return posixpath.join(job.data_dir, UNFINISHED, f"scan-{hashlib.sha256(said).hexdigest()[:16]}")
 
 

@@ -215,6 +215,7 @@ def scan_content(content: SourceContent, settings: SourceSettings, path: str, **
         content.images,
         on_bad_record=settings.on_bad_record,
         exif_orientation=settings.exif_orientation,
+        pixels=settings.pixels,
         source=path,
         **scanning,
     )

@@ -43,6 +43,7 @@ class HostBatches:
         start_step: int = 0,
         workers: int = 1,
         prefetch: int = 4,
+        start_image: int | None = None,
     ) -> None:
         """Prepare; nothing is read before the first batch is asked for.
 
@@ -55,6 +56,7 @@ class HostBatches:
           workers: threads. With more than one the transform must be safe to call from several at a time, and its
             own random draws no longer repeat from run to run.
           prefetch: batches prepared ahead.
+          start_image: number of the first sample of `start_step`; None: start_step * batch_size.
 
         Raises:
           ValueError: no images, or a number that is too small.
@@ -68,6 +70,7 @@ class HostBatches:
             )
         self.pipeline, self.images, self.transform = pipeline, images, transform
         self.batch_size, self.start_step, self.workers, self.prefetch = batch_size, start_step, workers, prefetch
+        self._ahead = 0 if start_image is None else start_image - start_step * batch_size
         self.dropped_by_transform = 0
         self._order = pipeline.order_of(images)
         self._lock = threading.Lock()
@@ -117,7 +120,7 @@ class HostBatches:
 
     def _batch(self, step: int) -> Batch:
         with tf.device("/CPU:0"):
-            samples = [self._sample(step * self.batch_size + i) for i in range(self.batch_size)]
+            samples = [self._sample(step * self.batch_size + i + self._ahead) for i in range(self.batch_size)]
             return Batch(*(tf.stack(field) for field in zip(*samples)))
 
     def _sample(self, number: int) -> Batch:

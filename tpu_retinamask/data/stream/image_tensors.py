@@ -1,6 +1,7 @@
 """Annotated images as tensors that a graph can index: in files of their own, or in a prepared data set."""
 
 import concurrent.futures
+import logging
 import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
@@ -11,10 +12,11 @@ import tensorflow as tf
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.images.decode import apply_orientation, decode_image
 from tpu_retinamask.data.images.image_files import read_file
-from tpu_retinamask.data.images.mask_reader import MaskReader, is_drawn
+from tpu_retinamask.data.images.mask_reader import MaskReader, is_drawn, picture_bytes
 from tpu_retinamask.data.images.mask_sampling import sample_masks, sample_packed_masks
 from tpu_retinamask.data.images.packed_masks import pack_masks, packed_starts
 from tpu_retinamask.data.masks import FileMask, Mask
+from tpu_retinamask.data.pixel_reading import ConvertedImage
 from tpu_retinamask.data.record_format import (
     FRAME_BYTES,
     HasPlaces,
@@ -24,6 +26,8 @@ from tpu_retinamask.data.record_format import (
     read_serialized,
 )
 from tpu_retinamask.errors import SettingError
+
+log = logging.getLogger(__name__)
 
 
 class SourceImage(NamedTuple):
@@ -62,6 +66,13 @@ class PackedMasks(NamedTuple):
     windows: tf.Tensor  # [T, 4] int32; x, y, width, height of the stored part of each mask; zeros: none
 
 
+class ConvertedTensors(NamedTuple):
+    """Images that the host has converted beforehand: those of E among n."""
+
+    contents: tf.Tensor  # [E] string; PNG
+    rows: tf.Tensor  # [n] int32; where the image's is among them; -1: it is read as it is
+
+
 class FileTensors(NamedTuple):
     """Images, instances and mask files, each flat; `*_splits[i]:*_splits[i + 1]` belong to image i.
 
@@ -80,6 +91,7 @@ class FileTensors(NamedTuple):
     masks: tf.Tensor  # [F] string; path, or the bytes of the file
     drawn: PackedMasks | None  # of the instances whose mask no file holds; None where there are none
     in_memory: bool  # `images` and `masks` are bytes
+    converted: ConvertedTensors | None = None  # of images that a graph does not read; None where there are none
 
     def read(self, position: tf.Tensor) -> SourceImage:
         """Read the image at a position, in graph operations."""
@@ -108,7 +120,7 @@ class FileTensors(NamedTuple):
                 return tf.maximum(crop_files(boxes, chosen, mask_size), crop_drawn(boxes, chosen, mask_size))
 
         return SourceImage(
-            contents=self._contents(self.images[position]),
+            contents=self._image(position),
             pixels=None,
             image_id=self.image_ids[position],
             size=size,
@@ -118,6 +130,13 @@ class FileTensors(NamedTuple):
             has_mask=has_mask,
             crop_masks=crop_masks,
         )
+
+    def _image(self, position: tf.Tensor) -> tf.Tensor:
+        if self.converted is None:
+            return self._contents(self.images[position])
+        contents, rows = self.converted
+        row = rows[position]
+        return tf.cond(row >= 0, lambda: contents[row], lambda: self._contents(self.images[position]))
 
     def _contents(self, entry: tf.Tensor) -> tf.Tensor:
         return entry if self.in_memory else tf.io.read_file(entry)
@@ -205,8 +224,12 @@ def _file_tensors(images: Sequence[AnnotatedImage], keep_bytes: bool) -> FileTen
             files.append(numbers[path])
     pictures: list = [annotated.image for annotated in images]
     mask_files: list = masks
+    converted = None
     if keep_bytes:
-        pictures, mask_files = _read_all(pictures, read_file), _read_all(masks, read_file)
+        pictures, mask_files = _read_all(pictures, picture_bytes), _read_all(masks, read_file)
+    elif any(isinstance(picture, ConvertedImage) for picture in pictures):
+        converted = _converted(pictures)
+        pictures = [picture.path if isinstance(picture, ConvertedImage) else picture for picture in pictures]
     splits = np.cumsum([0] + [len(annotated.instances) for annotated in images])
     return FileTensors(
         images=tf.constant(pictures),
@@ -221,7 +244,22 @@ def _file_tensors(images: Sequence[AnnotatedImage], keep_bytes: bool) -> FileTen
         masks=tf.constant(mask_files, tf.string),
         drawn=_drawn_masks(images) if any(is_drawn(i.mask) for i in instances) else None,
         in_memory=keep_bytes,
+        converted=converted,
     )
+
+
+def _converted(pictures: list) -> ConvertedTensors:
+    chosen = [picture for picture in pictures if isinstance(picture, ConvertedImage)]
+    contents = _read_all(chosen, picture_bytes)
+    log.info(
+        "%d pictures that a graph does not read (WebP, TIFF, chosen values of 16 bits) are kept in memory as PNG, %.1f "
+        "MB; `prepare` writes them once and for all",
+        len(chosen),
+        sum(map(len, contents)) / 1e6,
+    )
+    numbers = iter(range(len(chosen)))
+    rows = [next(numbers) if isinstance(picture, ConvertedImage) else -1 for picture in pictures]
+    return ConvertedTensors(tf.constant(contents), tf.constant(rows, tf.int32))
 
 
 def _decoded_value(mask: Mask | None) -> int:

@@ -27,7 +27,7 @@ from tpu_retinamask.data.stream.sample_order import SampleOrder, repeat_factors,
 from tpu_retinamask.data.stream.service import serve_batches
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.ops.select import select
-from tpu_retinamask.setting_types import check_types
+from tpu_retinamask.setting_types import LARGEST_SEED, check_between, check_least, check_types, named
 from tpu_retinamask.structures import Batch
 
 log = logging.getLogger(__name__)
@@ -93,17 +93,12 @@ class InputPipeline:
                 "data.stream.host_batches.HostBatches, which runs on the host"
             )
         check_types(self)
-        sizes = {
-            "image_size": min(self.image_size),
-            "min_side": min(self._min_sides(), default=None),
-            "eval_min_side": self.eval_min_side,
-            "max_side": self.max_side,
-            "max_instances": self.max_instances,
-            "mask_size": self.mask_size,
-        }
-        for name, value in sizes.items():
-            if value is not None and value < 1:
-                raise SettingError(f"{name} is {getattr(self, name)}, expected positive numbers")
+        sizes = named(self, "image_size", "min_side", "eval_min_side", "max_side", "max_instances", "mask_size")
+        check_least(sizes, 1, expected="positive numbers")
+        if self.num_parallel_calls != tf.data.AUTOTUNE:
+            check_least(named(self, "num_parallel_calls"), 1, expected="1 or more, or -1 for as many as fit")
+        check_least(named(self, "prefetch"), tf.data.AUTOTUNE)
+        check_between(named(self, "seed"), 0, LARGEST_SEED)
         if self.repeat_rare is not None and not 0 < self.repeat_rare <= 1:
             raise SettingError(f"repeat_rare is {self.repeat_rare}, expected a share of the images above 0, up to 1")
         if self.cache not in CACHES:
@@ -128,6 +123,7 @@ class InputPipeline:
         replicas: int = 1,
         shard: tuple[int, int] = (0, 1),
         data_service: str | None = None,
+        start_image: int | None = None,
     ) -> tf.data.Dataset:
         """Yield endless full batches, one a replica.
 
@@ -145,6 +141,8 @@ class InputPipeline:
             which are neighbours: host 0 serves the first.
           data_service: grpc://host:port of a dispatcher whose workers prepare the batches, the very same in the same
             order; see `service`. Nothing is cached then. None: this process prepares them.
+          start_image: number of the first sample of `start_step`, where batches were of another size before; None: that
+            of the rule above.
 
         Returns:
           Dataset of `structures.Batch` of B / replicas images, replica after replica, step after step. More than M
@@ -161,7 +159,7 @@ class InputPipeline:
         def sample(number):
             return self._sample(tensors, *order.position(number, self.seed))
 
-        numbers = sample_numbers(batch_size, start_step, replicas, shard)
+        numbers = sample_numbers(batch_size, start_step, replicas, shard, start_image)
         share = batch_size // replicas
         if data_service:
             return serve_batches(
@@ -190,12 +188,12 @@ class InputPipeline:
         samples = tf.data.Dataset.range(len(images)).map(
             lambda position: self._sample(tensors, position, None), self.num_parallel_calls, deterministic=True
         )
-        padding = tf.data.Dataset.from_tensors(self._padding_sample()).repeat(-len(images) % batch_size)
+        padding = tf.data.Dataset.from_tensors(self.padding_sample()).repeat(-len(images) % batch_size)
         return self._batches(samples.concatenate(padding), batch_size)
 
     def batch_spec(self, batch_size: int) -> Batch:
         """Return the TensorSpec of each field of a batch."""
-        return Batch(*(tf.TensorSpec([batch_size, *value.shape], value.dtype) for value in self._padding_sample()))
+        return Batch(*(tf.TensorSpec([batch_size, *value.shape], value.dtype) for value in self.padding_sample()))
 
     def order_of(self, images: Sequence[AnnotatedImage]) -> SampleOrder:
         """Return which image each sample of a training on these images shows."""
@@ -393,7 +391,8 @@ class InputPipeline:
             **scalars,
         )
 
-    def _padding_sample(self) -> Batch:
+    def padding_sample(self) -> Batch:
+        """Return the sample without a picture that fills a batch: image_id -1."""
         rows, side = self.max_instances, self.mask_size
         return Batch(
             image=tf.zeros([*self.image_size, 3], tf.uint8),

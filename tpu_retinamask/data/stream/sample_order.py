@@ -12,7 +12,9 @@ from tpu_retinamask.errors import UserError
 _OFFSET_DRAW = 1  # tells the seed of an epoch's offset from that of its order
 
 
-def sample_numbers(batch_size: int, start_step: int, replicas: int, shard: tuple[int, int]) -> tf.data.Dataset:
+def sample_numbers(
+    batch_size: int, start_step: int, replicas: int, shard: tuple[int, int], start_image: int | None = None
+) -> tf.data.Dataset:
     """Return the numbers of the samples that one host prepares, in the order of its replicas, for ever.
 
     Step s shows the samples s * B to (s + 1) * B - 1. Replica r of them all takes the r-th share; a host serves
@@ -23,6 +25,7 @@ def sample_numbers(batch_size: int, start_step: int, replicas: int, shard: tuple
       start_step: steps to leave out.
       replicas: all replicas of all hosts.
       shard: (number of this host, number of hosts).
+      start_image: number of the first sample of `start_step`, where the batch was another before; None: as above.
 
     Returns:
       Dataset of int64 scalars.
@@ -44,9 +47,10 @@ def sample_numbers(batch_size: int, start_step: int, replicas: int, shard: tuple
             f"choose a multiple of {replicas}"
         )
     share = batch_size // hosts
+    ahead = 0 if start_image is None else start_image - start_step * batch_size
 
     def number(index):  # of this host's samples -> of all samples
-        return index // share * batch_size + host * share + index % share
+        return index // share * batch_size + host * share + index % share + ahead
 
     return tf.data.Dataset.range(start_step * share, tf.int64.max).map(number)
 

@@ -116,6 +116,17 @@ class CheckpointFiles:
             )
         return None
 
+    def last_noted(self) -> tuple[int, dict] | None:
+        """Return the step of the newest checkpoint whose save ended and what was noted with it, its files unread."""
+        step = max(self._finished(), default=None)
+        if step is None:
+            return None
+        try:
+            with tf.io.gfile.GFile(self.path(step) + MANIFEST, "r") as file:
+                return step, dict(json.load(file)["values"])
+        except (tf.errors.OpError, ValueError, LookupError, TypeError):  # `newest` says what is wrong with it
+            return step, {}
+
     def at(self, step: int) -> SavedCheckpoint:
         """Return the checkpoint of a step.
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tpu_retinamask.errors import NonFiniteLossError, UserError, listed
 from tpu_retinamask.training.checkpoints.files import CheckpointFiles, DamagedCheckpointError, SavedCheckpoint
+from tpu_retinamask.training.checkpoints.images_seen import NOTED, Seen
 from tpu_retinamask.training.checkpoints.keys import variable_key
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,11 @@ class TrainState:
         self.checkpoint = tf.train.Checkpoint(**self.parts)
         self.restored, self.missing_parts = None, ()
         self._best_score = None
+        self._seen: tuple[Seen, int] | None = None
+
+    def count_images(self, seen: Seen, batch_size: int) -> None:
+        """Note with each checkpoint from now on how many images the run has seen: `batch_size` a step after `seen`."""
+        self._seen = seen, batch_size
 
     @property
     def step(self) -> int:
@@ -123,6 +129,9 @@ class TrainState:
                 )
         if self.optimizer is not None:
             values = {**values, "learning_rate": self.learning_rate}
+        if self._seen is not None:
+            seen, batch_size = self._seen
+            values = {**values, NOTED: seen.images + (self.step - seen.step) * batch_size}
         return files.write(self.checkpoint, self.step, values)
 
     def restore(self, which: str | int = LAST) -> int | None:

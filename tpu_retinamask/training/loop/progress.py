@@ -29,8 +29,21 @@ class Progress:
         batch_size: int,
         log_every: int,
         start_step: int,
+        start_images: int | None = None,
     ) -> None:
-        """Open the event file in `model_dir`/events; without a folder nothing is written."""
+        """Open the event file in `model_dir`/events; without a folder nothing is written.
+
+        Args:
+          model_dir: of the run.
+          total_steps: over the whole life of the run.
+          steps_per_epoch: with the present batch.
+          batch_size: images a step.
+          log_every: steps between lines.
+          start_step: steps made already.
+          start_images: images shown in them; None: as many a step as now.
+        """
+        self._steps_shown = start_step if start_images is None else start_images / batch_size
+        self._start_step = start_step
         self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
         self.batch_size, self.log_every = batch_size, log_every
         self._events = model_dir and os.path.join(model_dir, "events")
@@ -87,7 +100,7 @@ class Progress:
             "step %d/%d  epoch %.1f  loss %.4f (%s)  lr %.2g  %.1f images/s  input wait %.0f%%  ETA %s%s",
             self.step,
             self.total_steps,
-            self.step / self.steps_per_epoch,
+            (self._steps_shown + self.step - self._start_step) / self.steps_per_epoch,
             metrics["loss"],
             terms,
             metrics["learning_rate"],

@@ -1,0 +1,118 @@
+"""What predict takes, on a made run: files, folders, patterns, pictures that lie on their side, formats, tiles."""
+
+import json
+
+import gin
+import numpy as np
+import PIL.Image
+import pytest
+
+from tpu_retinamask import config
+from tpu_retinamask.training.checkpoints.state import TrainState
+
+PIXELS = np.random.default_rng(1).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+QUICK = ["predict.jit_compile = False", "predict.batch_size = 2"]
+
+
+@pytest.fixture(scope="module")
+def made_run(training, tmp_path_factory):
+    """A model directory as train leaves it, of a network that has learnt nothing."""
+    folder = tmp_path_factory.mktemp("made")
+    gin.clear_config()
+    config.parse_gin([], [*training.gin, "DetectionFilter.score_threshold = 0.0", "DetectionFilter.max_detections = 5"])
+    recipe = config.recipe()
+    model = config.RetinaMask(2).create_weights(recipe.pipeline.image_size)
+    TrainState(str(folder), model).save()
+    for name, text in config.config_files().items():
+        (folder / name).write_text(text)
+    (folder / "classes.csv").write_text("disc,0\nsquare,1\n")
+    gin.clear_config()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """The same upright picture in several files, and a file that is no image."""
+    folder = tmp_path_factory.mktemp("photos")
+    picture = PIL.Image.fromarray(PIXELS)
+    picture.save(folder / "a.png")
+    picture.save(folder / "scan [1].png")
+    picture.save(folder / "b.webp", lossless=True)
+    picture.save(folder / "C.TIF")
+    exif = PIL.Image.Exif()
+    exif[274] = 6  # to be turned clockwise by a quarter
+    picture.transpose(PIL.Image.Transpose.ROTATE_90).save(folder / "phone.png", exif=exif)
+    (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    return folder
+
+
+@pytest.fixture
+def predict(quick_program, made_run, tmp_path):
+    """Run predict: predict(flag, ..., gin=[...]) -> (what it said, {file name: (its entry, its results)})."""
+
+    def run(*flags, gin=()):
+        out = tmp_path / f"out_{len(list(tmp_path.iterdir()))}"
+        done = quick_program("predict", *flags, f"--model_dir={made_run}", f"--output_dir={out}", gin=[*QUICK, *gin])
+        assert done.returncode == 0, done.stderr[-3000:]
+        results = json.loads((out / "predictions.json").read_text())
+        images = json.loads((out / "images.json").read_text())
+        assert sorted(path.name for path in out.glob("*.png")) == sorted(image["picture"] for image in images)
+        return done.stderr, {
+            image["file_name"].rpartition("/")[2]: (
+                image,
+                [{**result, "image_id": 0} for result in results if result["image_id"] == image["id"]],
+            )
+            for image in images
+        }
+
+    return run
+
+
+def test_a_folder_of_all_kinds_gives_one_picture_the_same_detections(predict, photos):
+    said, found = predict(f"--images={photos}")
+    assert sorted(found) == ["C.TIF", "a.png", "b.webp", "phone.png", "scan [1].png"]
+    assert "1 files are no images and left out: Thumbs.db" in said
+    assert "1 pictures lie on their side" in said
+    expected = found["a.png"][1]
+    assert len(expected) == 5
+    for image, results in found.values():
+        assert (image["height"], image["width"]) == (48, 64)  # upright
+        assert results == expected
+
+
+def test_several_patterns_a_literal_name_and_files_without_a_flag(predict, photos):
+    assert sorted(predict(f"--images={photos}/b.webp,{photos}/*.png")[1]) == [
+        *("a.png", "b.webp", "phone.png", "scan [1].png")
+    ]
+    found = predict(f"{photos}/b.webp", f"{photos}/a.png", f"--images={photos}/scan [1].png")[1]
+    assert list(found) == ["b.webp", "a.png", "scan [1].png"]
+
+
+def test_stored_pixels_where_the_run_or_the_user_says_so(predict, photos):
+    said, found = predict(f"--images={photos}/phone.png", gin=["source.exif_orientation = 'ignore'"])
+    assert (found["phone.png"][0]["height"], found["phone.png"][0]["width"]) == (64, 48)
+    assert "lie on their side" not in said
+
+
+def test_larger_pictures_are_cut_and_others_are_not(predict, photos, tmp_path):
+    PIL.Image.fromarray(np.tile(PIXELS, (3, 3, 1))).save(tmp_path / "large.png")
+    tile = ["predict.tile = (48, 64)", "predict.tile_overlap = 16"]
+    said, found = predict(f"{photos}/a.png", f"{tmp_path}/large.png", f"{photos}/b.webp", gin=tile)
+    assert "tiles of 64 x 48 pixels, 16 or more over each other" in said and "1 of 3 pictures are cut, into 16" in said
+    assert found["a.png"][1] == found["b.webp"][1] and len(found["a.png"][1]) == 5
+    image, results = found["large.png"]
+    assert (image["height"], image["width"]) == (144, 192)
+    assert 5 < len(results) <= 16 * 5
+    assert all(result["segmentation"]["size"] == [144, 192] for result in results)
+    assert max(result["bbox"][0] for result in results) > 100  # of the whole picture, not of its first tile
+
+
+def test_what_is_missing_ends_it_with_words(quick_program, made_run, photos, tmp_path):
+    place = (f"--model_dir={made_run}", f"--output_dir={tmp_path}/out")
+    for flags, words in (
+        ((f"--images={photos}/missing.png",), "missing.png: no such file or folder"),
+        ((), "give the pictures: --images=FOLDER"),
+        ((f"--images={photos}/Thumbs.db",), "not an image"),
+    ):
+        done = quick_program("predict", *flags, *place, gin=QUICK)
+        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
