@@ -71,3 +71,11 @@ class Detections(NamedTuple):
     # [B, K', S, S] float32 probabilities of the detected class inside the box, of the first K' of K, most often all
     masks: tf.Tensor
     cut: tf.Tensor  # [B] int32; candidates above the score threshold that a top-k before NMS left out
+
+
+class FittedPicture(NamedTuple):
+    """A picture on the canvas, as `Batch` has it."""
+
+    image: tf.Tensor  # [H, W, 3] uint8
+    content_size: tf.Tensor  # [2] int32
+    scale: tf.Tensor  # float32 scalar; canvas pixels per pixel of the picture

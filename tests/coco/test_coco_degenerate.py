@@ -209,7 +209,7 @@ def test_files_that_are_not_what_they_should_be(make_truth, tmp_path):
     with pytest.raises(FileNotFoundError, match="ground truth .*absent.json: no such file"):
         evaluate_coco(tmp_path / "absent.json", [])
     (tmp_path / "half.json").write_text('[{"image_id": 1,')
-    with pytest.raises(ValueError, match="results .*half.json: not a JSON file.*line 1"):
+    with pytest.raises(ValueError, match="results .*half.json: not JSON: .*line 1"):
         evaluate_coco(truth, tmp_path / "half.json")
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     with pytest.raises(ValueError, match="results .*truth.json: got dict, .*looks like a dataset"):

@@ -203,7 +203,7 @@ def test_the_default_draw_changes_nothing_but_the_flip():
         ({"horizontal_flip": 1.5}, "horizontal_flip is 1.5, expected a number from 0 to 1"),
         ({"rot90": -0.1}, "rot90 is -0.1, expected a number from 0 to 1"),
         ({"contrast": 2.0}, "contrast is 2.0, expected a number from 0 to 1"),
-        ({"brightness": -1.0}, "brightness is -1.0, expected a number from 0"),
+        ({"brightness": -1.0}, "brightness is -1.0, expected 0 or more"),
         ({"rotation": 200.0}, "rotation is 200.0, expected a number from 0 to 180"),
         ({"shear": 90.0}, "shear is 90.0, expected a number from 0 to 80"),
         ({"hue": 0.6}, "hue is 0.6, expected a number from 0 to 0.5"),

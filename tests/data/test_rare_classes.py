@@ -23,8 +23,11 @@ IMAGES = [image(i, 0, 0) for i in range(6)] + [image(6, 0, 1), image(7, 1, 0), i
 
 
 def shown(order, seed, epochs, start=0):
-    numbers = tf.range(start, start + epochs * order.length, dtype=tf.int64)
-    return tf.map_fn(lambda n: order.position(n, seed)[0], numbers).numpy().reshape(epochs, order.length)
+    @tf.function
+    def of(numbers):
+        return tf.map_fn(lambda n: order.position(n, seed)[0], numbers)
+
+    return of(tf.range(start, start + epochs * order.length, dtype=tf.int64)).numpy().reshape(epochs, order.length)
 
 
 def test_factors_by_hand():

@@ -50,7 +50,7 @@ class ColourMask(Mask):
     Attributes:
       path: resolved; PNG, GIF or BMP.
       colour: red, green and blue of the instance's pixels; None: `index` says which.
-      index: entry of the palette.
+      index: entry of the palette, or what a file of gray levels stores.
     """
 
     path: str
@@ -167,27 +167,6 @@ class WindowMask(Mask):
     def __str__(self) -> str:
         """Return where it lies."""
         return f"of {self.width} x {self.height} pixels at {self.left}, {self.top}"
-
-
-@dataclasses.dataclass(frozen=True)
-class PaletteMask(Mask):
-    """An index in an image file of the picture's size: the objects of Pascal VOC, whose files hold colours by index.
-
-    Attributes:
-      path: resolved.
-      index: what the file stores, before a palette makes it a colour.
-    """
-
-    path: str
-    index: int
-
-    def files(self) -> tuple[str, ...]:
-        """Return the file."""
-        return (self.path,)
-
-    def __str__(self) -> str:
-        """Return the file and the index."""
-        return f"{self.path}, index {self.index}"
 
 
 @dataclasses.dataclass(frozen=True)

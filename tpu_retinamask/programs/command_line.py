@@ -124,6 +124,8 @@ def convert_flags(flags: Flags) -> None:
 def inspect_data_flags(flags: Flags) -> None:
     """Define the flags of inspect_data."""
     _annotations(flags, "the images")
+    _string(flags, "val_annotations", "Images to score, of the same kind: shown, and compared with those.")
+    _string(flags, "val_images", "Folder of their image files, where it is another than --images.")
     _string(flags, "split", "Which split of --data_dir to show.", "train")
     _integer(flags, "batches", "Training batches to print the digests of.", 0, lower_bound=0)
     _string(flags, "output_dir", "Folder for pictures of these batches (of one without --batches).")

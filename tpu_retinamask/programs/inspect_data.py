@@ -5,10 +5,11 @@ r"""Show what annotated images hold, and what the network makes of its input.
       --gin_file=recipe/small.gin
   python -m tpu_retinamask.inspect_data --shapes --image_size=876x1876 --num_classes=300 --batch_size=2
 
-With images, prints what they hold. --batches adds the digest of the first training batches (equal digests, equal
-batches: so a prepared data set is compared with its CSV), and --output_dir draws these, changed as training changes
-them. --shapes prints the shape and the bytes of every tensor from the image to the outputs, those of keras-maskrcnn.
-They come from the real model by shape inference: no tensor of the table is allocated.
+With images, prints what they hold and what may be wrong with them: pictures that are there twice, or in
+--val_annotations too, classes without objects, masks outside of their boxes. --batches adds the digest of the first
+training batches (equal digests, equal batches: so a prepared data set is compared with its CSV), and --output_dir draws
+these, changed as training changes them. --shapes prints the shape and the bytes of every tensor from the image to the
+outputs, those of keras-maskrcnn. They come from the real model by shape inference: no tensor of the table is allocated.
 """
 
 import math
@@ -20,7 +21,7 @@ import tensorflow as tf
 
 from tpu_retinamask import config
 from tpu_retinamask.data.annotations.class_names import ClassNames
-from tpu_retinamask.data.sources.opening import open_images
+from tpu_retinamask.data.sources.opening import open_images, open_sources
 from tpu_retinamask.data.stream.summary import batch_digest, summarize
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
@@ -114,15 +115,21 @@ def show_images(flags: Flags) -> None:
     """Print what the annotated images hold and show their first training batches."""
     config.parse_gin(flags.gin_file, flags.gin_param)
     pipeline = config.InputPipeline()
-    names, images = open_images(
-        flags.annotations,
-        flags.classes,
-        flags.data_dir,
-        flags.split,
-        settings=config.reading(),
-        image_folder=flags.images,
-        source_format=flags.format,
-    )
+    if flags.data_dir:
+        names, images = open_images(flags.annotations, flags.classes, flags.data_dir, flags.split)
+    else:
+        names, images, validation = open_sources(
+            flags.annotations,
+            flags.classes,
+            flags.val_annotations,
+            None,
+            settings=config.reading(),
+            image_folder=flags.images,
+            val_image_folder=flags.val_images,
+            source_format=flags.format,
+        )
+        if validation is not None:
+            print(f"{flags.val_annotations}: {summarize(validation, names, pipeline)}\n\n{flags.annotations}: ", end="")
     print(summarize(images, names, pipeline))
     batches = flags.batches or (1 if flags.output_dir else 0)
     for step, batch in enumerate(pipeline.train_dataset(images, flags.batch_size).take(batches)):

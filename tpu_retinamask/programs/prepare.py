@@ -18,7 +18,12 @@ from typing import Any, Literal
 import gin
 
 from tpu_retinamask import config
-from tpu_retinamask.data.prepared.beam import (
+from tpu_retinamask.data.prepared.reading import open_records, verify_records
+from tpu_retinamask.data.sources.opening import read_splits, scan_split
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.own_settings import checked
+from tpu_retinamask.tasks.beam_preparation import (
     BeamJob,
     SourceOfSplit,
     make_builder,
@@ -26,11 +31,6 @@ from tpu_retinamask.data.prepared.beam import (
     scan_with_beam,
     write_with_beam,
 )
-from tpu_retinamask.data.prepared.reading import open_records, verify_records
-from tpu_retinamask.data.sources.opening import read_splits, scan_split
-from tpu_retinamask.errors import UserError
-from tpu_retinamask.programs.command_line import Flags
-from tpu_retinamask.programs.own_settings import checked
 
 log = logging.getLogger(__name__)
 

@@ -117,7 +117,7 @@ def test_files_of_old_versions_have_no_kind_and_no_size(labelme, objects):
         (shape("circle", [[1, 1], [1, 1]]), "got the radius 0, expected one greater than 0"),
         (shape("heart", [[1, 1]]), "shape_type: got 'heart', expected polygon, rectangle, circle, mask"),
         (shape("rectangle", [[1, 1], [5, 5]], label=""), "label: got '', expected the name of a class"),
-        (shape("rectangle", [[1, 1], [5, 5]], label=None), "label: got None, expected the name of a class"),
+        (shape("rectangle", [[1, 1], [5, 5]], label=None), "label: got null, expected the name of a class"),
         (shape("mask", [[1, 1], [5, 5]], mask="%%%"), "mask: got base64 that holds no readable PNG"),
         (shape("mask", [[1, 1], [5, 5]], mask=None), "mask: got null, expected text"),
         (shape("mask", [[1, 1], [5, 5]], mask=base64_png(np.ones((2, 2), bool))), "2 x 2 pixels, expected the 5 x 5"),

@@ -6,7 +6,7 @@ import pytest
 
 from tpu_retinamask.data.images.image_files import BadFile
 from tpu_retinamask.data.images.mask_reader import draw_mask, is_drawn
-from tpu_retinamask.data.masks import ArrayMask, JoinedMask, PaletteMask, PolygonMask, RunLengthMask, WindowMask
+from tpu_retinamask.data.masks import ArrayMask, ColourMask, JoinedMask, PolygonMask, RunLengthMask, WindowMask
 from tpu_retinamask.data.sources.outlines import ellipse, extent, joined, rectangle, turned
 
 
@@ -72,7 +72,7 @@ def test_parts_of_every_kind_are_joined(tmp_path):
     picture = PIL.Image.frombytes("P", (8, 6), values.tobytes())
     picture.putpalette([9] * 768)  # whose colours tell nothing
     picture.save(tmp_path / "v.png")
-    one = PaletteMask(str(tmp_path / "v.png"), 3)
+    one = ColourMask(str(tmp_path / "v.png"), index=3)
     array = np.zeros((6, 8), bool)
     array[5, 7] = True
     mask = JoinedMask((one, ArrayMask(array), WindowMask.of(np.ones((1, 1)), 4, 2), RunLengthMask((6, 8), (1, 1, 46))))
@@ -81,7 +81,7 @@ def test_parts_of_every_kind_are_joined(tmp_path):
     with pytest.raises(BadFile, match="is not of the picture's size, 9 x 6"):
         draw_mask(mask, 6, 9)
     with pytest.raises(BadFile, match="no such file"):
-        draw_mask(PaletteMask(str(tmp_path / "gone.png"), 3), 6, 8)
+        draw_mask(ColourMask(str(tmp_path / "gone.png"), index=3), 6, 8)
     PIL.Image.new("RGB", (8, 6)).save(tmp_path / "rgb.png")
-    with pytest.raises(BadFile, match="is of mode RGB, expected a palette"):
-        draw_mask(PaletteMask(str(tmp_path / "rgb.png"), 3), 6, 8)
+    with pytest.raises(BadFile, match="is an entry of a palette, and the file has none"):
+        draw_mask(ColourMask(str(tmp_path / "rgb.png"), index=3), 6, 8)

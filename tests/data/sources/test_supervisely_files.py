@@ -91,7 +91,7 @@ def bomb():
         (thing("polygon", **points(OUTER, INNER[:1])), "points.interior[0]: got 1 points, expected the 3 or more"),
         (thing("rectangle", **points(OUTER)), "points.exterior: got 4 points, expected the 2 corners of a rectangle"),
         (thing("polygon"), "points: got nothing, expected an object"),
-        (thing("polygon", None, **points(OUTER)), "classTitle: got None, expected the name of a class"),
+        (thing("polygon", None, **points(OUTER)), "classTitle: got null, expected the name of a class"),
         (thing("bitmap", bitmap={"data": "AAAA", "origin": [1, 1]}), "bitmap.data: got base64 of no zlib stream"),
         (thing("bitmap", bitmap={"data": "é", "origin": [1, 1]}), "bitmap.data: got 'é', expected base64"),
         (

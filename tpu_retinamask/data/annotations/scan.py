@@ -39,6 +39,7 @@ class ScannedImage(NamedTuple):
     rows: list[int]  # which of its listed instances are kept
     checked: list[Checked]  # what was found of these
     problems: list[Problem]
+    digest: str = ""  # of the file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +59,7 @@ class ScanResult:
       without_pixels: polygons and run lengths that cover no pixel: these instances have a box and no mask.
       misplaced: masks with most of their pixels outside of their box.
       masks: masks that were looked at for this.
+      digests: of the files of `images`; equal files have equal ones.
     """
 
     images: list[AnnotatedImage]
@@ -71,6 +73,7 @@ class ScanResult:
     without_pixels: int = 0
     misplaced: int = 0
     masks: int = 0
+    digests: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Tell in one line what was kept and dropped."""
@@ -181,6 +184,7 @@ def gather(found: Sequence[ScannedImage], on_bad_record: str, named: str = "") -
         without_pixels=sum(one.without_pixels for one in checked),
         misplaced=sum(one.inside is not None and one.inside < 0.5 for one in checked),
         masks=sum(one.inside is not None for one in checked),
+        digests=tuple(one.digest for one in found if one.annotated is not None),
     )
     log.info("scan: %s", result.summary())
     if 2 * result.misplaced > result.masks:
@@ -241,7 +245,7 @@ def scan_image(
         image.orientation,
         tuple(one.instance for one in kept),
     )
-    return ScannedImage(scanned, rows, kept, problems)
+    return ScannedImage(scanned, rows, kept, problems, image.digest)
 
 
 def misplaced_masks(misplaced: int, masks: int) -> str:

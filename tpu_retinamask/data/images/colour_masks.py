@@ -18,7 +18,7 @@ class Colours(NamedTuple):
 
     Attributes:
       values: uint8 [h, w, 3] of red, green and blue, alpha left out.
-      indices: uint8 [h, w] of a palette; None: it has none.
+      indices: uint8 [h, w] of a palette, or of gray levels; None: it has neither.
     """
 
     values: np.ndarray
@@ -47,7 +47,7 @@ def open_colours(path: str) -> Colours:
             )
         if picture.mode not in MODES or png_bit_depth(data) == 16:
             raise BadFile("not a colour map", f"a file of mode {picture.mode}, expected colours of 8 bits a channel")
-        indices = np.asarray(picture) if picture.mode == "P" else None
+        indices = np.asarray(picture) if picture.mode in ("P", "L") else None
         return Colours(np.asarray(picture.convert("RGB")), indices)
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
         if isinstance(error, BadFile):

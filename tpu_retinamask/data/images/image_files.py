@@ -1,6 +1,7 @@
 """Open one image or mask file on the host and say what is wrong with it, by name."""
 
 import dataclasses
+import hashlib
 import io
 from collections.abc import Sequence
 
@@ -20,12 +21,13 @@ FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP")  # MPO: a JPEG with further pictu
 class ImageFile:
     """What an image file holds: the size of the picture in its annotation frame, the turn to apply.
 
-    `converted` is in place of the path where the file is not read as it is.
+    `converted` is in place of the path where the file is not read as it is; equal files have equal digests.
     """
 
     height: int
     width: int
     orientation: int
+    digest: str
     converted: ConvertedImage | None = None
 
 
@@ -60,9 +62,8 @@ def check_image(path: str, exif_orientation: str, reading: PixelReading = PixelR
     picture = _open(data, (*FORMATS, *CONVERTED_FORMATS), reading.max_pixels)
     if reading.wants_conversion(picture.format, png_bit_depth(data)):
         orientation = _orientation(picture, exif_orientation)  # before it is decoded, which may turn it
-        data = to_png(data, picture, reading)
-        height, width = decode_image(data).shape[:2]
-        return _image_file(height, width, orientation, ConvertedImage(path, reading))
+        height, width = decode_image(to_png(data, picture, reading)).shape[:2]
+        return _image_file(data, height, width, orientation, ConvertedImage(path, reading))
     try:
         pixels = decode_image(data).numpy()
     except tf.errors.OpError:
@@ -78,13 +79,15 @@ def check_image(path: str, exif_orientation: str, reading: PixelReading = PixelR
         if brightest < DARKEST_MAXIMUM:
             raise too_dark(brightest, picture.format)
     height, width = pixels.shape[:2]
-    return _image_file(height, width, _orientation(picture, exif_orientation))
+    return _image_file(data, height, width, _orientation(picture, exif_orientation))
 
 
-def _image_file(height: int, width: int, orientation: int, converted: ConvertedImage | None = None) -> ImageFile:
+def _image_file(
+    data: bytes, height: int, width: int, orientation: int, converted: ConvertedImage | None = None
+) -> ImageFile:
     if orientation >= 5:
         height, width = width, height
-    return ImageFile(height, width, orientation, converted)
+    return ImageFile(height, width, orientation, hashlib.blake2b(data, digest_size=16).hexdigest(), converted)
 
 
 def read_picture(image: str | ConvertedImage) -> bytes:

@@ -20,7 +20,6 @@ from tpu_retinamask.data.masks import (
     FileMask,
     JoinedMask,
     Mask,
-    PaletteMask,
     PolygonMask,
     RunLengthMask,
     StoredMask,
@@ -109,7 +108,7 @@ def read_mask(instance: Instance, height: int, width: int) -> np.ndarray:
 
 def is_drawn(mask: Mask | None) -> bool:
     """Tell whether a mask is of a form that a graph does not read: it is read or drawn and packed beforehand."""
-    drawn = PolygonMask | RunLengthMask | ArrayMask | ColourMask | WindowMask | PaletteMask | JoinedMask
+    drawn = PolygonMask | RunLengthMask | ArrayMask | ColourMask | WindowMask | JoinedMask
     return isinstance(mask, drawn)
 
 
@@ -138,8 +137,6 @@ def draw_mask(mask: Mask, height: int, width: int) -> np.ndarray:
         return run_length_pixels(mask.counts, *mask.size)
     if isinstance(mask, WindowMask):
         return _of_window(mask, height, width)
-    if isinstance(mask, PaletteMask):
-        return _of_palette(mask)
     if isinstance(mask, JoinedMask):
         return _of_parts(mask, height, width)
     raise TypeError(f"{type(mask).__name__} is not drawn, but read from a file")
@@ -152,19 +149,6 @@ def _of_window(mask: WindowMask, height: int, width: int) -> np.ndarray:
     drawn = np.zeros([height, width], bool)
     drawn[mask.top : bottom, mask.left : right] = mask.pixels()
     return drawn
-
-
-def _of_palette(mask: PaletteMask) -> np.ndarray:
-    data = read_file(mask.path)
-    try:
-        picture = PIL.Image.open(io.BytesIO(data))
-        if picture.mode not in ("P", "L"):
-            raise BadFile("bad mask", f"{mask.path} is of mode {picture.mode}, expected a palette or 8 bits of gray")
-        return np.asarray(picture) == mask.index
-    except BadFile:
-        raise
-    except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
-        raise BadFile("damaged", f"{mask.path} cannot be decoded: {error}") from error
 
 
 def _of_parts(mask: JoinedMask, height: int, width: int) -> np.ndarray:

@@ -19,13 +19,13 @@ from tpu_retinamask.data.annotations.class_names import MAX_CLASS_ID, ClassNames
 from tpu_retinamask.data.sources.checked import Faults, load_json, shown
 from tpu_retinamask.data.sources.coco_entries import CocoDataset, CocoObject, read_dataset
 from tpu_retinamask.data.sources.coco_ids import Key, order_of
+from tpu_retinamask.data.sources.first_bytes import first_text
 from tpu_retinamask.data.sources.registry import SOURCES, ReadOptions, SourceContent
 from tpu_retinamask.data.sources.settings import SourceSettings
 from tpu_retinamask.errors import UserError, gin_param
 
-HEAD_BYTES = 1 << 16  # that a file is recognised by: the whole may be a gigabyte
-FIRST_KEY = re.compile(rb'\s*\{\s*"(info|licen[sc]es?|images|annotations|categories|type|videos)"\s*:')
-LIST_OF_COCO = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[')
+FIRST_KEY = re.compile(r'\s*\{\s*"(info|licen[sc]es?|images|annotations|categories|type|videos)"\s*:')
+LIST_OF_COCO = re.compile(r'"(images|annotations|categories)"\s*:\s*\[')
 MOST_NAMED = 10  # classes in one note
 
 
@@ -34,11 +34,7 @@ class CocoSource:
 
     def recognise(self, path: str) -> bool:
         """Tell whether a file begins as one of COCO does."""
-        try:
-            with tf.io.gfile.GFile(path, "rb") as file:
-                head = file.read(HEAD_BYTES).removeprefix(b"\xef\xbb\xbf")
-        except tf.errors.OpError:
-            return False  # whatever is wrong is said by the reading
+        head = first_text(path)
         return bool(FIRST_KEY.match(head) and LIST_OF_COCO.search(head))
 
     def read(self, path: str, classes: ClassNames | None, options: ReadOptions) -> SourceContent:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
+from tpu_retinamask.data.annotations.doubts import doubts
 from tpu_retinamask.data.annotations.scan import ScanResult, scan_images
 from tpu_retinamask.data.prepared.reading import open_records
 from tpu_retinamask.data.sources.registry import SOURCES, ReadOptions, SourceContent
@@ -69,8 +70,12 @@ def open_sources(
         val_image_folder=val_image_folder,
         source_format=source_format,
     )
-    scanned = {name: scan_split(split).images for name, split in splits.items()}
-    return Sources(splits["train"].content.classes, scanned["train"], scanned.get("validation"))
+    scanned = {name: scan_split(split) for name, split in splits.items()}
+    classes_found = splits["train"].content.classes
+    for doubt in doubts(scanned, classes_found):
+        log.warning("%s", doubt)
+    validation = scanned["validation"].images if "validation" in scanned else None
+    return Sources(classes_found, scanned["train"].images, validation)
 
 
 def open_images(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from tpu_retinamask.data.annotations.class_names import ClassNames
-from tpu_retinamask.data.masks import PaletteMask
+from tpu_retinamask.data.masks import ColourMask
 from tpu_retinamask.data.sources.checked import BadEntry, Entry, load_text, load_xml
 from tpu_retinamask.data.sources.class_list import class_name
 from tpu_retinamask.data.sources.draft import Draft, Picture, Shape, stem_of
@@ -149,7 +149,7 @@ def _object(element: Element, place: str, number: int, indices: str | None) -> t
     if box is None:
         raise BadEntry(f"{place}: bndbox: got nothing, expected xmin, ymin, xmax and ymax")
     edges = box.pixels("xmin"), box.pixels("ymin"), box.pixels("xmax"), box.pixels("ymax")
-    mask = None if indices is None else PaletteMask(indices, number)
+    mask = None if indices is None else ColourMask(indices, index=number)
     return Shape(number, place, name, edges, mask), edges
 
 

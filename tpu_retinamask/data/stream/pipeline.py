@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -28,21 +27,13 @@ from tpu_retinamask.data.stream.service import serve_batches
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.ops.select import select
 from tpu_retinamask.setting_types import LARGEST_SEED, check_between, check_least, check_types, named
-from tpu_retinamask.structures import Batch
+from tpu_retinamask.structures import Batch, FittedPicture
 
 log = logging.getLogger(__name__)
 
 MOVED_MASK_OVERSAMPLING = 2  # cells along a mask that is to be turned, per cell of what becomes of it
 CACHES = ("files", "decoded", False, True)
 MIN_SIDE_DRAW = 1  # tells the seed of the drawn short side from those of the other changes
-
-
-class FittedPicture(NamedTuple):
-    """A picture on the canvas, as `structures.Batch` has it."""
-
-    image: tf.Tensor  # [H, W, 3] uint8
-    content_size: tf.Tensor  # [2] int32
-    scale: tf.Tensor  # float32 scalar; canvas pixels per pixel of the picture
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ import PIL.Image
 import pytest
 
 from tpu_retinamask import cli
-from tpu_retinamask.data.prepared import beam as beam_jobs
 from tpu_retinamask.data.prepared.reading import verify_records
 from tpu_retinamask.data.prepared.writing import RecordsBuilder
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.tasks import beam_preparation as beam_jobs
 
 IN_PROCESS = "--beam_options=runner=DirectRunner"
 TWO_PROCESSES = f"{IN_PROCESS},direct_num_workers=2,direct_running_mode=multi_processing"

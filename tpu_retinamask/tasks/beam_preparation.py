@@ -177,6 +177,7 @@ def _encoded(scanned: ScannedImage, listed: ListedImage) -> dict:
             for row, one in zip(scanned.rows, scanned.checked, strict=True)
         ],
         "problems": scanned.problems,
+        "digest": scanned.digest,
     }
 
 
@@ -216,7 +217,7 @@ def _decoded(listed: ListedImage, image_id: int, entry: dict, pixels: PixelReadi
     height, width, orientation = entry["image"]
     image = ConvertedImage(listed.image, pixels) if entry["converted"] else listed.image
     annotated = AnnotatedImage(image, listed.name, image_id, height, width, orientation, kept)
-    return ScannedImage(annotated, rows, checked, problems)
+    return ScannedImage(annotated, rows, checked, problems, entry["digest"])
 
 
 def _scan_folder(job: BeamJob) -> str:
