@@ -84,7 +84,7 @@ def test_an_object_that_the_segmentation_lacks_is_told_by_the_scan(voc, read):
     with pytest.raises(ValueError, match="has 10 x 8 pixels, its image 100 x 80"):
         scan_images(read(path).images)
     pathlib.Path(path, "SegmentationObject", "2007_000001.png").write_bytes(b"\x89PNG\r\n\x1a\nxxxx")
-    with pytest.raises(ValueError, match="2007_000001.png cannot be decoded"):
+    with pytest.raises(ValueError, match="2007_000001.png: not an image that can be decoded"):
         scan_images(read(path).images)
 
 

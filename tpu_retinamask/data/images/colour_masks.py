@@ -52,7 +52,7 @@ def open_colours(path: str) -> Colours:
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
         if isinstance(error, BadFile):
             raise
-        raise BadFile("damaged", f"not an image that can be decoded to its end: {error}") from None
+        raise BadFile("damaged", "not an image that can be decoded to its end") from None
 
 
 def colour_pixels(colours: Colours, mask: ColourMask) -> np.ndarray:
