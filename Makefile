@@ -38,15 +38,15 @@ demo: install
 # Two processes, which share the cores; each test file stays in one of them.
 PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
-test: $(VENV)/installed-pjrt
+test: $(VENV)/installed-engines
 	$(PYTEST)
 
-test-all: $(VENV)/installed-pjrt
+test-all: $(VENV)/installed-engines
 	$(PYTEST) -m "not tpu"
 
 # Not for the demo: Keras imports jax where it is installed, a second more at each start.
-$(VENV)/installed-pjrt: $(VENV)/installed-$(EXTRA)
-	$(BIN)/pip install --quiet --editable '.[test-pjrt]'
+$(VENV)/installed-engines: $(VENV)/installed-$(EXTRA)
+	$(BIN)/pip install --quiet --editable '.[test-engines]'
 	touch $@
 
 lint: $(VENV)/installed-lint

@@ -94,8 +94,8 @@ def write_with_beam(job: BeamJob, options: list[str], shards: list[tuple[str, in
 
 
 def _run(work: Callable[[Any], None], elements: list, options: list[str]) -> None:
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
+    import apache_beam as beam  # pyright: ignore[reportMissingImports]  # an extra
+    from apache_beam.options.pipeline_options import PipelineOptions  # pyright: ignore[reportMissingImports]
 
     if not elements:
         return
