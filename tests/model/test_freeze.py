@@ -85,7 +85,7 @@ def small_model():
         ({"frozen_stages": 6}, "frozen_stages is 6, expected 0"),
         ({"frozen_stages": -1}, "frozen_stages is -1"),
         ({"freeze": ("backbon/",)}, "no layer has 'backbon/' in its path.*'backbone', 'fpn'"),
-        ({"freeze": "("}, r"freeze: '\(' is no regular expression"),
+        ({"freeze": "("}, r"freeze holds '\(', expected regular expressions"),
     ],
 )
 def test_what_freezes_nothing_is_refused(options, words):

@@ -80,7 +80,7 @@ MISTAKES = {
             "--classes={folder}/c",
             "--masks={folder}/m",
         ),
-        ["not a JSON file"],
+        ["not JSON"],
     ),
     "other classes": (
         (

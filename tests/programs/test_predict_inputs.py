@@ -60,7 +60,7 @@ def predict(quick_program, made_run, tmp_path):
         return done.stderr, {
             image["file_name"].rpartition("/")[2]: (
                 image,
-                [{**result, "image_id": 0} for result in results if result["image_id"] == image["id"]],
+                [{**result, "image_id": 0, "file_name": ""} for result in results if result["image_id"] == image["id"]],
             )
             for image in images
         }
