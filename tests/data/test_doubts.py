@@ -51,6 +51,14 @@ def test_pictures_of_both_splits_and_those_that_are_there_twice_are_named(scanne
     assert len(said) == 3
 
 
+def test_copies_in_one_split_alone_are_not_said_to_be_in_both(scanned):
+    train = scanned("a.png,,,,,,\nc.png,,,,,,\n", a=picture(1), c=picture(1))
+    val = scanned("x.png,,,,,,\n", "val.csv", x=picture(3))
+    assert doubts({"train": train, "validation": val}) == [
+        "train: 1 pictures are there more than once, under other names with the same bytes (a.png = c.png)"
+    ]
+
+
 def test_one_name_in_two_folders_is_told_where_the_pictures_look_alike(scanned):
     brighter = np.clip(picture(1).astype(int) + 2, 0, 255).astype(np.uint8)  # other bytes, the same to the eye
     rows = "one/a.png,,,,,,\ntwo/a.png,,,,,,\none/b.png,,,,,,\ntwo/b.png,,,,,,\n"

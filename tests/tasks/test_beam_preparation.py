@@ -124,6 +124,14 @@ def test_a_folder_with_other_files_is_left_as_it_is(prepare, tmp_path):
     assert list(content(folder)) == ["thesis.txt"]
 
 
+def test_what_one_process_refuses_beam_refuses_too(prepare, tmp_path, pictures, monkeypatch):
+    for text, message in ((".1,.1,.5,.5,one,", "lie in 0..1: pixels are expected"), (",,,,,", "no object is left")):
+        (pictures / "other.csv").write_text(f"0.png,{text}\n")
+        done, _ = prepare("refused", IN_PROCESS, f"--annotations={pictures}/other.csv", "--val_annotations=")
+        assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert not (tmp_path / "refused" / "SHA256SUMS").exists()
+
+
 def test_without_beam_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(beam_jobs.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'tpu-retinamask\[beam\]'"):

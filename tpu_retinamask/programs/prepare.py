@@ -26,6 +26,7 @@ from tpu_retinamask.programs.own_settings import checked
 from tpu_retinamask.tasks.beam_preparation import (
     BeamJob,
     SourceOfSplit,
+    listing_digest,
     make_builder,
     pipeline_options,
     scan_with_beam,
@@ -82,12 +83,18 @@ def prepare(
         ),
         images_per_shard,
         json.dumps(told),
+        listing_digest(split.content.images for split in splits.values()),
     )
     beam = None if flags.beam_options is None else pipeline_options(flags.beam_options)
-    if beam is None:
-        scanned = {name: scan_split(split, threads=threads, progress=progress) for name, split in splits.items()}
-    else:
-        scanned = scan_with_beam(job, beam)
+    scanned = {
+        name: scan_split(
+            split,
+            threads=threads,
+            progress=progress,
+            elsewhere=None if beam is None else functools.partial(scan_with_beam, job, beam, name),
+        )
+        for name, split in splits.items()
+    }
     for name, result in scanned.items():
         log.info("%s: %s", name, result.summary())
     builder = make_builder(job, scanned, threads=threads)

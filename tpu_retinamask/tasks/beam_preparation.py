@@ -13,7 +13,7 @@ import importlib.util
 import json
 import logging
 import posixpath
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -49,6 +49,16 @@ class BeamJob(NamedTuple):
     sources: tuple[tuple[str, SourceOfSplit], ...]  # by the name of the split
     images_per_shard: int
     told: str  # JSON of `sources` of RecordsBuilder
+    listing: str  # digest of what the sources list: a folder of annotations has no other
+
+
+def listing_digest(splits: Iterable[Sequence[ListedImage]]) -> str:
+    """Return the digest of images and boxes in their order, by which findings of an earlier listing are passed over."""
+    digest = hashlib.sha256()
+    for listed in splits:
+        for image in listed:
+            digest.update(repr((image.name, [(i.line, i.box, i.class_id) for i in image.instances])).encode())
+    return digest.hexdigest()
 
 
 def pipeline_options(text: str) -> list[str]:
@@ -62,26 +72,23 @@ def pipeline_options(text: str) -> list[str]:
     return [f"--{option.strip().removeprefix('--')}" for option in text.split(",") if option.strip()]
 
 
-def scan_with_beam(job: BeamJob, options: list[str]) -> dict[str, ScanResult]:
-    """Open every image and mask on Beam's workers; see `scan.scan_images`.
+def scan_with_beam(job: BeamJob, options: list[str], split: str, listed: Sequence[ListedImage]) -> list[ScannedImage]:
+    """Open every image and mask of a split on Beam's workers; what `scan.scan_images` calls in place of its threads.
 
     Args:
       job: what is prepared.
       options: of the pipeline.
-
-    Returns:
-      ScanResult of each split.
+      split: its name.
+      listed: its images.
 
     Raises:
-      AnnotationError: as `scan_images`.
       RecordsError: the folder holds other files; a worker failed.
     """
     refuse_other_files(job.data_dir)
-    folder = _scan_folder(job)
-    tf.io.gfile.makedirs(folder)
-    chunks = [(split, start) for split, _ in job.sources for start in range(0, len(_listed(job, split)), CHUNK)]
+    tf.io.gfile.makedirs(_scan_folder(job))
+    chunks = [(split, start) for start in range(0, len(listed), CHUNK)]
     _run(functools.partial(_scan_chunk, job), [c for c in chunks if not tf.io.gfile.exists(_chunk(job, *c))], options)
-    return {split: gather(_found(job, split), source.options.settings.on_bad_record) for split, source in job.sources}
+    return _found(job, split, listed)
 
 
 def write_with_beam(job: BeamJob, options: list[str], shards: list[tuple[str, int]]) -> None:
@@ -133,7 +140,7 @@ def _builder(job: BeamJob) -> RecordsBuilder:
     scanned = {}
     with _quiet():
         for split, source in job.sources:
-            scanned[split] = gather(_found(job, split), source.options.settings.on_bad_record)
+            scanned[split] = gather(_found(job, split, _listed(job, split)), source.options.settings.on_bad_record)
     return make_builder(job, scanned)
 
 
@@ -156,8 +163,8 @@ def _listed(job: BeamJob, split: str) -> list[ListedImage]:
         return SOURCES.get(source.kind).read(source.path, source.classes, source.options).images
 
 
-def _found(job: BeamJob, split: str) -> list[ScannedImage]:
-    listed, pixels = _listed(job, split), dict(job.sources)[split].options.settings.pixels
+def _found(job: BeamJob, split: str, listed: Sequence[ListedImage]) -> list[ScannedImage]:
+    pixels = dict(job.sources)[split].options.settings.pixels
     found = []
     for start in range(0, len(listed), CHUNK):
         chunk = json.loads(read_bytes(_chunk(job, split, start)))
@@ -222,7 +229,7 @@ def _decoded(listed: ListedImage, image_id: int, entry: dict, pixels: PixelReadi
 
 def _scan_folder(job: BeamJob) -> str:
     """Return where the findings of this job lie: those of another, of other settings or annotations, are not taken."""
-    said = repr((job.sources, job.told)).encode()
+    said = repr((job.sources, job.told, job.listing)).encode()
     return posixpath.join(job.data_dir, UNFINISHED, f"scan-{hashlib.sha256(said).hexdigest()[:16]}")
 
 

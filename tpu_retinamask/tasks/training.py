@@ -44,6 +44,7 @@ class Training:
       learner: what a step updates.
       state: what a checkpoint holds of it.
       batch_size: images a step, of all replicas.
+      epoch: samples of one.
       total_steps: updates over the whole life of the run.
       start: where it starts, if it has no checkpoint yet.
       config_files: name and text of what is written down of the configuration.
@@ -57,6 +58,7 @@ class Training:
     learner: Learner
     state: TrainState
     batch_size: int
+    epoch: int
     total_steps: int
     start: Start
     config_files: Mapping[str, str]
@@ -126,6 +128,7 @@ def prepare(
         learner=learner,
         state=state,
         batch_size=batch_size,
+        epoch=epoch,
         total_steps=total_steps,
         start=start,
         config_files=config_files or {},
@@ -155,7 +158,7 @@ def run(training: Training) -> Progress:
     progress = Progress(
         model_dir if chief else None,
         total_steps=training.total_steps,
-        steps_per_epoch=training.recipe.pipeline.order_of(sources.train).length / training.batch_size,
+        steps_per_epoch=training.epoch / training.batch_size,
         batch_size=training.batch_size,
         log_every=settings.log_every,
         start_step=first.step,
@@ -226,7 +229,7 @@ def _is_single(runtime: Runtime) -> bool:
 
 def _start(training: Training) -> Seen:
     """Return where the run stands, after its state has been set to it."""
-    state, images = training.state, training.recipe.pipeline.order_of(training.sources.train).length
+    state = training.state
     step = start_state(state, training.total_steps, training.start, training.learner.average)
     if not step or state.restored is None:
         return Seen(step, 0)
@@ -244,7 +247,7 @@ def _start(training: Training) -> Seen:
             "%d images have been shown so far, %.1f epochs, by batches that were not all of %d: the run goes on "
             "with the next image",
             seen.images,
-            seen.images / images,
+            seen.images / training.epoch,
             training.batch_size,
         )
     return seen

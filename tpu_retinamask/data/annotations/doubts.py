@@ -14,7 +14,7 @@ from tpu_retinamask.data.annotations.scan import ScanResult
 
 FEW_OBJECTS = 10  # of a class, below which little is learnt of it
 MOST_NAMED = 3  # examples in one line
-MOST_COMPARED = 1000  # pairs of one name whose pictures are looked at
+MOST_COMPARED = 200  # pairs of one name whose pictures are looked at: some seconds at most
 THUMBNAIL, NEAR = 16, 4.0  # side of what is compared, and the mean difference of 255 up to which two are near
 
 Named = tuple[str, AnnotatedImage]  # with its split

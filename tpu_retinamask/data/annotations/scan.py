@@ -4,7 +4,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tqdm
@@ -107,6 +107,7 @@ def scan_images(
     source: str = "",
     threads: int = 8,
     progress: bool = False,
+    elsewhere: Callable[[Sequence[ListedImage]], Sequence[ScannedImage]] | None = None,
 ) -> ScanResult:
     """Open every image and mask file once and keep what training can use.
 
@@ -125,6 +126,7 @@ def scan_images(
       source: where the images are listed, in the words of an error.
       threads: files opened at a time.
       progress: show a progress bar.
+      elsewhere: calls `scan_image` for each in other processes; None: threads of this one do.
 
     Raises:
       SettingError: an unknown value of an argument.
@@ -136,6 +138,8 @@ def scan_images(
         raise SettingError(f"exif_orientation is {exif_orientation!r}, expected 'refuse', 'ignore' or 'apply'")
     named = f"{source}: " if source else ""
     _refuse_fractions(images, named)
+    if elsewhere is not None:
+        return gather(elsewhere(images), on_bad_record, named)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         found = pool.map(
             lambda image_id, listed: scan_image(image_id, listed, exif_orientation, pixels), range(len(images)), images

@@ -211,7 +211,7 @@ def scan_content(content: SourceContent, settings: SourceSettings, path: str, **
       content: of the source.
       settings: of the reading.
       path: of the source, in the words of an error.
-      **scanning: threads and progress of `scan.scan_images`.
+      **scanning: threads, progress and elsewhere of `scan.scan_images`.
 
     Raises:
       UserError: as `scan.scan_images`; no object is left, and the settings do not allow it.
