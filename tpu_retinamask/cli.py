@@ -1,19 +1,22 @@
 """`retinamask NAME ...`: starts a program by its name, and shows what its user did wrong without a traceback."""
 
+import atexit
 import contextlib
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 
 from absl import flags as absl_flags
 
-from tpu_retinamask import startup
+from tpu_retinamask import signs_of_life, startup
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.programs import command_line
+from tpu_retinamask.programs import command_line, early_checks
 from tpu_retinamask.version import __version__
 
 WRONG_FLAGS, WRONG_INPUT = 1, 2  # exit codes; the first is absl's own
+INTERRUPTED = 130  # as a shell reports a Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,15 +47,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(name, flags, modes)
 
 
+def process(arguments: Sequence[str] | None = None) -> int:
+    """Run a program as `main` does, in a process that is its own and ends with it.
+
+    Taken apart in the usual way, TensorFlow waits for its input threads for up to a minute, when everything is written.
+    """
+    code: list[int] = []
+    # Registered before the libraries are imported, so that it is called after what they have to do at the end.
+    atexit.register(_end, code)
+    code.append(main(arguments))
+    return code[0]
+
+
+def _end(code: Sequence[int]) -> None:
+    if code:  # else an error is on its way to the terminal
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads any more
+                stream.flush()
+        os._exit(code[0])
+
+
 def run_program(name: str, flags: command_line.Flags, modes: Sequence[str] = ()) -> int:
     """Import a program and run it with its flags; return its exit code."""
     if name == "tpu_check" or str(getattr(flags, "tpu", None)).startswith("fake:"):
         startup.expect_no_tpu()
-    startup.import_tensorflow_quietly()
-    program = importlib.import_module(f"tpu_retinamask.programs.{name}")
-    with _lines_on_the_terminal():
+    with signs_of_life.shown(), _lines_on_the_terminal():
         try:
+            early_checks.check(name, flags)
+            signs_of_life.now("starting TensorFlow")
+            startup.import_tensorflow_quietly()
+            program = importlib.import_module(f"tpu_retinamask.programs.{name}")
+            signs_of_life.now("reading")
             return program.run(flags, *modes) or 0
+        except KeyboardInterrupt:
+            print("stopped by Ctrl-C; run the same command to begin again", file=sys.stderr)
+            return INTERRUPTED
         except (UserError, FileNotFoundError) as error:
             if flags.traceback:
                 raise
@@ -83,8 +112,7 @@ def _check_modes(name: str, given: Sequence[str]) -> None:
 def _lines_on_the_terminal() -> Iterator[None]:
     """Show the lines of the project's own loggers; libraries stay at warnings."""
     log = logging.getLogger("tpu_retinamask")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler = signs_of_life.TerminalHandler()
     before = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -97,4 +125,4 @@ def _lines_on_the_terminal() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process())

@@ -10,7 +10,6 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import gin
@@ -22,6 +21,7 @@ from tpu_retinamask.data.sources.settings import SourceSettings as _SourceSettin
 from tpu_retinamask.data.stream.pipeline import InputPipeline as _InputPipeline
 from tpu_retinamask.earlier import earlier_settings
 from tpu_retinamask.errors import SettingError, UserError
+from tpu_retinamask.gin_files import find_gin_file, gin_folder
 from tpu_retinamask.model import retinamask
 from tpu_retinamask.model.losses import Criterion as _Criterion
 from tpu_retinamask.model.postprocess import DetectionFilter as _DetectionFilter
@@ -117,26 +117,6 @@ def recipe() -> Recipe:
         optimizer=OptimizerSettings(),
         train=TrainSettings(),
     )
-
-
-def gin_folder() -> Path:
-    """Return the folder of the project's gin files, in a checkout as in an installed wheel."""
-    here = Path(__file__).resolve().parent
-    installed = here / "configs"
-    return installed if installed.is_dir() else here.parent / "gin"
-
-
-def find_gin_file(name: str) -> str:
-    """Return the path of a gin file given by path or by its name in the project's gin folder.
-
-    Raises:
-      UserError: there is none; lists the project's own.
-    """
-    for candidate in (Path(name), gin_folder() / name, gin_folder() / f"{name}.gin"):
-        if candidate.is_file():
-            return str(candidate.resolve())
-    known = sorted(str(path.relative_to(gin_folder())) for path in gin_folder().rglob("*.gin"))
-    raise UserError(f"--gin_file {name}: no such file, here or in the project's gin folder, which holds {known}")
 
 
 def parse_gin(

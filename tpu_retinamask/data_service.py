@@ -2,7 +2,7 @@
 
 import sys
 
-from tpu_retinamask.cli import main
+from tpu_retinamask.cli import process
 
 if __name__ == "__main__":
-    sys.exit(main(["data_service", *sys.argv[1:]]))
+    sys.exit(process(["data_service", *sys.argv[1:]]))

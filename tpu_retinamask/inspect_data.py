@@ -2,7 +2,7 @@
 
 import sys
 
-from tpu_retinamask.cli import main
+from tpu_retinamask.cli import process
 
 if __name__ == "__main__":
-    sys.exit(main(["inspect_data", *sys.argv[1:]]))
+    sys.exit(process(["inspect_data", *sys.argv[1:]]))

@@ -2,7 +2,7 @@
 
 import sys
 
-from tpu_retinamask.cli import main
+from tpu_retinamask.cli import process
 
 if __name__ == "__main__":
-    sys.exit(main(["prepare", *sys.argv[1:]]))
+    sys.exit(process(["prepare", *sys.argv[1:]]))

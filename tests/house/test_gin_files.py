@@ -2,13 +2,14 @@
 
 import inspect
 import pathlib
+import re
 import subprocess
 import sys
 
 import gin
 import pytest
 
-from tpu_retinamask import config
+from tpu_retinamask import config, gin_files
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.programs import benchmark, benchmark_input, convert, evaluate, predict, prepare, tpu_check
 
@@ -133,3 +134,30 @@ def test_a_value_out_of_range_is_a_mistake_of_the_users():
     config.parse_gin([], ["RetinaMask.backbone = 'resnet99'"])
     with pytest.raises(UserError, match="RetinaMask: backbone 'resnet99' is not one of"):
         config.RetinaMask(3)
+
+
+def test_settings_read_from_the_sources_are_those_of_the_classes():
+    known = config.known_settings()
+    assert gin_files.settings_by_source() == {owner: known[owner] for owner in config.SETTINGS}
+
+
+@pytest.mark.parametrize(
+    "files, params, words",
+    [
+        (["run/nuclei_demo.gin", "recipe/small.gin"], ["a/tpu_retinamask.RetinaMask.backbone = 'small'"], None),
+        ([], ["train.epoch = 3"], "did you mean train.epochs?"),
+        ([], ["RetinaMask.batch_size = 3"], "did you mean train.batch_size"),
+        (["mine.gin"], [], "'backbnoe'; did you mean RetinaMask.backbone?"),  # in the file that it includes
+        ([], ["MyOwn.thing = 1", "macro = 2", "evaluate.anything = 1"], None),  # known to gin alone
+        (["run/nuclei.gin"], [], "no such file"),
+    ],
+)
+def test_slips_are_found_without_tensorflow(tmp_path, monkeypatch, files, params, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.gin").write_text("include 'other.gin'\n# train.wrong = 1\n")
+    (tmp_path / "other.gin").write_text("include 'mine.gin'\nRetinaMask.backbnoe = 'small'\n")
+    if words is None:
+        gin_files.refuse_unknown_settings(files, params)
+    else:
+        with pytest.raises(UserError, match=re.escape(words)):
+            gin_files.refuse_unknown_settings(files, params)

@@ -21,6 +21,8 @@ BELOW = {
     "files": {"errors"},
     "version": set(),
     "startup": set(),
+    "signs_of_life": set(),
+    "gin_files": {"errors", "setting_names"},
     "earlier": {"files"},
     "seats": {"errors"},
     "setting_names": {"errors"},
@@ -32,6 +34,7 @@ BELOW = {
     "evaluation": {"structures", "errors", "files"},
     "coco": {"data", "evaluation", "structures", "errors", "files"},
     "training": {
+        "signs_of_life",
         "model",
         "ops",
         "structures",
@@ -48,6 +51,7 @@ BELOW = {
     "keras_maskrcnn": {"model", "data", "ops", "structures", "errors", "files"},
     "recipe": {"model", "data", "training", "setting_types"},
     "tasks": {
+        "signs_of_life",
         "recipe",
         "ops",
         "model",
@@ -62,9 +66,9 @@ BELOW = {
         "files",
     },
     "exporters": {"model", "data", "structures", "errors", "files", "seats", "version"},
-    "config": {"recipe", "earlier", "setting_names", "model", "data", "training", "errors", "private"},
+    "config": {"recipe", "earlier", "gin_files", "setting_names", "model", "data", "training", "errors", "private"},
     "api": {"config", "recipe", "tasks", "training", "data"},
-    "cli": {"programs", "startup", "errors", "version"},
+    "cli": {"programs", "signs_of_life", "startup", "errors", "version"},
 }
 
 

@@ -37,6 +37,9 @@ def _defined(tree):
     return {name for name in found if _is_private(name)}
 
 
+DOCUMENTED = {"os._exit"}  # public in spite of its name
+
+
 def _of_self(attribute):
     return isinstance(attribute.value, ast.Name) and attribute.value.id in ("self", "cls")
 
@@ -67,7 +70,7 @@ def _foreign_private(tree, ours):
     here, modules = _defined(tree), _our_modules(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
-            if _is_private(node.attr):
+            if _is_private(node.attr) and ast.unparse(node) not in DOCUMENTED:
                 of_ours = isinstance(node.value, ast.Name) and node.value.id in modules
                 known = ours if _of_self(node) or of_ours else here | NAMEDTUPLES
                 if node.attr not in known or (isinstance(node.ctx, ast.Store) and not _of_self(node)):

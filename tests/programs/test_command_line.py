@@ -74,3 +74,27 @@ def test_modes_may_stand_before_or_behind_flags():
     for arguments in (["coco", "--masks=m"], ["--masks=m", "coco"]):
         flags, modes = command_line.parse("convert", arguments)
         assert modes == ["coco"] and flags.masks == "m"
+
+
+@pytest.mark.parametrize(
+    "arguments, code, words",
+    [
+        (["train", "--annotations=gone.csv", "--model_dir=run"], 2, "error: gone.csv: no such file"),
+        (["evaluate", "--annotations=gone/data.yaml#val", "--model_dir=run"], 2, "gone/data.yaml#val: no such file"),
+        (["train", "--model_dir=run", "--gin_param=train.epoch=1"], 2, "did you mean train.epochs?"),
+        (["convert", "--annotations=gone.csv", "--classes=new.csv", "--output=a.csv"], 2, "gone.csv: no such file"),
+        (["train", "--help"], 0, ""),
+        (["--version"], 0, ""),
+    ],
+)
+def test_a_slip_is_told_before_tensorflow_is_there(arguments, code, words, tmp_path):
+    script = f"""
+import sys
+from tpu_retinamask.cli import main
+code = main({arguments!r})
+assert not {{"tensorflow", "keras", "jax"}} & set(sys.modules), "imported"
+sys.exit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code and words in done.stderr, done.stderr
+    assert list(tmp_path.iterdir()) == []

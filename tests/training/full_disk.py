@@ -65,7 +65,6 @@ run_training(
     loop,
     State(),
     progress,
-    total_steps=12,
     checkpoint_every=2,
     history=History(run),
     evaluate_every=3,

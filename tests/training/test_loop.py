@@ -1,7 +1,12 @@
 """The outer loop: how long its loops are, what it saves and evaluates, and when it stops."""
 
+import itertools
 import os
 import signal
+import subprocess
+import sys
+import time
+import types
 
 import numpy as np
 import pytest
@@ -9,10 +14,12 @@ import tensorflow as tf
 
 from tpu_retinamask.errors import NonFiniteLossError, UserError
 from tpu_retinamask.training.checkpoints.files import SaveError
+from tpu_retinamask.training.loop import outer_loop
 from tpu_retinamask.training.loop.device_loop import BatchError, LoopResult, StepLoop
 from tpu_retinamask.training.loop.history import SCORE, History
-from tpu_retinamask.training.loop.outer_loop import StopRequest, TrainingInterrupted, loop_length, run_training
+from tpu_retinamask.training.loop.outer_loop import loop_length, run_training
 from tpu_retinamask.training.loop.progress import Progress
+from tpu_retinamask.training.loop.stop_request import StopRequest, TrainingInterrupted
 
 METRICS = {
     "loss": 1.5,
@@ -60,7 +67,7 @@ def _train(folder, metrics_of=lambda batch: {}, total_steps=10, start_step=0, fa
 
     error = None
     try:
-        run_training(Loop(), state, progress, total_steps=total_steps, **{"checkpoint_every": 3, **options})
+        run_training(Loop(), state, progress, **{"checkpoint_every": 3, **options})
     except (NonFiniteLossError, TrainingInterrupted, UserError) as caught:  # SaveError too
         error = caught
     return state.saved, lengths, error
@@ -108,20 +115,82 @@ def test_a_spoilt_step_is_never_saved(tmp_path, name, steps_per_loop):
         assert str(error).startswith(f"step {bad}: {name} = nan")
 
 
-def test_a_sigterm_saves_after_the_loop_and_stops(tmp_path):
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_after_the_loop_and_stops(tmp_path, number):
+    before = signal.getsignal(number)
 
     def at_step_five(batch):
         if batch == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return {}
 
     with StopRequest().listening() as stop:
         saved, _, error = _train(tmp_path, at_step_five, stop=stop, checkpoint_every=100, steps_per_loop=4)
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # a second one kills
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
     assert saved == [8] and isinstance(error, TrainingInterrupted)  # loops of 1, 3 and 4 steps
+    assert error.signal_number == number
     assert "stopped at step 8 of 10" in str(error) and "same command" in str(error)
+
+
+def test_in_a_program_of_others_a_second_signal_is_theirs():
+    with StopRequest().listening() as stop, pytest.raises(KeyboardInterrupt):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert stop.received
+
+
+@pytest.mark.parametrize(
+    "step, saved, compiling, signals, said",
+    [
+        # Nothing is lost by it: a compilation is not waited for.
+        (0, 0, True, 1, ["SIGINT: ended; no step had been made, so nothing is lost. Run the same command to go on"]),
+        (40, 40, True, 1, ["SIGINT: ended; step 40 is saved, so nothing is lost. Run the same command to go on"]),
+        (
+            47,
+            40,
+            False,
+            2,
+            [
+                "SIGINT: stopping after this loop; once more ends it at once",
+                "SIGINT: ended at once; what was learnt after step 40 is lost. Run the same command to go on from "
+                "step 40",
+            ],
+        ),
+    ],
+)
+def test_a_program_ends_while_its_main_thread_is_busy(step, saved, compiling, signals, said):
+    script = f"""
+import ctypes, sys
+from tpu_retinamask.training.loop.stop_request import StopRequest
+stop = StopRequest(ends_process=True)
+stop.at({step}, {saved}, compiling={compiling})
+with stop.listening():
+    print("ready", flush=True)
+    ctypes.CDLL(None).poll(None, ctypes.c_ulong(0), 3)  # wakes at a signal, as a compilation does not
+    for _ in range(200):
+        ctypes.CDLL(None).usleep(50000)  # Python's own handlers run between these, as between loops
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    time.sleep(0.2)
+    for number in range(signals):
+        process.send_signal(signal.SIGINT)
+        if number + 1 < signals:
+            time.sleep(0.3)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 130 and text.splitlines() == said
+
+
+def test_a_slow_training_is_saved_by_the_clock(tmp_path, monkeypatch):
+    # Each look at the clock finds it 100 s on: one look a step, and one after each save.
+    clock = itertools.count(step=100)
+    monkeypatch.setattr(outer_loop, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    saved, lengths, _ = _train(tmp_path, checkpoint_every=0, checkpoint_minutes=5.0)
+    assert saved == [3, 6, 9, 10] and lengths == [1] * 10
+    assert _train(tmp_path, checkpoint_every=0, checkpoint_minutes=None)[0] == [10]
+    assert _train(tmp_path, checkpoint_every=2, checkpoint_minutes=5.0)[0] == [2, 4, 6, 8, 10]
 
 
 def test_a_sigterm_in_the_last_step_lets_the_run_end(tmp_path):
@@ -180,7 +249,7 @@ def test_a_batch_that_cannot_be_made_is_told_with_its_step(tmp_path):
     loop = StepLoop(lambda batch: {name: tf.constant(value) for name, value in METRICS.items()}, batches)
     progress = Progress(str(tmp_path), total_steps=4, steps_per_epoch=8, batch_size=4, log_every=4, start_step=0)
     with pytest.raises(UserError, match="after step 3 a batch could not be made: .*gone.png; No such file") as error:
-        run_training(loop, _State(progress), progress, total_steps=4, checkpoint_every=100)
+        run_training(loop, _State(progress), progress, checkpoint_every=100)
     assert "prepare --verify" in str(error.value)
 
 
@@ -323,4 +392,4 @@ def test_the_signal_is_announced(capfd):
     with StopRequest().listening() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
     assert stop.received
-    assert capfd.readouterr().err == "SIGTERM: stopping after this loop\n"
+    assert capfd.readouterr().err == "SIGTERM: stopping after this loop\n"  # written by the time listening ends

@@ -21,7 +21,7 @@ from typing import Literal
 import gin
 import tensorflow as tf
 
-from tpu_retinamask import config
+from tpu_retinamask import config, signs_of_life
 from tpu_retinamask.coco.conversion import write_coco, write_csv
 from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
 from tpu_retinamask.data.sources.opening import read_source, scan_content
@@ -120,6 +120,7 @@ def _numbered(names: ClassNames) -> str:
 
 def run(flags: Flags, direction: str | None = None) -> None:
     """Run the program."""
+    signs_of_life.now(None)  # a bar shows how far it is
     if direction is None and not (flags.annotations and flags.output):
         raise UserError(
             "say what and where: `convert --annotations=ANY --output=train.csv` (or .json); or say which way: "

@@ -20,7 +20,7 @@ import tensorflow as tf
 from pycocotools import mask as rle
 from tqdm import tqdm
 
-from tpu_retinamask import config
+from tpu_retinamask import config, signs_of_life
 from tpu_retinamask.coco.names import with_names
 from tpu_retinamask.data.annotated_image import AnnotatedImage, ListedImage
 from tpu_retinamask.data.annotations.scan import scan_images
@@ -200,6 +200,7 @@ def picture_name(path: str, taken: set) -> str:
 
 def run(flags: Flags, *files: str) -> None:
     """Run the program."""
+    signs_of_life.now(None)  # a bar shows how far it is
     if not files and not flags.images:
         raise UserError("give the pictures: --images=FOLDER, --images='photos/*.jpg', or files without a flag")
     config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import gin
 
-from tpu_retinamask import config
+from tpu_retinamask import config, signs_of_life
 from tpu_retinamask.data.prepared.reading import open_records, verify_records
 from tpu_retinamask.data.sources.opening import read_splits, scan_split
 from tpu_retinamask.errors import UserError
@@ -107,6 +107,7 @@ def prepare(
 
 def run(flags: Flags) -> None:
     """Run the program."""
+    signs_of_life.now(None)  # a bar shows how far it is
     if flags.verify:
         log.info(
             "%d files of %s are as they were written", verify_records(flags.data_dir, progress=True), flags.data_dir

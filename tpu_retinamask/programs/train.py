@@ -7,6 +7,8 @@ Run the same command again to go on from the last checkpoint.
 """
 
 import logging
+import os
+import shlex
 
 from tpu_retinamask import config
 from tpu_retinamask.data.sources.opening import open_sources
@@ -15,11 +17,11 @@ from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.tasks import training
 from tpu_retinamask.tasks.start import Start
-from tpu_retinamask.training.loop.outer_loop import TrainingInterrupted
+from tpu_retinamask.training.loop.stop_request import TrainingInterrupted
 
 log = logging.getLogger(__name__)
 
-STOPPED = 143  # exit code after a SIGTERM, as a shell reports it
+STOPPED = 128  # and the signal: the exit code by which a shell reports it
 
 
 def run(flags: Flags) -> int:
@@ -58,8 +60,32 @@ def run(flags: Flags) -> int:
         training.debug(prepared)
     else:
         try:
-            training.run(prepared)
+            training.run(prepared, ends_process=True)
         except TrainingInterrupted as interruption:
             log.info("%s", interruption)
-            return STOPPED
+            return STOPPED + interruption.signal_number
+        log.info("%s", _what_next(flags, prepared))
     return 0
+
+
+def _what_next(flags: Flags, trained: training.Training) -> str:
+    """Return which weights there are, and the commands that use them."""
+    last, best = trained.state.files.newest(), trained.state.best.newest()
+    lines = [f"the last weights: {last.path}"] if last else []
+    if best:
+        lines.append(
+            f"the best ones, by mask AP on the validation images ({best.values['score']:.3f}, where 1 is perfect): "
+            f"{best.path}; --checkpoint=best takes them"
+        )
+    run = shlex.quote(f"--model_dir={flags.model_dir}")
+    scored = shlex.quote(f"--annotations={flags.val_annotations}") if flags.val_annotations else "--annotations=VAL"
+    scored = shlex.quote(f"--data_dir={flags.data_dir}") if flags.data_dir else scored
+    folder = shlex.quote(f"--output_dir={os.path.join(flags.model_dir, 'pictures')}")
+    return "\n".join(
+        [
+            *lines,
+            "what next:",
+            f"  retinamask evaluate {scored} {run}",
+            f"  retinamask predict {run} {folder} FOLDER_OF_PICTURES",
+        ]
+    )

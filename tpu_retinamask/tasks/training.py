@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import keras
 
+from tpu_retinamask import signs_of_life
 from tpu_retinamask.data.sources.opening import Sources
 from tpu_retinamask.data.stream.host_batches import HostBatches
 from tpu_retinamask.errors import UserError
@@ -25,8 +26,9 @@ from tpu_retinamask.training.debug import debug_step
 from tpu_retinamask.training.devices import placement
 from tpu_retinamask.training.learner import Learner
 from tpu_retinamask.training.loop.history import History
-from tpu_retinamask.training.loop.outer_loop import StopRequest, run_training
+from tpu_retinamask.training.loop.outer_loop import run_training
 from tpu_retinamask.training.loop.progress import Progress
+from tpu_retinamask.training.loop.stop_request import StopRequest
 from tpu_retinamask.training.runtimes.registry import Runtime
 
 log = logging.getLogger(__name__)
@@ -112,6 +114,7 @@ def prepare(
     # Of a newest checkpoint that turns out damaged, and whose batch was new, the length is a few steps off.
     epoch = recipe.pipeline.order_of(sources.train).length
     total_steps = settings.total_steps(epoch, batch_size, step=step, seen=seen.images)
+    signs_of_life.now("making the network")
     keras.utils.set_random_seed(settings.seed)
     learner = recipe.make_learner(
         runtime.strategy, sources.classes.num_classes, total_steps=total_steps, batch_size=batch_size
@@ -136,8 +139,12 @@ def prepare(
     )
 
 
-def run(training: Training) -> Progress:
+def run(training: Training, *, ends_process: bool = False) -> Progress:
     """Train until all steps are done, resuming from the model directory's last checkpoint.
+
+    Args:
+      training: from `prepare`.
+      ends_process: see `StopRequest`.
 
     Raises:
       UserError: the directory cannot be written, belongs to other classes, or holds a checkpoint that does not fit.
@@ -171,14 +178,14 @@ def run(training: Training) -> Progress:
         collapse_after=settings.collapse_after,
         stop_collapsed=settings.stop_collapsed,
     )
-    with StopRequest().listening() as stop:
+    with StopRequest(ends_process=ends_process).listening() as stop:
         run_training(
             loop,
             training.state,
             progress,
-            total_steps=training.total_steps,
             steps_per_loop=settings.steps_per_loop or training.runtime.steps_per_loop,
             checkpoint_every=settings.checkpoint_every,
+            checkpoint_minutes=settings.checkpoint_minutes,
             evaluate=_evaluation(training) if sources.validation else None,
             evaluate_every=settings.evaluate_every,
             stop=stop,

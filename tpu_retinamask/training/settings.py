@@ -31,6 +31,7 @@ class TrainSettings:
         answered by a checkpoint after the loop, so keep a loop shorter than the notice of a preemption (30 s).
       log_every: steps between lines.
       checkpoint_every: steps between checkpoints.
+      checkpoint_minutes: longest time between checkpoints, besides; None: steps alone count.
       keep_checkpoints: newest checkpoints kept; the best by mask AP is kept besides.
       evaluate_every: steps between evaluations; None: at the end only.
       stop_after: evaluations without a better mask AP after which the training ends; None: never.
@@ -58,6 +59,7 @@ class TrainSettings:
     steps_per_loop: int | None = None
     log_every: int = 20
     checkpoint_every: int = 500
+    checkpoint_minutes: float | None = 5.0
     keep_checkpoints: int = 3
     evaluate_every: int | None = None
     stop_after: int | None = None
@@ -68,7 +70,15 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         check_types(self)
-        positive = ("batch_size", "images_per_replica", "epochs", "steps", "reference_batch", "accumulate_steps")
+        positive = (
+            "batch_size",
+            "images_per_replica",
+            "epochs",
+            "steps",
+            "reference_batch",
+            "accumulate_steps",
+            "checkpoint_minutes",
+        )
         check_least(named(self, *positive, "steps_per_loop", "log_every", "keep_checkpoints"), 0, above=True)
         check_least(named(self, "checkpoint_every", "evaluate_every", "stop_after", "collapse_after"), 0)
         check_between(named(self, "seed"), 0, LARGEST_SEED)

@@ -1,53 +1,22 @@
 """The outer loop of a training: updates in, checkpoints, lines and evaluations out."""
 
-import contextlib
 import logging
-import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable
 
 import tensorflow as tf
 
+from tpu_retinamask import signs_of_life
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.training.checkpoints.files import SaveError
 from tpu_retinamask.training.checkpoints.state import TrainState
 from tpu_retinamask.training.loop.device_loop import BatchError, Loop
 from tpu_retinamask.training.loop.history import History
 from tpu_retinamask.training.loop.progress import Progress
+from tpu_retinamask.training.loop.stop_request import StopRequest, TrainingInterrupted
 
 log = logging.getLogger(__name__)
-
-
-class TrainingInterrupted(Exception):
-    """The training was asked to stop before its end, and has saved what it had."""
-
-
-class StopRequest:
-    """Whether the machine wants the training to stop; a cloud announces a preemption by SIGTERM.
-
-    Python sees the signal between two loops, so a loop of `steps_per_loop` steps must be shorter than the notice,
-    30 s for a preemptible virtual machine at Google.
-    """
-
-    def __init__(self) -> None:
-        """Begin without a request."""
-        self.received = False
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator["StopRequest"]:
-        """Note the first SIGTERM within the block; a second one kills."""
-        before = signal.signal(signal.SIGTERM, self._note)
-        try:
-            yield self
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-    def _note(self, number, frame):
-        del number, frame
-        self.received = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        # Not by the log, which may be in the middle of a line of its own.
-        os.write(2, b"SIGTERM: stopping after this loop\n")
 
 
 def loop_length(step: int, *, total_steps: int, steps_per_loop: int, boundaries: Iterable[int | None]) -> int:
@@ -68,8 +37,8 @@ def run_training(
     state: TrainState,
     progress: Progress,
     *,
-    total_steps: int,
     checkpoint_every: int,
+    checkpoint_minutes: float | None = None,
     steps_per_loop: int = 1,
     evaluate: Callable[[], dict] | None = None,
     evaluate_every: int | None = None,
@@ -78,7 +47,7 @@ def run_training(
     writes: bool = True,
     any_process: Callable[[bool], bool] = bool,
 ) -> None:
-    """Update the model until it has made `total_steps` updates.
+    """Update the model until it has made all updates of the run, `progress.total_steps`.
 
     Whatever is saved is saved once, by the process that writes. A save that fails is told, and the next one tries
     again; the last must succeed.
@@ -87,8 +56,8 @@ def run_training(
       loop: whose first batch is that of step `progress.step`.
       state: what is saved.
       progress: what is shown, and the steps already made.
-      total_steps: updates over the whole life of the run, those before a restart included.
       checkpoint_every: steps between checkpoints; the last step is always saved.
+      checkpoint_minutes: longest time without a checkpoint, looked at after each loop; None: steps alone count.
       steps_per_loop: steps without a look at anything else; the very first step is one alone, since it compiles.
       evaluate: called without arguments; returns a dict of scalars to show.
       evaluate_every: steps between evaluations; the last step is always evaluated.
@@ -99,10 +68,11 @@ def run_training(
 
     Raises:
       NonFiniteLossError: a loss is not finite; the checkpoints before it are kept.
-      TrainingInterrupted: `stop` was received, and the state is saved.
+      TrainingInterrupted: `stop` has been received, and the state is saved.
       SaveError: the last state could not be saved.
       UserError: the devices went away.
     """
+    total_steps = progress.total_steps
 
     def is_due(interval):
         return progress.step >= total_steps or (bool(interval) and progress.step > 0 and progress.step % interval == 0)
@@ -112,6 +82,7 @@ def run_training(
         if not writes:
             return
         loop.settle()
+        signs_of_life.now(f"scoring the validation images at step {progress.step}")
         scores = evaluate()
         progress.write_scalars(scores)
         if history is not None:
@@ -127,7 +98,7 @@ def run_training(
         evaluate_every = None
     elif history is not None and is_due(evaluate_every) and not history.scored(progress.step):
         evaluate_now()  # the life before saved this step and ended before it was scored
-    longest, saved_step = 1, progress.step
+    longest, first, saved_step, saved_at = 1, True, progress.step, time.monotonic()
     while progress.step < total_steps:
         reason = history.stop_reason if history is not None else None
         if any_process(reason is not None):
@@ -139,7 +110,11 @@ def run_training(
             steps_per_loop=longest,
             boundaries=(checkpoint_every, evaluate_every),
         )
-        longest = steps_per_loop
+        if stop is not None:
+            stop.at(progress.step, saved_step, compiling=first)
+        at = f"step {progress.step + 1} of {total_steps}"
+        signs_of_life.now(f"compiling the training step, for {at}" if first else at, timed=first)
+        longest, first = steps_per_loop, False
         metrics, waited = _run(loop, count, progress.step)
         progress.update(metrics, waited)
         if history is not None:
@@ -147,11 +122,15 @@ def run_training(
             if is_due(evaluate_every or checkpoint_every):
                 history.end_interval(progress.step)
         stopped = progress.step < total_steps and any_process(stop is not None and stop.received)
-        if stopped or is_due(checkpoint_every):
-            saved_step = save(must=stopped)
+        late = bool(checkpoint_minutes) and time.monotonic() - saved_at >= 60 * checkpoint_minutes
+        if stop is not None:
+            stop.at(progress.step, saved_step)
+        if stopped or late or is_due(checkpoint_every):
+            saved_step, saved_at = save(must=stopped), time.monotonic()
         if stopped:
             raise TrainingInterrupted(
-                f"stopped at step {progress.step} of {total_steps}, saved; run the same command to go on"
+                f"stopped at step {progress.step} of {total_steps}, saved; run the same command to go on",
+                stop.signal_number if stop is not None and stop.received else signal.SIGTERM,
             )
         if evaluate is not None and is_due(evaluate_every):
             evaluate_now()

@@ -1,0 +1,35 @@
+"""What is told before TensorFlow is imported, which takes seconds: files that are not there, settings that are none."""
+
+import os
+
+from tpu_retinamask.gin_files import refuse_unknown_settings
+from tpu_retinamask.programs.command_line import Flags
+
+# Flags that name what is read, of every program but those for which they may name what is written.
+READ = {
+    "annotations": (),
+    "val_annotations": (),
+    "classes": ("convert",),
+    "coco_json": (),
+    "predictions": (),
+    "instances": (),
+}
+
+
+def check(program: str, flags: Flags) -> None:
+    """Refuse what a look at the disk shows to be wrong; what is right here is looked at again where it is used.
+
+    Args:
+      program: its name.
+      flags: of it.
+
+    Raises:
+      FileNotFoundError, UserError: in the words of those who would find it later.
+    """
+    for name, spared in READ.items():
+        path = getattr(flags, name, None)
+        # A bucket is asked by TensorFlow alone; of a source, a part may be named: data.yaml#val.
+        asked = path and program not in spared and "://" not in path
+        if asked and not (os.path.exists(path) or os.path.exists(path.rpartition("#")[0])):
+            raise FileNotFoundError(f"{path}: no such file")
+    refuse_unknown_settings(getattr(flags, "gin_file", None) or [], getattr(flags, "gin_param", None) or [])
