@@ -76,6 +76,7 @@ def _kill_at(command, folder, environment, step):
     assert process.wait() == -signal.SIGKILL, "".join(seen)[-2000:]
 
 
+@pytest.mark.slow  # its bits: test_launch, after a SIGTERM, and test_killed_runs
 def test_killed_at_a_random_step_it_goes_on_as_if_nothing_had_been(trained, training, program, quick_program, tmp_path):
     whole, _ = trained
     step = random.SystemRandom().randrange(11, training.steps - 20)
