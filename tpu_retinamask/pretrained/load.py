@@ -157,8 +157,8 @@ def _load_imagenet(model: RetinaMask, *, skip_mismatched: bool) -> WeightsReport
     if pretrained is None:
         raise WeightsError(
             f"--weights={IMAGENET}: there are no ImageNet weights for this backbone ({model.settings.backbone}): those "
-            "of keras.applications exist for resnet50, resnet101 and resnet152, those of tpu-retinamask[pretrained] for "
-            "efficientnet_lite0, efficientnet_lite1 and efficientnet_lite2"
+            "of keras.applications exist for resnet50, resnet101 and resnet152, those of tpu-retinamask[pretrained] "
+            "for efficientnet_lite0, efficientnet_lite1 and efficientnet_lite2"
         )
     if pretrained.read is not None:
         layers = pretrained.read()

@@ -32,7 +32,9 @@ STORAGES = {
 }
 _ZIP_START = b"PK\x03\x04"
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-_REMEDY = "take the file anew from where it was published, or save the weights with torch.save(model.state_dict(), path)"
+_REMEDY = (
+    "take the file anew from where it was published, or save the weights with torch.save(model.state_dict(), path)"
+)
 # What a pickle, a zip or a number that was cut or changed makes Python's readers raise.
 _FAULTS = (
     pickle.UnpicklingError,
@@ -90,7 +92,7 @@ class _Rebuild:
 
     def __call__(self, storage: _Storage, offset: int, shape: tuple, strides: tuple, *unused: object) -> _Tensor:
         if not isinstance(storage, _Storage) or not all(isinstance(part, tuple) for part in (shape, strides)):
-            raise WeightsError("a tensor of something else than a storage")
+            raise WeightsError("a tensor of something else, expected one of a storage")
         if not all(type(number) is int and number >= 0 for number in (offset, *shape, *strides)):
             raise WeightsError("a tensor whose offset, shape or strides are no whole numbers from 0 on")
         if len(shape) != len(strides):
@@ -118,7 +120,7 @@ class _Unpickler(pickle.Unpickler):
         """Return the storage that a tensor is a view of."""
         kind, number, key, _, count, *view = pid
         if kind != "storage" or type(number) is not _Number or not isinstance(key, str) or view not in ([], [None]):
-            raise WeightsError("a reference to something else than a whole storage")
+            raise WeightsError("a reference to something else, expected a whole storage")
         if type(count) is not int or count < 0:
             raise WeightsError(f"storage {key!r} with a length that is no whole number from 0 on")
         return _Storage(number.dtype, key, count)
@@ -198,7 +200,7 @@ def _open_zip(file: IO[bytes]) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
         return archive.read(name)
 
     if folder + "byteorder" in archive.namelist() and read(folder + "byteorder") != b"little":
-        raise WeightsError("numbers that do not start with their lowest byte")
+        raise WeightsError("numbers in another order of bytes, expected the lowest first")
     found: dict[str, bytes] = {}
 
     def numbers_of(storage: _Storage) -> np.ndarray:
@@ -216,19 +218,19 @@ def _open_legacy(file: IO[bytes], size: int) -> tuple[Any, Callable[[_Storage], 
     """Return what the fourth pickle of a file without zip holds, and the reader of the storages after the fifth."""
     magic, protocol, system, state, keys = (_load_after_check(file, index) for index in range(5))
     if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise WeightsError("numbers that do not start with their lowest byte")
+        raise WeightsError("numbers in another order of bytes, expected the lowest first")
     if protocol != _LEGACY_PROTOCOL or not isinstance(keys, list):
-        raise WeightsError(f"a format other than {_LEGACY_PROTOCOL}")
+        raise WeightsError(f"another version of the format, expected {_LEGACY_PROTOCOL}")
     del magic
     declared = {tensor.storage.key: tensor.storage for tensor in _tensors(state)}
     found: dict[str, bytes] = {}
     for key in keys:
         (count,) = struct.unpack("<q", file.read(8))
         if key not in declared:
-            raise WeightsError(f"storage {key!r} of no tensor")
+            raise WeightsError(f"a storage of no tensor, expected those of {len(declared)}")
         length = count * declared[key].dtype.itemsize
         if not 0 <= length <= size - file.tell():
-            raise WeightsError(f"storage {key!r} of {count} numbers, of which the file holds the first part alone")
+            raise WeightsError(f"storage {key!r} of {count} numbers in a shorter file, expected all of them")
         found[key] = file.read(length)
     if file.tell() != size:
         raise WeightsError(f"{size - file.tell()} bytes after the last storage, expected none")
@@ -239,7 +241,7 @@ def _load_after_check(file: IO[bytes], index: int) -> Any:
     """Return the next pickle of a file; the first must be PyTorch's magic number."""
     value = _Unpickler(file, encoding="utf-8").load()
     if index == 0 and value != _LEGACY_MAGIC:
-        raise WeightsError("a pickle of something else")
+        raise WeightsError("a pickle of something else, expected PyTorch's number at its head")
     return value
 
 

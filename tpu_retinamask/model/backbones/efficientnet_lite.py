@@ -164,7 +164,7 @@ class EfficientNetLite(Backbone):
 
 
 class InvertedBlock(keras.Layer):
-    """1x1 to more channels, a convolution of each channel by itself, 1x1 to few, beside a shortcut where sides agree."""
+    """1x1 to more channels, a convolution of each by itself, 1x1 to few, beside a shortcut where sides agree."""
 
     def __init__(
         self,
