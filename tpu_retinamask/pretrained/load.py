@@ -15,8 +15,10 @@ import numpy as np
 from tpu_retinamask.model.backbones.resnet import APPLICATION_OPTIONS
 from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.pretrained import keras_applications
+from tpu_retinamask.pretrained.efficientnet_lite import to_efficientnet_lite
 from tpu_retinamask.pretrained.h5_file import IMAGENET, WeightsError, read_h5
 from tpu_retinamask.pretrained.own_checkpoint import find_checkpoint, read_checkpoint
+from tpu_retinamask.pretrained.torch_file import installed_file, read_torch
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +76,8 @@ def load_weights(model: RetinaMask, source: str, *, skip_mismatched: bool = Fals
       model: RetinaMask with its weights created.
       source: a `.h5` file of keras-maskrcnn, keras-retinanet, keras-resnet or keras.applications (weights or whole
         model); a directory written by train, its folder `best`, or one checkpoint, of which the average of the weights
-        is taken where it holds one; or "imagenet", which keras downloads.
+        is taken where it holds one; or "imagenet": what the backbone names, which keras downloads or a package
+        holds.
       skip_mismatched: layers whose shapes differ keep their initial weights (a head for other classes).
 
     Returns:
@@ -154,13 +157,16 @@ def _load_imagenet(model: RetinaMask, *, skip_mismatched: bool) -> WeightsReport
     if pretrained is None:
         raise WeightsError(
             f"--weights={IMAGENET}: there are no ImageNet weights for this backbone ({model.settings.backbone}): those "
-            "of keras.applications exist for resnet50, resnet101 and resnet152"
+            "of keras.applications exist for resnet50, resnet101 and resnet152, those of tpu-retinamask[pretrained] "
+            "for efficientnet_lite0, efficientnet_lite1 and efficientnet_lite2"
         )
     if pretrained.read is not None:
         layers = pretrained.read()
+    elif pretrained.package is not None:
+        layers = to_efficientnet_lite(read_torch(installed_file(pretrained.package)))
     elif pretrained.application is None:
         raise WeightsError(
-            f"the backbone {model.settings.backbone} says neither `application` nor `read` of its weights"
+            f"the backbone {model.settings.backbone} says neither `application`, `package` nor `read` of its weights"
         )
     else:
         layers = keras_applications.to_keras_resnet(keras_applications.download(pretrained.application))

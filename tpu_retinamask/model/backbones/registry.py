@@ -18,13 +18,14 @@ BACKBONES: Seat[Callable[..., "Backbone"]] = Seat("backbone", "tpu_retinamask.ba
 class PretrainedWeights(NamedTuple):
     """Where the ImageNet weights of a backbone come from, and what it must be for them.
 
-    Either `application` or `read` is given.
+    One of `application`, `package` and `read` is given.
     """
 
     application: str | None = None  # network of keras.applications, whose weights Keras downloads
     read: Callable[[], dict] | None = None  # returns {layer: {weight: array}}, by the backbone's own names
     construction: Mapping[str, Any] = {}  # attributes of the backbone with which it computes the same features
     pixel_mode: str = "caffe"  # see `ops.images`
+    package: str | None = None  # distribution with a file of PyTorch, whose names `pretrained.efficientnet_lite` knows
 
 
 class Backbone(keras.Layer):

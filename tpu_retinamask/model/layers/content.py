@@ -57,3 +57,14 @@ def relu_of_content(x: tf.Tensor, inside: tf.Tensor | None) -> tf.Tensor:
 def _masked_relu(x, inside):
     y = tf.nn.relu(x * inside)
     return y, lambda upstream: (tf.raw_ops.ReluGrad(gradients=upstream, features=y), None)
+
+
+def relu6_of_content(x: tf.Tensor, inside: tf.Tensor | None) -> tf.Tensor:
+    """Return features [B, h, w, F] held between 0 and 6, with zeros beside the picture; see `relu_of_content`."""
+    return tf.nn.relu6(x) if inside is None else _masked_relu6(x, inside)
+
+
+@tf.custom_gradient
+def _masked_relu6(x, inside):
+    y = tf.nn.relu6(x * inside)
+    return y, lambda upstream: (tf.raw_ops.Relu6Grad(gradients=upstream, features=y), None)

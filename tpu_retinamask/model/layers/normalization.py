@@ -10,7 +10,7 @@ from tpu_retinamask.ops.replicas import sum_over_replicas
 NORMALIZATIONS = ("frozen", "batch", "group")
 
 
-def make_normalization(kind: str, name: str, epsilon: float = 1e-5) -> keras.Layer:
+def make_normalization(kind: str, name: str, epsilon: float = 1e-5, *, groups: int = 16) -> keras.Layer:
     """Build the normalisation layer that a backbone puts after each convolution.
 
     It is called `layer(x, training=..., inside=...)`: inside [B, h, w, 1] is 1 in the cells of the picture and 0 beside
@@ -18,16 +18,17 @@ def make_normalization(kind: str, name: str, epsilon: float = 1e-5) -> keras.Lay
 
     Args:
       kind: "frozen" batch normalisation (statistics and scale never change; for pre-trained weights), "batch"
-        (synchronised over replicas) or "group" (by image, 16 groups).
+        (synchronised over replicas) or "group" (by image).
       name: of the layer.
       epsilon: added to the variance.
+      groups: of "group"; they divide the channels.
 
     Raises:
       SettingError: another kind.
     """
     check_normalization(kind)
     if kind == "group":
-        return GroupNormalization(groups=16, epsilon=epsilon, name=name)
+        return GroupNormalization(groups=groups, epsilon=epsilon, name=name)
     frozen = kind == "frozen"
     # Statistics of one replica alone would differ between replicas and be lost by a checkpoint.
     return BatchNormalization(epsilon=epsilon, momentum=0.9, synchronized=not frozen, trainable=not frozen, name=name)
