@@ -8,6 +8,7 @@ import signal
 import subprocess
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 
