@@ -37,7 +37,7 @@ def settings_by_source() -> dict[str, list[str]]:
     """Return owner -> names of its settings: the fields of the classes that `config.SETTINGS` names."""
     config = _parsed("config")
     places = {
-        alias.asname or alias.name: (node.module, alias.name)
+        alias.asname or alias.name: (node.module or "", alias.name)
         for node in config.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
@@ -89,5 +89,5 @@ def refuse_unknown_settings(files: list[str], params: list[str]) -> None:
 def _parsed(module: str) -> ast.Module:
     """Return the syntax tree of a module of ours, which is not imported."""
     *folders, name = module.removeprefix("tpu_retinamask.").split(".")
-    file = importlib.resources.files("tpu_retinamask").joinpath(*folders, f"{name}.py")
+    file = importlib.resources.files("tpu_retinamask").joinpath("/".join([*folders, f"{name}.py"]))
     return ast.parse(file.read_text(encoding="utf-8"))

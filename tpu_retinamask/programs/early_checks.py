@@ -29,7 +29,8 @@ def check(program: str, flags: Flags) -> None:
     for name, spared in READ.items():
         path = getattr(flags, name, None)
         # A bucket is asked by TensorFlow alone; of a source, a part may be named: data.yaml#val.
-        asked = path and program not in spared and "://" not in path
-        if asked and not (os.path.exists(path) or os.path.exists(path.rpartition("#")[0])):
+        if not path or program in spared or "://" in path:
+            continue
+        if not (os.path.exists(path) or os.path.exists(path.rpartition("#")[0])):
             raise FileNotFoundError(f"{path}: no such file")
     refuse_unknown_settings(getattr(flags, "gin_file", None) or [], getattr(flags, "gin_param", None) or [])
