@@ -10,8 +10,6 @@ READ = {
     "annotations": (),
     "val_annotations": (),
     "classes": ("convert",),
-    "coco_json": (),
-    "predictions": (),
     "instances": (),
 }
 
