@@ -77,7 +77,7 @@ def run_program(name: str, flags: command_line.Flags, modes: Sequence[str] = ())
             signs_of_life.now("starting TensorFlow")
             startup.import_tensorflow_quietly()
             program = importlib.import_module(f"tpu_retinamask.programs.{name}")
-            signs_of_life.now("reading")
+            signs_of_life.now("working")
             return program.run(flags, *modes) or 0
         except KeyboardInterrupt:
             print("stopped by Ctrl-C; run the same command to begin again", file=sys.stderr)

@@ -1,11 +1,11 @@
 """Where gin files lie, and which settings there are, read from the sources: no TensorFlow is imported for it."""
 
 import ast
-import importlib.resources
 import re
 from pathlib import Path
 
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.own_sources import parsed
 from tpu_retinamask.setting_names import advice
 
 # `scope/module.OWNER.NAME = ...` at the start of a line.
@@ -35,7 +35,7 @@ def find_gin_file(name: str) -> str:
 
 def settings_by_source() -> dict[str, list[str]]:
     """Return owner -> names of its settings: the fields of the classes that `config.SETTINGS` names."""
-    config = _parsed("config")
+    config = parsed("tpu_retinamask.config")
     places = {
         alias.asname or alias.name: (node.module or "", alias.name)
         for node in config.body
@@ -52,7 +52,7 @@ def settings_by_source() -> dict[str, list[str]]:
     for key, value in zip(table.keys, table.values):
         assert isinstance(key, ast.Constant) and isinstance(value, ast.Name)
         module, kind = places[value.id]
-        defined = next(node for node in _parsed(module).body if isinstance(node, ast.ClassDef) and node.name == kind)
+        defined = next(node for node in parsed(module).body if isinstance(node, ast.ClassDef) and node.name == kind)
         found[key.value] = [
             node.target.id
             for node in defined.body
@@ -84,10 +84,3 @@ def refuse_unknown_settings(files: list[str], params: list[str]) -> None:
         if owner in known and name not in known[owner]:
             words = f"Configurable '{owner}' doesn't have a parameter named '{name}'"
             raise UserError(f"gin configuration: {words}{advice(words, known)}")
-
-
-def _parsed(module: str) -> ast.Module:
-    """Return the syntax tree of a module of ours, which is not imported."""
-    *folders, name = module.removeprefix("tpu_retinamask.").split(".")
-    file = importlib.resources.files("tpu_retinamask").joinpath("/".join([*folders, f"{name}.py"]))
-    return ast.parse(file.read_text(encoding="utf-8"))

@@ -98,3 +98,25 @@ sys.exit(code)
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == code and words in done.stderr, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "body, code, said",
+    [("return 3", 3, "handler\n"), ("raise RuntimeError('a fault of ours')", 1, "handler\nobject\n")],
+)
+def test_a_process_ends_after_the_exit_handlers_without_taking_itself_apart(body, code, said):
+    script = f"""
+import atexit, sys
+from tpu_retinamask import cli
+class Slow:
+    def __del__(self):
+        print("object")
+def main(arguments):
+    atexit.register(print, "handler")
+    {body}
+kept, cli.main = Slow(), main
+sys.exit(cli.process([]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (code, said)
+    assert ("a fault of ours" in done.stderr) == (code == 1)

@@ -45,6 +45,19 @@ def test_it_learns_and_says_how_it_goes(trained, training):
     assert float(score[2]) >= 0.9  # mask AP50 on images it has seen: it learnt them by heart
 
 
+def test_it_ends_with_the_weights_and_the_commands_that_use_them(trained, training, shapes):
+    model_dir, done = trained
+    said = done.stderr[done.stderr.index("the last weights: ") :].splitlines()
+    assert said[0] == f"the last weights: {model_dir}/checkpoints/ckpt-{training.steps}"
+    best = re.fullmatch(r"the best, by mask AP .* \((\S+), where 1 is perfect\): (\S+); --checkpoint=best .*", said[1])
+    assert float(best[1]) > 0.5 and os.path.exists(best[2] + ".index")
+    assert said[2:5] == [
+        "what next:",
+        f"  retinamask evaluate --model_dir={model_dir} --annotations={shapes}/val.csv",
+        f"  retinamask predict --model_dir={model_dir} --output_dir={model_dir}/pictures FOLDER_OF_PICTURES",
+    ]
+
+
 def test_the_model_directory_tells_what_was_run(trained, training):
     folder, _ = trained
     assert (folder / "classes.csv").read_text() == "disc,0\nsquare,1\n"

@@ -140,15 +140,23 @@ def test_in_a_program_of_others_a_second_signal_is_theirs():
 
 
 @pytest.mark.parametrize(
-    "step, saved, compiling, signals, said",
+    "step, saved, compiling, alone, signals, said",
     [
         # Nothing is lost by it: a compilation is not waited for.
-        (0, 0, True, 1, ["SIGINT: ended; no step had been made, so nothing is lost. Run the same command to go on"]),
-        (40, 40, True, 1, ["SIGINT: ended; step 40 is saved, so nothing is lost. Run the same command to go on"]),
+        (
+            0,
+            0,
+            True,
+            True,
+            1,
+            ["SIGINT: ended; no step had been made, so nothing is lost. Run the same command to go on"],
+        ),
+        (40, 40, True, True, 1, ["SIGINT: ended; step 40 is saved, so nothing is lost. Run the same command to go on"]),
         (
             47,
             40,
             False,
+            True,
             2,
             [
                 "SIGINT: stopping after this loop; once more ends it at once",
@@ -156,13 +164,25 @@ def test_in_a_program_of_others_a_second_signal_is_theirs():
                 "step 40",
             ],
         ),
+        # Others that share the run would wait for it: it is they who stop together, after the loop.
+        (
+            0,
+            0,
+            True,
+            False,
+            2,
+            [
+                "SIGINT: stopping after this loop; once more ends it at once",
+                "SIGINT: ended at once; the loop in progress is lost. Run the same command to go on from step 0",
+            ],
+        ),
     ],
 )
-def test_a_program_ends_while_its_main_thread_is_busy(step, saved, compiling, signals, said):
+def test_a_program_ends_while_its_main_thread_is_busy(step, saved, compiling, alone, signals, said):
     script = f"""
 import ctypes, sys
 from tpu_retinamask.training.loop.stop_request import StopRequest
-stop = StopRequest(ends_process=True)
+stop = StopRequest(ends_process=True, alone={alone})
 stop.at({step}, {saved}, compiling={compiling})
 with stop.listening():
     print("ready", flush=True)

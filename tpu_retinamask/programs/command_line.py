@@ -5,11 +5,12 @@ one process, and no flag is anyone's but its program's.
 """
 
 import ast
-import importlib.resources
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
+
+from tpu_retinamask.own_sources import parsed
 
 Flags = absl_flags.FlagValues
 
@@ -234,8 +235,7 @@ def help_text(program: str, flags: Flags) -> str:
 
 def docstring(program: str) -> str:
     """Return the docstring of a program's module, which is not imported for it."""
-    text = importlib.resources.files("tpu_retinamask.programs").joinpath(f"{program}.py").read_text(encoding="utf-8")
-    return ast.get_docstring(ast.parse(text)) or program
+    return ast.get_docstring(parsed(f"tpu_retinamask.programs.{program}")) or program
 
 
 def _annotations(flags: Flags, what: str, *, classes: str = "", data_dir: str = "--annotations and --classes") -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tpu_retinamask import signs_of_life
 from tpu_retinamask.data.stream.service import PROTOCOL
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.programs.command_line import Flags
@@ -145,4 +146,5 @@ def run(flags: Flags, role: str | None = None) -> None:
         address = flags.address or f"{socket.gethostname()}:{flags.port}"
         server = start_worker(flags.port, flags.dispatcher, address)
         log.info("worker %s of dispatcher %s", address, flags.dispatcher)
+    signs_of_life.now(None)  # it serves until it is stopped
     server.join()

@@ -64,28 +64,37 @@ def run(flags: Flags) -> int:
         except TrainingInterrupted as interruption:
             log.info("%s", interruption)
             return STOPPED + interruption.signal_number
-        log.info("%s", _what_next(flags, prepared))
+        if runtime.chief:
+            log.info("%s", _what_next(flags, prepared))
     return 0
 
 
 def _what_next(flags: Flags, trained: training.Training) -> str:
     """Return which weights there are, and the commands that use them."""
-    last, best = trained.state.files.newest(), trained.state.best.newest()
-    lines = [f"the last weights: {last.path}"] if last else []
+    files, best = trained.state.files, trained.state.best.last_noted()
+    last = files.last_noted()
+    lines = [f"the last weights: {files.path(last[0])}"] if last else []
     if best:
+        score = f" ({best[1]['score']:.3f}, where 1 is perfect)" if "score" in best[1] else ""
         lines.append(
-            f"the best ones, by mask AP on the validation images ({best.values['score']:.3f}, where 1 is perfect): "
-            f"{best.path}; --checkpoint=best takes them"
+            f"the best, by mask AP on the validation images{score}: {trained.state.best.path(best[0])}; "
+            "--checkpoint=best takes them"
         )
-    run = shlex.quote(f"--model_dir={flags.model_dir}")
-    scored = shlex.quote(f"--annotations={flags.val_annotations}") if flags.val_annotations else "--annotations=VAL"
-    scored = shlex.quote(f"--data_dir={flags.data_dir}") if flags.data_dir else scored
-    folder = shlex.quote(f"--output_dir={os.path.join(flags.model_dir, 'pictures')}")
+    scored = {"annotations": flags.val_annotations or "VAL", "images": flags.val_images or flags.images}
+    scored |= {"format": flags.format}
+    scored = {"data_dir": flags.data_dir} if flags.data_dir else scored
+    run = {"model_dir": flags.model_dir}
+    pictures = {"output_dir": os.path.join(flags.model_dir, "pictures")}
     return "\n".join(
         [
             *lines,
             "what next:",
-            f"  retinamask evaluate {scored} {run}",
-            f"  retinamask predict {run} {folder} FOLDER_OF_PICTURES",
+            f"  retinamask evaluate {_as_flags(run | scored)}",
+            f"  retinamask predict {_as_flags(run | pictures)} FOLDER_OF_PICTURES",
         ]
     )
+
+
+def _as_flags(given: dict[str, str | None]) -> str:
+    """Return the flags that are given, as a shell takes them."""
+    return shlex.join(f"--{name}={value}" for name, value in given.items() if value)

@@ -178,7 +178,7 @@ def run(training: Training, *, ends_process: bool = False) -> Progress:
         collapse_after=settings.collapse_after,
         stop_collapsed=settings.stop_collapsed,
     )
-    with StopRequest(ends_process=ends_process).listening() as stop:
+    with StopRequest(ends_process=ends_process, alone=training.runtime.processes == 1).listening() as stop:
         run_training(
             loop,
             training.state,

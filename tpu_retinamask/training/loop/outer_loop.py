@@ -1,7 +1,6 @@
 """The outer loop of a training: updates in, checkpoints, lines and evaluations out."""
 
 import logging
-import signal
 import time
 from collections.abc import Callable, Iterable
 
@@ -68,11 +67,11 @@ def run_training(
 
     Raises:
       NonFiniteLossError: a loss is not finite; the checkpoints before it are kept.
-      TrainingInterrupted: `stop` has been received, and the state is saved.
+      TrainingInterrupted: `stop` was received, and the state is saved.
       SaveError: the last state could not be saved.
       UserError: the devices went away.
     """
-    total_steps = progress.total_steps
+    total_steps, stop = progress.total_steps, stop or StopRequest()
 
     def is_due(interval):
         return progress.step >= total_steps or (bool(interval) and progress.step > 0 and progress.step % interval == 0)
@@ -110,8 +109,7 @@ def run_training(
             steps_per_loop=longest,
             boundaries=(checkpoint_every, evaluate_every),
         )
-        if stop is not None:
-            stop.at(progress.step, saved_step, compiling=first)
+        stop.at(progress.step, saved_step, compiling=first)
         at = f"step {progress.step + 1} of {total_steps}"
         signs_of_life.now(f"compiling the training step, for {at}" if first else at, timed=first)
         longest, first = steps_per_loop, False
@@ -121,16 +119,15 @@ def run_training(
             history.count(metrics["loss"])
             if is_due(evaluate_every or checkpoint_every):
                 history.end_interval(progress.step)
-        stopped = progress.step < total_steps and any_process(stop is not None and stop.received)
+        stopped = progress.step < total_steps and any_process(stop.received)
         late = bool(checkpoint_minutes) and time.monotonic() - saved_at >= 60 * checkpoint_minutes
-        if stop is not None:
-            stop.at(progress.step, saved_step)
+        stop.at(progress.step, saved_step)
         if stopped or late or is_due(checkpoint_every):
             saved_step, saved_at = save(must=stopped), time.monotonic()
         if stopped:
             raise TrainingInterrupted(
                 f"stopped at step {progress.step} of {total_steps}, saved; run the same command to go on",
-                stop.signal_number if stop is not None and stop.received else signal.SIGTERM,
+                stop.signal_number,
             )
         if evaluate is not None and is_due(evaluate_every):
             evaluate_now()

@@ -31,16 +31,17 @@ class StopRequest:
     A loop of `steps_per_loop` steps must be shorter than the notice, 30 s for a preemptible virtual machine at Google.
     """
 
-    def __init__(self, *, ends_process: bool = False) -> None:
+    def __init__(self, *, ends_process: bool = False, alone: bool = True) -> None:
         """Begin without a request.
 
         Args:
           ends_process: the process is the training's own, and is ended where nothing is lost by it, or at the second
             signal; else the second raises KeyboardInterrupt when Python comes round to it.
+          alone: no other process shares the run: one that left while they compile would be waited for.
         """
         self.received = False
         self.signal_number: int = signal.SIGTERM  # of the first
-        self._ends_process = ends_process
+        self._ends_process, self._alone = ends_process, alone
         self._step, self._saved, self._compiling = None, 0, False
         self._count = 0
 
@@ -72,9 +73,10 @@ class StopRequest:
 
     def _note(self, number, frame):
         del frame
-        if self.received:
+        if not self.received:
+            self.received, self.signal_number = True, number
+        elif not self._ends_process:
             raise KeyboardInterrupt
-        self.received, self.signal_number = True, number
 
     def _watch(self, reading):
         while numbers := os.read(reading, 64):
@@ -86,7 +88,7 @@ class StopRequest:
         """Say what becomes of a signal, and end the process where that is to be done at once."""
         self._count += 1
         name = signal.Signals(number).name
-        if self._compiling and self._step == self._saved and self._ends_process:
+        if self._ends_process and self._alone and self._compiling and self._step == self._saved:
             after = f"step {self._saved} is saved" if self._saved else "no step had been made"
             _say(f"{name}: ended; {after}, so nothing is lost. Run the same command to go on")
             os._exit(128 + number)

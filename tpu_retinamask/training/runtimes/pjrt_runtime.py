@@ -47,7 +47,7 @@ class PjrtRuntime:
         self._devices = finding.find_devices(replicas)
         self._cache_dir = cache_dir
         self.replicas = self._devices.replicas
-        self.chief = jax.process_index() == 0
+        self.processes, self.chief = jax.process_count(), jax.process_index() == 0
         self.on_tpu = self._devices.platform == "tpu"
         self.steps_per_loop = 1 if self._devices.platform == "cpu" else STEPS_PER_LOOP_ON_TPU
         self.strategy = ReplicasOfOneProgram(self.replicas) if self.replicas > 1 else tf.distribute.get_strategy()
@@ -58,9 +58,10 @@ class PjrtRuntime:
         import jax
 
         placement.replica_batch_size(self.strategy, batch_size)
-        processes = jax.process_count()
         # A process' replicas are neighbours: their shares are one range of the batch.
-        return make_dataset(batch_size, start_step, replicas=processes, shard=(jax.process_index(), processes))
+        return make_dataset(
+            batch_size, start_step, replicas=self.processes, shard=(jax.process_index(), self.processes)
+        )
 
     def step(self, train_step: Callable, *, jit_compile: bool) -> Callable[[Batch], dict]:
         """Return the step; it is compiled whatever `jit_compile` says."""
@@ -107,11 +108,10 @@ class PjrtRuntime:
 
     def any_process(self, flag: bool) -> bool:
         """Return whether any of the processes says so; each must ask."""
-        import jax
+        if self.processes == 1:
+            return flag
         from jax.experimental import multihost_utils
 
-        if jax.process_count() == 1:
-            return flag
         return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
 
     def program(self, function: Callable, fields: Iterable, devices: Any = None, *, updates: bool) -> Any:

@@ -19,7 +19,8 @@ class Runtime(Protocol):
       on_tpu: whether they are TPU cores, described ones too.
       steps_per_loop: without a return to the host, where the settings do not say.
       described: whether the devices do not exist: the training can be traced, not run.
-      chief: whether this process is the one that writes and evaluates, where several share a run.
+      processes: that share a run.
+      chief: whether this process is the one that writes and evaluates, where there are several.
     """
 
     strategy: tf.distribute.Strategy
@@ -27,6 +28,7 @@ class Runtime(Protocol):
     on_tpu: bool
     steps_per_loop: int
     described: bool
+    processes: int
     chief: bool
 
     def batches(self, make_dataset: Callable, batch_size: int, start_step: int) -> Iterable[Batch]:

@@ -16,7 +16,7 @@ from tpu_retinamask.training.settings import STEPS_PER_LOOP_ON_TPU
 class TensorFlowRuntime:
     """Runs a step by tf.function, under the strategy that the devices ask for; see `registry.Runtime`."""
 
-    chief = True  # TensorFlow's strategies are driven by one process
+    processes, chief = 1, True  # TensorFlow's strategies are driven by one process
 
     def __init__(self, *, tpu: str | None = None, replicas: int = 1, cache_dir: str | None = None) -> None:
         """Find the devices. Make it before anything else lets TensorFlow look for them.
