@@ -52,6 +52,7 @@ def process(arguments: Sequence[str] | None = None) -> int:
 
     Taken apart in the usual way, TensorFlow waits for its input threads for up to a minute, when everything is written.
     """
+    _open_standard_streams()
     code: list[int] = []
     # Registered before the libraries are imported, so that it is called after what they have to do at the end.
     atexit.register(_end, code)
@@ -59,11 +60,26 @@ def process(arguments: Sequence[str] | None = None) -> int:
     return code[0]
 
 
-def _end(code: Sequence[int]) -> None:
+def _open_standard_streams() -> None:
+    """Open those that a shell has closed (`2>&-`) to nowhere, lest a file that is opened take their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            setattr(sys, name, open(number, "r" if number == 0 else "w"))  # noqa: SIM115  # of the process
+
+
+def _end(code: list[int]) -> None:
     if code:  # else an error is on its way to the terminal
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads any more
-                stream.flush()
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except BrokenPipeError:  # nobody reads any more, as of `| head`
+            pass
+        except OSError as error:
+            os.write(2, f"error: what was to be shown could not be written: {error.strerror}\n".encode())
+            code[0] = code[0] or WRONG_INPUT
         os._exit(code[0])
 
 

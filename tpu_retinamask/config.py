@@ -9,6 +9,7 @@ import functools
 import inspect
 import os
 import re
+import tokenize
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -154,7 +155,18 @@ def parse_gin(
     try:
         gin.parse_config([f"{name} = {value!r}" for name, value in bindings.items()])
         gin.parse_config_files_and_bindings(paths, list(params), skip_unknown=PROGRAMS)
-    except (ValueError, SyntaxError, OSError, AttributeError, ImportError) as error:
+    except RecursionError as error:
+        raise UserError("gin configuration: files that include one another, or brackets in brackets") from error
+    except (
+        tokenize.TokenError,
+        ValueError,
+        SyntaxError,
+        OSError,
+        AttributeError,
+        ImportError,
+        KeyError,
+        tf.errors.OpError,
+    ) as error:
         raise UserError(f"gin configuration: {error}{advice(str(error), known_settings())}") from error
     finally:
         absl_logging.set_verbosity(absl_logging.WARNING)

@@ -1,6 +1,7 @@
 """Where gin files lie, and which settings there are, read from the sources: no TensorFlow is imported for it."""
 
 import ast
+import contextlib
 import re
 from pathlib import Path
 
@@ -8,8 +9,9 @@ from tpu_retinamask.errors import UserError
 from tpu_retinamask.own_sources import parsed
 from tpu_retinamask.setting_names import advice
 
-# `scope/module.OWNER.NAME = ...` at the start of a line.
-_BINDING = re.compile(r"^(?:[\w.]+/)*(?:\w+\.)*?(\w+)\.(\w+)\s*=", re.MULTILINE)
+# `scope/OWNER.NAME = ...` at the start of a line, by the name of our module or without one.
+_BINDING = re.compile(r"^[ \t]*(?:[\w.]+/)*(?:tpu_retinamask\.)?(\w+)\.(\w+)\s*=", re.MULTILINE)
+_LONG_TEXT = re.compile(r"(\'\'\'|\"\"\").*?\1", re.DOTALL)
 _INCLUDE = re.compile(r"""^include\s+['"](.+?)['"]""", re.MULTILINE)
 
 
@@ -27,8 +29,9 @@ def find_gin_file(name: str) -> str:
       UserError: there is none; lists the project's own.
     """
     for candidate in (Path(name), gin_folder() / name, gin_folder() / f"{name}.gin"):
-        if candidate.is_file():
-            return str(candidate.resolve())
+        with contextlib.suppress(OSError):  # a name longer than names can be
+            if candidate.is_file():
+                return str(candidate.resolve())
     known = sorted(str(path.relative_to(gin_folder())) for path in gin_folder().rglob("*.gin"))
     raise UserError(f"--gin_file {name}: no such file, here or in the project's gin folder, which holds {known}")
 
@@ -80,7 +83,7 @@ def refuse_unknown_settings(files: list[str], params: list[str]) -> None:
             texts.append(Path(path).read_text(encoding="utf-8", errors="replace"))
             included = [folder / name for name in _INCLUDE.findall(texts[-1]) for folder in (Path(), gin_folder())]
             left += [str(candidate) for candidate in included if candidate.is_file()]
-    for owner, name in (match for text in texts for match in _BINDING.findall(text)):
+    for owner, name in (match for text in texts for match in _BINDING.findall(_LONG_TEXT.sub("", text))):
         if owner in known and name not in known[owner]:
             words = f"Configurable '{owner}' doesn't have a parameter named '{name}'"
             raise UserError(f"gin configuration: {words}{advice(words, known)}")

@@ -4,7 +4,7 @@ import collections.abc
 import dataclasses
 import difflib
 import functools
-import math
+import sys
 import types
 import typing
 
@@ -121,7 +121,8 @@ def _fits(value: object, hint: object) -> bool:
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        # A whole number may be too large to be a float.
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if kind is tuple:
         return isinstance(value, tuple | list)
     if kind is collections.abc.Callable:

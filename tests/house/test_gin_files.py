@@ -77,6 +77,8 @@ def test_settings_that_do_not_exist_are_refused():
 
 
 def test_later_files_and_settings_win(tmp_path):
+    # A text that looks like a setting, and a function of the user's that is called as one of our classes.
+    (tmp_path / "own.gin").write_text("import mine\nhelp.x = '''\ntrain.nothing = 3\n'''\nmine.train.foo = 5\n")
     (tmp_path / "mine.gin").write_text("include 'recipe/small.gin'\nRetinaMask.fpn_channels = 8\n")
     config.parse_gin([str(tmp_path / "mine.gin")], [])
     assert gin.query_parameter("RetinaMask.fpn_channels") == 8
@@ -149,11 +151,16 @@ def test_settings_read_from_the_sources_are_those_of_the_classes():
         ([], ["RetinaMask.batch_size = 3"], "did you mean train.batch_size"),
         (["mine.gin"], [], "'backbnoe'; did you mean RetinaMask.backbone?"),  # in the file that it includes
         ([], ["MyOwn.thing = 1", "macro = 2", "evaluate.anything = 1"], None),  # known to gin alone
+        (["own.gin"], [], None),
+        ([], ["  train.stepz = 5"], "did you mean train.steps?"),
         (["run/nuclei.gin"], [], "no such file"),
+        (["n" * 300], [], "no such file"),
     ],
 )
 def test_slips_are_found_without_tensorflow(tmp_path, monkeypatch, files, params, words):
     monkeypatch.chdir(tmp_path)
+    # A text that looks like a setting, and a function of the user's that is called as one of our classes.
+    (tmp_path / "own.gin").write_text("import mine\nhelp.x = '''\ntrain.nothing = 3\n'''\nmine.train.foo = 5\n")
     (tmp_path / "mine.gin").write_text("include 'other.gin'\n# train.wrong = 1\n")
     (tmp_path / "other.gin").write_text("include 'mine.gin'\nRetinaMask.backbnoe = 'small'\n")
     if words is None:
@@ -161,3 +168,20 @@ def test_slips_are_found_without_tensorflow(tmp_path, monkeypatch, files, params
     else:
         with pytest.raises(UserError, match=re.escape(words)):
             gin_files.refuse_unknown_settings(files, params)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("include 'slip.gin'\n", "files that include one another"),
+        ("include '.'\n", "gin configuration: "),
+        ("train.steps = (5\n", "gin configuration: "),
+        (f"train.checkpoint_minutes = {'9' * 400}\n", "checkpoint_minutes"),
+    ],
+)
+def test_a_slip_in_a_file_is_an_error_of_ours(tmp_path, monkeypatch, text, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "slip.gin").write_text(text)
+    with pytest.raises(UserError, match=re.escape(words)):
+        config.parse_gin(["slip.gin"], [])
+        config.recipe()

@@ -1,5 +1,7 @@
 """A backbone from outside the package: it joins by name, is built at its canvas, and is told what does not fit."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -131,3 +133,16 @@ def test_pretrained_weights_come_from_where_it_says(monkeypatch):
     model = _toy(pixel_mode="torch")
     assert set(load_weights(model, "imagenet").loaded) == set(layers)
     np.testing.assert_array_equal(model.backbone.levels[1].kernel, kernel)
+
+
+@pytest.mark.parametrize(
+    "name, options, words",
+    [
+        ("efficientnet_lite0", {"padding": "same"}, "['padding'] are not among those"),
+        ("resnet50", {"name": "mine"}, "['name'] are not among those"),
+        ("efficientnet_lite0", {"epsilon": "a"}, "cannot be built with the options {'epsilon': 'a'"),
+    ],
+)
+def test_options_that_are_none_or_of_another_type_are_refused(name, options, words):
+    with pytest.raises(SettingError, match=re.escape(words)):
+        make_backbone(name, options)

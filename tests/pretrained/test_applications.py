@@ -48,7 +48,7 @@ class _Detector(keras.Model):
 
     def __init__(self, depth, **options):
         super().__init__(name="retinamask")
-        self.backbone, self.pixel_mode = make_backbone(depth, **options), "caffe"
+        self.backbone, self.pixel_mode = make_backbone(depth, options), "caffe"
 
     def call(self, images):
         return self.backbone(images)

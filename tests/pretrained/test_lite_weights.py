@@ -24,7 +24,7 @@ class _Detector(keras.Model):
 
     def __init__(self, pixel_mode="tf", **options):
         super().__init__(name="retinamask")
-        self.backbone, self.pixel_mode = make_backbone(NAME, **options), pixel_mode
+        self.backbone, self.pixel_mode = make_backbone(NAME, options), pixel_mode
         self.settings = NetworkSettings(backbone=NAME)
 
     def call(self, images):

@@ -1,7 +1,9 @@
 """PyTorch's files, built by hand in both formats: what is read, and that nothing a pickle holds is run."""
 
+import copy
 import os
 import pickle
+import re
 import struct
 import sys
 import types
@@ -10,7 +12,6 @@ import zipfile
 import numpy as np
 import pytest
 
-from tpu_retinamask.pretrained import torch_file
 from tpu_retinamask.pretrained.h5_file import WeightsError
 from tpu_retinamask.pretrained.torch_file import read_torch
 
@@ -207,14 +208,77 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path):
         read_torch(str(path))
 
 
-def test_a_pickle_changes_none_of_our_classes(tmp_path):
-    # BUILD sets attributes of whatever lies below it.
-    for name in ("torch._utils\n_rebuild_tensor_v2", "torch\nFloatStorage", "collections\nOrderedDict"):
-        for state in ({"changed": 1}, (None, {"changed": 1})):
-            body = b"\x80\x02c" + name.encode() + b"\n" + pickle.dumps(state, 2)[2:-1] + b"b."
-            with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
-                archive.writestr("model/data.pkl", body)
-            with pytest.raises(WeightsError, match="found "):
-                read_torch(str(tmp_path / "w.pth"))
-    for ours in (torch_file._Rebuild, torch_file._Number, torch_file._Names, torch_file._Storage):
-        assert not hasattr(ours, "changed")
+_DICT = b"ccollections\nOrderedDict\n"
+_VIEW = b"ctorch._utils\n_rebuild_tensor_v2\n((" + pickle.dumps("storage", 2)[2:-1] + b"ctorch\nFloatStorage\n"
+_VIEW += pickle.dumps("0", 2)[2:-1] + pickle.dumps("cpu", 2)[2:-1] + b"K\x04tQK\x00%s%stR"
+_MANY = 400_000
+
+
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        # Attributes of what lies below; Python's own would set them.
+        (b"ctorch._utils\n_rebuild_tensor_v2\n}b.", "where a pickle of weights has a dict"),
+        (b"ctorch\nFloatStorage\n}b.", "where a pickle of weights has a dict"),
+        # A hash that takes the whole stack, or 2**60 steps.
+        (b"}K\x01" + b"\x85" * _MANY + b"K\x01s.", "a value of the kind tuple as a name"),
+        (b"}K\x01" + b"2\x86" * 60 + b"K\x01s.", "the operation DUP"),
+        # A memo of 64 GB in Python's.
+        (_DICT + b")Rr\xff\xff\xff\xff.", "a dictionary of tensors by name"),
+        # Copies of copies.
+        (_DICT + b"]\x85R.", "a call of collections.OrderedDict with 1 arguments"),
+        (b"ctorch._utils\n_rebuild_tensor_v2\n)R.", "with 0 arguments"),
+        # Numbers whose product takes for ever, and sides without number.
+        (b"}\x8b\x00\x10\x00\x00" + b"\x7f" * 4096 + b"K\x01s.", "the operation LONG4"),
+        (b"}\x8a\xff" + b"\x7f" * 255 + b"K\x01s.", "a number of 2039 bits"),
+        (b"}X\x01\x00\x00\x00a" + _VIEW % ((b"(" + b"K\x01" * 99 + b"t",) * 2) + b"s.", "99 sides"),
+        (b"X\xff\xff\x00\x00" + b"a" * 65535 + b".", "a text of 65535 letters"),
+        (b"c" + b"a" * 5000 + b"\nb\n.", "a text of 5002 letters"),
+        (b"N0" * 600_000 + b".", "the operation POP"),
+        (b"Nq\x00" * 600_000 + b".", "more than 1000000 operations"),
+        (b"\x96\x01\x00\x00\x00\x00\x00\x00\x00a.", "the operation BYTEARRAY8"),
+        (b"(K\x01icollections\nOrderedDict\n.", "the operation INST"),
+        (b"t.", "cut, damaged or of another kind"),  # a tuple that was never begun
+        (b"(.", "which it has not begun"),
+        (b"h\x05.", "cut, damaged or of another kind"),
+    ],
+)
+def test_a_pickle_takes_neither_time_nor_memory_nor_the_process(body, words, tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        archive.writestr("model/data.pkl", b"\x80\x02" + body)
+    with pytest.raises(WeightsError, match=re.escape(words)) as told:
+        read_torch(str(tmp_path / "w.pth"))
+    assert len(str(told.value)) < 3000
+
+
+def test_a_zip_that_lacks_a_byte_is_refused(tmp_path):
+    _zip(tmp_path / "w.pth", {"a": _View(_storage(), 0, (4, 6), (6, 1))})
+    whole = (tmp_path / "w.pth").read_bytes()
+    for place in range(len(whole)):
+        (tmp_path / "w.pth").write_bytes(whole[:place] + whole[place + 1 :])
+        with pytest.raises(WeightsError, match="found "):
+            read_torch(str(tmp_path / "w.pth"))
+
+
+def test_entries_that_share_their_bytes_are_refused(tmp_path):
+    """Of a small zip whose directory names one entry many times, each time with all of its bytes."""
+    keys = [str(number) for number in range(50)]
+    storages = {f"t{key}": _View(_storage(count=1000)) for key in keys}
+    _zip(tmp_path / "w.pth", storages)
+    with zipfile.ZipFile(tmp_path / "w.pth") as archive:
+        body = archive.read("model/data.pkl")
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        archive.writestr("model/data.pkl", body)
+        archive.writestr("model/data/0", _storage(count=1000).tobytes())
+        first = archive.getinfo("model/data/0")
+        for key in keys[1:]:
+            again = copy.copy(first)
+            again.filename = f"model/data/{key}"
+            archive.filelist.append(again)
+    # Their local headers would name them otherwise, which zipfile finds out; a forger would lay header into header.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            zipfile.ZipFile, "read", lambda archive, name: _storage(count=1000).tobytes() if "/data/" in name else body
+        )
+        with pytest.raises(WeightsError, match="lie one in the other"):
+            read_torch(str(tmp_path / "w.pth"))

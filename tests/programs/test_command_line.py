@@ -1,5 +1,6 @@
 """The command `retinamask` and the flags of every program, without TensorFlow."""
 
+import os
 import subprocess
 import sys
 
@@ -120,3 +121,22 @@ sys.exit(cli.process([]))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (code, said)
     assert ("a fault of ours" in done.stderr) == (code == 1)
+
+
+@pytest.mark.parametrize(
+    "shell, code, words",
+    [
+        ("train --annotations=gone.csv --model_dir=run 2>&-", 2, ""),
+        ("train --help >&-", 0, ""),
+        ("train --help >/dev/full", 2, "could not be written: No space left on device"),
+        ("train --help | head -1", 0, ""),
+    ],
+)
+def test_closed_and_full_streams(shell, code, words, tmp_path):
+    command = f"set -o pipefail; {sys.executable} -m tpu_retinamask {shell}"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment
+    )
+    assert done.returncode == code and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert "Exception ignored" not in done.stderr

@@ -224,7 +224,7 @@ def test_training_given_twice_is_refused():
 def test_training_passes_through_nested_layers(normalization):
     """Row "multiple values for keyword argument 'training'", ours: named in every call, passed once."""
     keras.utils.set_random_seed(0)
-    backbone = make_backbone("small", normalization=normalization, blocks=(1, 1, 1, 1), widths=(16,) * 5)
+    backbone = make_backbone("small", {"blocks": (1, 1, 1, 1), "widths": (16,) * 5}, normalization=normalization)
     images = uniform(2, 32, 32, 3)
     backbone(images)  # creates the weights
     statistics = [variable for variable in backbone.variables if "moving_" in variable.path]

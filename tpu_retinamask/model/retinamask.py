@@ -51,9 +51,9 @@ class RetinaMask(keras.Model):
         with _default_policy(policy):
             self.backbone = make_backbone(
                 settings.backbone,
+                settings.backbone_options or {},
                 normalization=settings.normalization,
                 padding=settings.padding,
-                **(settings.backbone_options or {}),
             )
             self.fpn = FeaturePyramid(
                 settings.fpn_channels,

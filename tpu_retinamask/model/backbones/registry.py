@@ -61,14 +61,16 @@ class Backbone(keras.Layer):
         return False
 
 
-def make_backbone(name: str, *, normalization: str = "frozen", padding: str = "symmetric", **options: Any) -> Backbone:
+def make_backbone(
+    name: str, options: Mapping[str, Any] = {}, *, normalization: str = "frozen", padding: str = "symmetric"
+) -> Backbone:
     """Build a backbone by name.
 
     Args:
       name: of one in BACKBONES.
+      options: further arguments of the backbone's class.
       normalization: see `layers.normalization.make_normalization`; given to a backbone that asks for it.
       padding: see `layers.convolution.StridedConv2D`; likewise.
-      **options: arguments of the backbone's class.
 
     Raises:
       SettingError: unknown name, normalisation or option, or levels that no pyramid can be built on.
@@ -76,15 +78,20 @@ def make_backbone(name: str, *, normalization: str = "frozen", padding: str = "s
     build = BACKBONES.get(name)
     accepted = inspect.signature(build).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
-    unknown = [] if takes_any else sorted(set(options) - set(accepted))
+    own = sorted(set(accepted) - {"name", "normalization", "padding"})  # these are settings of the network
+    unknown = [] if takes_any else sorted(set(options) - set(own))
     if unknown:
-        raise SettingError(f"backbone_options {unknown} are not among those of {name!r}: {sorted(accepted)}")
-    for option, value in (("normalization", normalization), ("padding", padding)):
-        if option in accepted:
-            options[option] = value
-    backbone = build(name="backbone", **options)
-    given = {level: backbone.strides.get(level) for level in PYRAMID_STRIDES}
-    if given != PYRAMID_STRIDES:
+        raise SettingError(f"backbone_options {unknown} are not among those of {name!r}: {own}")
+    given = {"normalization": normalization, "padding": padding}
+    given = {option: value for option, value in given.items() if option in accepted}
+    try:
+        backbone = build(name="backbone", **options, **given)
+    except SettingError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise SettingError(f"backbone {name!r} cannot be built with the options {dict(options)}: {error}") from error
+    strides = {level: backbone.strides.get(level) for level in PYRAMID_STRIDES}
+    if strides != PYRAMID_STRIDES:
         raise SettingError(f"backbone {name!r} has the strides {dict(backbone.strides)}, expected {PYRAMID_STRIDES}")
     return backbone
 

@@ -96,6 +96,7 @@ def run_training(
     if evaluate is None:
         evaluate_every = None
     elif history is not None and is_due(evaluate_every) and not history.scored(progress.step):
+        stop.at(progress.step, progress.step, long=True)
         evaluate_now()  # the life before saved this step and ended before it was scored
     longest, first, saved_step, saved_at = 1, True, progress.step, time.monotonic()
     while progress.step < total_steps:
@@ -109,11 +110,12 @@ def run_training(
             steps_per_loop=longest,
             boundaries=(checkpoint_every, evaluate_every),
         )
-        stop.at(progress.step, saved_step, compiling=first)
+        stop.at(progress.step, saved_step, long=first)
         at = f"step {progress.step + 1} of {total_steps}"
         signs_of_life.now(f"compiling the training step, for {at}" if first else at, timed=first)
         longest, first = steps_per_loop, False
         metrics, waited = _run(loop, count, progress.step)
+        stop.at(progress.step + count, saved_step)
         progress.update(metrics, waited)
         if history is not None:
             history.count(metrics["loss"])
@@ -121,16 +123,21 @@ def run_training(
                 history.end_interval(progress.step)
         stopped = progress.step < total_steps and any_process(stop.received)
         late = bool(checkpoint_minutes) and time.monotonic() - saved_at >= 60 * checkpoint_minutes
-        stop.at(progress.step, saved_step)
-        if stopped or late or is_due(checkpoint_every):
+        scored = evaluate is not None and is_due(evaluate_every) and not stopped
+        # Before it is scored too: an evaluation may take longer than the notice of a preemption.
+        if stopped or late or scored or is_due(checkpoint_every):
             saved_step, saved_at = save(must=stopped), time.monotonic()
+        if scored:
+            stop.at(progress.step, saved_step, long=True)
+            evaluate_now()
+            stopped = progress.step < total_steps and any_process(stop.received)
         if stopped:
+            if saved_step != progress.step:
+                save(must=True)
             raise TrainingInterrupted(
                 f"stopped at step {progress.step} of {total_steps}, saved; run the same command to go on",
                 stop.signal_number,
             )
-        if evaluate is not None and is_due(evaluate_every):
-            evaluate_now()
     if saved_step != progress.step:  # ended early, or the last save failed
         save(must=True)
 

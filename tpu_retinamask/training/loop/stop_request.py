@@ -42,12 +42,18 @@ class StopRequest:
         self.received = False
         self.signal_number: int = signal.SIGTERM  # of the first
         self._ends_process, self._alone = ends_process, alone
-        self._step, self._saved, self._compiling = None, 0, False
+        self._step, self._saved, self._long = 0, 0, False
         self._count = 0
 
-    def at(self, step: int, saved: int, *, compiling: bool = False) -> None:
-        """Take note of how many steps are made, how many of them are saved, and whether the next is compiled first."""
-        self._step, self._saved, self._compiling = step, saved, compiling
+    def at(self, step: int, saved: int, *, long: bool = False) -> None:
+        """Take note of where the training is.
+
+        Args:
+          step: steps made.
+          saved: those of them that are saved.
+          long: what comes takes a minute or more, a compilation or an evaluation, and makes no step before its end.
+        """
+        self._step, self._saved, self._long = step, saved, long
 
     @contextlib.contextmanager
     def listening(self) -> Iterator["StopRequest"]:
@@ -57,7 +63,9 @@ class StopRequest:
             return
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
-        before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        # One that is ignored stays so: of a shell's background job, which a Ctrl-C is not meant for.
+        taken = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._note) for number in taken}
         woken_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         watcher = threading.Thread(target=self._watch, args=(reading,), daemon=True, name="stop_request")
         watcher.start()
@@ -88,7 +96,7 @@ class StopRequest:
         """Say what becomes of a signal, and end the process where that is to be done at once."""
         self._count += 1
         name = signal.Signals(number).name
-        if self._ends_process and self._alone and self._compiling and self._step == self._saved:
+        if self._ends_process and self._alone and self._long and self._step == self._saved:
             after = f"step {self._saved} is saved" if self._saved else "no step had been made"
             _say(f"{name}: ended; {after}, so nothing is lost. Run the same command to go on")
             os._exit(128 + number)
@@ -96,11 +104,12 @@ class StopRequest:
             again = "; once more ends it at once" if self._ends_process else ""
             _say(f"{name}: stopping after this loop{again}")
         elif self._ends_process:
-            some = self._step is not None and self._step > self._saved
+            some = self._step > self._saved
             lost = f"what was learnt after step {self._saved} is lost" if some else "the loop in progress is lost"
             _say(f"{name}: ended at once; {lost}. Run the same command to go on from step {self._saved}")
             os._exit(128 + number)
 
 
 def _say(line):
-    os.write(2, f"{line}\n".encode())  # not by the log, which may be in the middle of a line of its own
+    with contextlib.suppress(OSError):  # a pipe whose reader the same Ctrl-C has ended
+        os.write(2, f"{line}\n".encode())  # not by the log, which may be in the middle of a line of its own
