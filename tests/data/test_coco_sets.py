@@ -56,6 +56,8 @@ def test_names_twice_are_refused_merged_or_gone_with_the_unused(coco):
         content = read(path, **settings)
         assert content.classes.names == ("mug", "plate")
         assert [i.class_id for i in content.images[0].instances] == [0, 1]
+        # What was merged is an output, but not one without objects.
+        assert not any("each is an output all the same" in note for note in content.notes)
 
 
 def test_classes_that_are_given_number_the_categories_and_others_are_named(coco):

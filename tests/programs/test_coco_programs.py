@@ -129,10 +129,11 @@ def test_more_detections_are_counted_when_asked_and_other_settings_refused(folde
     assert '--gin_param="evaluate.max_detections=150"' in capsys.readouterr().err
     assert main([*SCORE, "--gin_param=evaluate.max_detections=150"]) == 0
     assert numbers(here / "m.json") == {"bbox": 1.0}
-    for setting in ("DetectionFilter.max_detections=300", "evaluate.batch_size=2", "source.crowds='objects'"):
+    for setting, number in (("DetectionFilter.max_detections=300", 300), ("evaluate.batch_size=2", 100)):
         assert main([*SCORE, f"--gin_param={setting}"]) == 2
         said = capsys.readouterr().err
         assert f"{setting.partition('=')[0]}: not read where --predictions are scored" in said
+        assert f'--gin_param="evaluate.max_detections={number}"' in said
     for value in ("'many'", "5", "True", "2.5"):
         assert main([*SCORE, f"--gin_param=evaluate.max_detections={value}"]) == 2
         assert "max_detections" in capsys.readouterr().err

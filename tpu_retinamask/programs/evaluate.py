@@ -138,7 +138,9 @@ def _refuse_unread(flags: Flags) -> None:
     settings = [line.partition("=")[0].strip() for line in flags.gin_param]
     unread = [setting for setting in settings if not setting.endswith("evaluate.max_detections")]
     if unread:
+        asked = [line.partition("=")[2].strip() for line in flags.gin_param if "max_detections" in line]
+        number = int(asked[0]) if asked and asked[0].isdecimal() and len(asked[0]) < 10 else 100
         raise UserError(
             f"{', '.join(unread)}: not read where --predictions are scored, for no model is run. What is read is "
-            + gin_param("evaluate.max_detections", 100)
+            + gin_param("evaluate.max_detections", number)
         )

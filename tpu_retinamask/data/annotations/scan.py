@@ -192,7 +192,10 @@ def gather(found: Sequence[ScannedImage], on_bad_record: str, named: str = "") -
     )
     log.info("scan: %s", result.summary())
     if 2 * result.misplaced > result.masks:
-        log.warning("%s", misplaced_masks(result.misplaced, result.masks))
+        log.warning(
+            "%s. Look at them: `retinamask inspect_data` with the same flags and --output_dir=FOLDER draws them",
+            misplaced_masks(result.misplaced, result.masks),
+        )
     if 2 * result.clipped > len(checked):
         log.warning(
             "%d of %d boxes stick out of their image and were clipped: are the images another size than those "
@@ -256,8 +259,7 @@ def misplaced_masks(misplaced: int, masks: int) -> str:
     """Return the warning that most masks lie outside their boxes, and what it may come from."""
     return (
         f"{misplaced} of {masks} masks have most of their pixels outside of their box: they may be inverted, "
-        "transposed (run lengths along the rows; COCO's run down the columns) or another picture's. Look at them: "
-        "`retinamask inspect_data --output_dir=FOLDER` draws them"
+        "transposed (run lengths along the rows; COCO's run down the columns) or another picture's"
     )
 
 

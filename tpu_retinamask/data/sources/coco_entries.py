@@ -70,7 +70,7 @@ def read_dataset(content: Any, name: str, *, with_masks: bool = True) -> tuple[C
         got = f"keys {sorted(map(str, content))[:9]}" if isinstance(content, dict) else type(content).__name__
         raise UserError(
             f"{name}: got {got}; expected a COCO dataset, an object with 'images', 'annotations' and 'categories' "
-            "(another kind of file is read by `retinamask convert --annotations=FILE --output=train.csv`)"
+            "(another kind of file is read by `retinamask convert --annotations=FILE --output=NEW.csv --masks=FOLDER`)"
         )
     try:
         parts = {part: Entry(content, name).items(part, []) for part in ("images", "categories", "annotations")}

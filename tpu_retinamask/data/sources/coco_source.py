@@ -117,7 +117,9 @@ def _numbered(
     if classes is not None:
         return classes, {key: classes.ids.get(dataset.categories[key]) for key in keys}
     used = {found.category for found in objects}
-    empty = [dataset.categories[key] for key in keys if key not in used]
+    # What is merged with a category of the same name has that one's objects.
+    merged = {dataset.categories[key] for key in used if settings.repeated_names == "merge"}
+    empty = [name for key in keys if key not in used and (name := dataset.categories[key]) not in merged]
     if empty and used:
         named = ", ".join(map(repr, empty[:MOST_NAMED])) + (", ..." if len(empty) > MOST_NAMED else "")
         what = f"{len(empty)} of {len(keys)} categories have no object: {named}"
