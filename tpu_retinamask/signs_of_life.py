@@ -59,7 +59,8 @@ def shown(silence: float = SILENCE) -> Iterator[None]:
     def watch():
         while not ended.wait(min(0.5, silence / 4)):
             moment, what, since = time.monotonic(), _Now.what, _Now.since
-            if what is not None and moment - _Now.spoken >= silence:
+            begun = since is not None and moment - since < silence / 8  # let it say something itself first
+            if what is not None and not begun and moment - _Now.spoken >= silence:
                 _Now.spoken = moment
                 lasted = "" if since is None else f", {moment - since:.0f} s"
                 with contextlib.suppress(OSError):  # a terminal that was closed
