@@ -87,13 +87,13 @@ def train(
     return training.run(prepared)
 
 
-def load(model_dir: str, *, checkpoint: str = "last", jit_compile: bool = True) -> Detector:
+def load(model_dir: str, *, checkpoint: str = "last", jit_compile: bool | None = None) -> Detector:
     """Load a trained model.
 
     Args:
       model_dir: written by train.
       checkpoint: "last", "best" by mask AP, or a step.
-      jit_compile: compile detection as one XLA program, at the first picture.
+      jit_compile: compile detection as one XLA program, at the first picture; None: as the training did its step.
 
     Raises:
       UserError: the directory holds no such checkpoint, or none that is intact.
@@ -104,8 +104,9 @@ def load(model_dir: str, *, checkpoint: str = "last", jit_compile: bool = True) 
         model, classes = inference.load_model(
             model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint
         )
+    compiled = recipe.train.jit_compile if jit_compile is None else jit_compile
     return Detector(
-        model, classes, recipe.pipeline, recipe.detection_filter, jit_compile=jit_compile, source=recipe.source
+        model, classes, recipe.pipeline, recipe.detection_filter, jit_compile=compiled, source=recipe.source
     )
 
 

@@ -121,7 +121,12 @@ def recipe() -> Recipe:
 
 
 def parse_gin(
-    files: Sequence[str], params: Sequence[str], *, model_dir: str | None = None, resumed: str | None = None
+    files: Sequence[str],
+    params: Sequence[str],
+    *,
+    model_dir: str | None = None,
+    resumed: str | None = None,
+    planned: str = "",
 ) -> None:
     """Parse gin files and settings, optionally upon those that a run has written down.
 
@@ -129,6 +134,7 @@ def parse_gin(
       files: paths, or names in the project's gin folder.
       params: single settings; they win.
       model_dir: of the run whose settings hold where nothing else is said.
+      planned: text of a plan, which all else wins over.
       resumed: of a run that may be there and goes on with what is said now; settings that it does not know keep what
         they were (`earlier`).
 
@@ -154,6 +160,7 @@ def parse_gin(
     bindings = earlier_settings(earlier, OPERATIVE_FILE) if earlier else {}
     try:
         gin.parse_config([f"{name} = {value!r}" for name, value in bindings.items()])
+        gin.parse_config(planned)
         gin.parse_config_files_and_bindings(paths, list(params), skip_unknown=PROGRAMS)
     except RecursionError as error:
         raise UserError("gin configuration: files that include one another, or brackets in brackets") from error

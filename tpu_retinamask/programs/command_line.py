@@ -14,6 +14,7 @@ from tpu_retinamask.own_sources import parsed
 
 Flags = absl_flags.FlagValues
 
+MINUTES = 30.0  # of a training that nothing else is said of
 CSV = "CSV: image,x1,y1,x2,y2,class,mask"
 KINDS = f"COCO instances json, or {CSV}"
 
@@ -23,7 +24,9 @@ def train_flags(flags: Flags) -> None:
     _annotations(flags, "the training images", data_dir="--annotations, --val_annotations and --classes")
     _string(flags, "val_annotations", "Images to score, of the same kind as --annotations.")
     _string(flags, "val_images", "Folder of their image files, where it is another than --images.")
+    _val_share(flags)
     _string(flags, "model_dir", "Folder of checkpoints, events and configuration.", required=True)
+    _minutes(flags, None)
     _string(
         flags,
         "weights",
@@ -55,6 +58,20 @@ def train_flags(flags: Flags) -> None:
         "debug",
         "Run one step eagerly, print statistics of every tensor and name the first that is not finite, then stop.",
     )
+    _gin(flags)
+
+
+def plan_flags(flags: Flags) -> None:
+    """Define the flags of plan."""
+    _annotations(flags, "the training images", data_dir="--annotations, --val_annotations and --classes")
+    _string(flags, "val_annotations", "Images to score, of the same kind as --annotations.")
+    _string(flags, "val_images", "Folder of their image files, where it is another than --images.")
+    _val_share(flags)
+    _string(flags, "model_dir", "Folder that plan.gin goes to, and train is given.", required=True)
+    _minutes(flags, MINUTES)
+    _string(flags, "tpu", "As of train.")
+    _integer(flags, "replicas", "As of train.", 1)
+    _runtime(flags, "the step")
     _gin(flags)
 
 
@@ -185,6 +202,7 @@ def tpu_check_flags(flags: Flags) -> None:
 
 PROGRAMS: dict[str, Callable[[Flags], None]] = {
     "train": train_flags,
+    "plan": plan_flags,
     "evaluate": evaluate_flags,
     "predict": predict_flags,
     "export": export_flags,
@@ -265,6 +283,31 @@ def _runtime(flags: Flags, what: str) -> None:
         "tensorflow",
     )
     _cache_dir(flags)
+
+
+def _val_share(flags: Flags) -> None:
+    absl_flags.DEFINE_float(
+        "val_share",
+        None,
+        "Share of the images of --annotations to score and not to train on, such as 0.2; split.csv tells which.",
+        lower_bound=0.01,
+        upper_bound=0.9,
+        flag_values=flags,
+    )
+
+
+def _minutes(flags: Flags, default: float | None) -> None:
+    absl_flags.DEFINE_float(
+        "minutes",
+        default,
+        "Time that the training may take. Its settings are planned for these images, this machine and this time, "
+        f"and written to plan.gin; so they are for {MINUTES:g} minutes where nothing says them."
+        if default is None
+        else "Time that the training may take.",
+        lower_bound=0.5,
+        upper_bound=1e5,
+        flag_values=flags,
+    )
 
 
 def _cache_dir(flags: Flags) -> None:

@@ -37,7 +37,7 @@ def evaluate(
     flags: Flags,
     *,
     batch_size: int = 4,
-    jit_compile: bool = True,
+    jit_compile: bool | None = None,
     on_bad_record: Literal["stop", "skip"] | None = None,
     max_detections: int | None = None,
 ) -> tuple[Metrics, list[dict], ClassNames | None]:
@@ -46,7 +46,7 @@ def evaluate(
     Args:
       flags: where images and model lie, or the results; all objects of the images count.
       batch_size: images run at once.
-      jit_compile: compile detection as one XLA program.
+      jit_compile: compile detection as one XLA program; None: as the training did its step.
       on_bad_record: in place of that of `source`; None: that holds.
       max_detections: best detections that count, per image and class; None: 100, or as many as a model gives.
     """
@@ -79,7 +79,8 @@ def evaluate(
             f"{place} differs from the classes the model was trained "
             f"with ({os.path.join(flags.model_dir, inference.CLASSES_FILE)}): {list(names.names)}"
         )
-    detector = inference.make_detector(model, recipe.detection_filter, jit_compile=jit_compile, runtime=runtime)
+    compiled = recipe.train.jit_compile if jit_compile is None else jit_compile
+    detector = inference.make_detector(model, recipe.detection_filter, jit_compile=compiled, runtime=runtime)
     metrics, results = inference.evaluate_images(
         detector,
         recipe.pipeline,

@@ -52,7 +52,7 @@ def predict(
     runtime: Runtime,
     checkpoint: str = "last",
     batch_size: int = 1,
-    jit_compile: bool = True,
+    jit_compile: bool | None = None,
     draw_above: float = 0.5,
     on_bad_record: Literal["stop", "skip"] | None = None,
     tile: int | tuple[int, int] | None = None,
@@ -67,7 +67,7 @@ def predict(
       runtime: executes detection.
       checkpoint: "last", "best" by mask AP, or a step.
       batch_size: images run at once.
-      jit_compile: compile detection as one XLA program.
+      jit_compile: compile detection as one XLA program; None: as the training did its step.
       draw_above: least score that is drawn; predictions.json holds all.
       on_bad_record: in place of that of `source`; None: that holds.
       tile: side, or height and width, in pixels of the picture: larger pictures are looked at in tiles; None: whole.
@@ -79,7 +79,8 @@ def predict(
     model, names = inference.load_model(model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint)
     found = _scan(paths, reading)
     tf.io.gfile.makedirs(output_dir)
-    detector = inference.make_detector(model, recipe.detection_filter, jit_compile=jit_compile, runtime=runtime)
+    compiled = recipe.train.jit_compile if jit_compile is None else jit_compile
+    detector = inference.make_detector(model, recipe.detection_filter, jit_compile=compiled, runtime=runtime)
     category_ids = list(range(names.num_classes))
     tiles = {image.image_id: cutting.tiles(image.height, image.width) for image in found}
     whole = [image for image in found if len(tiles[image.image_id]) == 1]

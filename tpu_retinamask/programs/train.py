@@ -1,18 +1,22 @@
 r"""Train RetinaMask on annotated images.
 
+  python -m tpu_retinamask.train --annotations=train.csv --val_annotations=val.csv --model_dir=runs/mine --minutes=30
   python -m tpu_retinamask.train --annotations=train.csv --classes=classes.csv --model_dir=runs/mine \
       --val_annotations=val.csv --gin_file=recipe/small.gin --gin_param='train.epochs = 30'
 
-Run the same command again to go on from the last checkpoint.
+Without settings, or with --minutes, it makes a plan for the images, the machine and the time, as `plan` does, and begins
+with that. Run the same command again to go on from the last checkpoint.
 """
 
 import logging
 import os
 import shlex
+import time
 
 from tpu_retinamask import config
-from tpu_retinamask.data.sources.opening import open_sources
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.files import write_atomically
+from tpu_retinamask.programs import plan
 from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.tasks import training
@@ -27,26 +31,22 @@ STOPPED = 128  # and the signal: the exit code by which a shell reports it
 def run(flags: Flags) -> int:
     """Run the program."""
     start = Start(weights=flags.weights, skip_mismatched=flags.skip_mismatched, keep_optimizer=flags.keep_optimizer)
-    config.parse_gin(flags.gin_file, flags.gin_param, resumed=flags.model_dir)
-    recipe = config.recipe()
+    began, by_plan = time.monotonic(), plan.planned(flags)
+    text = plan.read_plan(flags) if by_plan else None
+    config.parse_gin(flags.gin_file, flags.gin_param, resumed=flags.model_dir, planned=text or "")
     # Devices, before anything makes TensorFlow look for them
     runtime = make_runtime(flags)
     if runtime.described and not flags.dry_run:
         raise UserError(f"--tpu={flags.tpu} describes a TPU that does not exist: add --dry_run to trace the training")
     if flags.debug and not flags.dry_run:
         training.refuse_debug_on_many(runtime)
-    sources = open_sources(
-        flags.annotations,
-        flags.classes,
-        flags.val_annotations,
-        flags.data_dir,
-        source_format=flags.format,
-        settings=config.reading(),
-        image_folder=flags.images,
-        val_image_folder=flags.val_images,
-    )
+    sources = plan.sources_of(flags)
+    if by_plan and text is None:
+        text = plan.make_plan(flags, sources, runtime, flags.minutes, began)
+        write_atomically(os.path.join(flags.model_dir, plan.PLAN_FILE), text)
+        config.parse_gin(flags.gin_file, flags.gin_param, resumed=flags.model_dir, planned=text)
     prepared = training.prepare(
-        recipe,
+        config.recipe(),
         sources,
         flags.model_dir,
         runtime,

@@ -22,6 +22,7 @@ class Start:
       weights: a `.h5` of keras-maskrcnn, keras-retinanet or keras.applications, a model directory or checkpoint of
         ours, or "imagenet"; see `pretrained`. Step, optimizer and schedule start anew. None: random weights.
       skip_mismatched: layers whose shapes differ from those of `weights` start anew (other classes).
+      otherwise: weights where `weights` is None ("imagenet").
       keep_optimizer: take over the whole state of the run that `weights` names: optimizer, step and with it the place
         in the schedule, average and statistics.
 
@@ -32,6 +33,7 @@ class Start:
     weights: str | None = None
     skip_mismatched: bool = False
     keep_optimizer: bool = False
+    otherwise: str | None = None
 
     def __post_init__(self) -> None:
         if self.keep_optimizer and not self.weights:
@@ -96,8 +98,9 @@ def start_state(state: TrainState, total_steps: int, start: Start, average: Weig
 
 
 def _start_anew(state: TrainState, total_steps: int, start: Start) -> None:
-    if start.weights:
-        log.info("%s", load_weights(state.model, start.weights, skip_mismatched=start.skip_mismatched))
+    source = start.weights or start.otherwise
+    if source:
+        log.info("%s", load_weights(state.model, source, skip_mismatched=start.skip_mismatched))
         log.info(
             "step, optimizer and schedule start anew: learning rate %.3g at step 0 of %d (--keep_optimizer takes over "
             "those of another run)",

@@ -133,7 +133,7 @@ def prepare(
         batch_size=batch_size,
         epoch=epoch,
         total_steps=total_steps,
-        start=start,
+        start=dataclasses.replace(start, otherwise=settings.weights),
         config_files=config_files or {},
         data_service=data_service,
     )
@@ -291,7 +291,12 @@ def _evaluation(training: Training) -> Callable[[], dict]:
     """Return a function that scores the model, or the average of its weights, logs the table and returns scalars."""
     recipe, average = training.recipe, training.learner.average
     classes, images = training.sources.classes, training.sources.validation or ()
-    detector = inference.make_detector(training.learner.model, recipe.detection_filter, runtime=training.runtime)
+    detector = inference.make_detector(
+        training.learner.model,
+        recipe.detection_filter,
+        jit_compile=recipe.train.jit_compile,
+        runtime=training.runtime,
+    )
 
     def evaluate() -> dict:
         with average.in_place() if average else contextlib.nullcontext():

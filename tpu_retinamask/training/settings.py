@@ -26,7 +26,7 @@ class TrainSettings:
       accumulate_steps: parts of the batch whose gradients are summed, to train on more images than fit the memory.
       average_decay: of a moving average of the weights, 0.9998 for one, which is then what is scored, predicted with
         and exported; None: no average.
-      jit_compile: compile the step as one XLA program.
+      jit_compile: compile the step as one XLA program; detection too, where nothing else is said.
       steps_per_loop: steps without a return to Python; None: what the runtime does, 100 on a TPU. A SIGTERM is
         answered by a checkpoint after the loop, so keep a loop shorter than the notice of a preemption (30 s).
       log_every: steps between lines.
@@ -38,6 +38,7 @@ class TrainSettings:
       collapse_after: evaluations in a row with a mask AP of 0, or intervals over which the loss has not fallen, after
         which to warn; None: never.
       stop_collapsed: end the training then.
+      weights: "imagenet": where the backbone of a new run starts, if --weights says nothing.
       on_bad_record: as that of `source`, which it overrides; None: that holds.
       transform: Python function that changes each sample before the pipeline does, on the host, so not with a TPU or
         several replicas. See `data.augment.transform` for what goes in and out.
@@ -65,6 +66,7 @@ class TrainSettings:
     stop_after: int | None = None
     collapse_after: int | None = 5
     stop_collapsed: bool = False
+    weights: Literal["imagenet"] | None = None
     on_bad_record: Literal["stop", "skip"] | None = None
     transform: Callable | None = None
 

@@ -1,0 +1,84 @@
+"""A plan: settings, each with its reason, and what it is unsure of; written as a gin file that can be read and edited."""
+
+import dataclasses
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+WIDTH = 118  # of a comment
+_MINUTES = re.compile(r"^# Planned for ([0-9.]+) minutes")
+
+
+class Line(NamedTuple):
+    """One setting and why it has its value."""
+
+    setting: str
+    value: Any
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The settings of a training, in the order in which they are told.
+
+    Attributes:
+      lines: settings, none twice.
+      unsure: what a person who knows the pictures may know better, a sentence each.
+    """
+
+    lines: tuple[Line, ...] = ()
+    unsure: tuple[str, ...] = ()
+
+    def __add__(self, other: "Plan") -> "Plan":
+        """Return both, this one's settings first."""
+        return Plan(self.lines + other.lines, self.unsure + other.unsure)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Return the values by the names of the settings."""
+        return {line.setting: line.value for line in self.lines}
+
+    def without(self, settings: Sequence[str]) -> "Plan":
+        """Return the plan without some settings, which somebody else gives."""
+        return Plan(tuple(line for line in self.lines if line.setting not in settings), self.unsure)
+
+    def to_gin(self, minutes: float, heading: Sequence[str]) -> str:
+        """Return the text of plan.gin.
+
+        Args:
+          minutes: that it is made for.
+          heading: paragraphs to begin with.
+        """
+        text = [f"# Planned for {minutes:g} minutes. Change what you know better: train reads this file."]
+        for paragraph in heading:
+            text += ["#", *_comment(paragraph)]
+        if self.unsure:
+            text += ["#", "# Unsure:"]
+            for sentence in self.unsure:
+                text += _comment(sentence, "#   - ", "#     ")
+        for line in self.lines:
+            text += ["", *_comment(line.reason), f"{line.setting} = {gin_value(line.value)}"]
+        return "\n".join(text) + "\n"
+
+    def told(self) -> str:
+        """Return the settings and their reasons, a line each, for a terminal."""
+        widest = max((len(f"{line.setting} = {gin_value(line.value)}") for line in self.lines), default=0)
+        widest = min(widest, 64)
+        lines = [f"  {f'{line.setting} = {gin_value(line.value)}':<{widest}}  {line.reason}" for line in self.lines]
+        return "\n".join(lines + [f"  unsure: {sentence}" for sentence in self.unsure])
+
+
+def minutes_of(text: str) -> float | None:
+    """Return for how many minutes the text of a plan.gin was made; None: it does not say."""
+    match = _MINUTES.match(text)
+    return float(match[1]) if match else None
+
+
+def gin_value(value: Any) -> str:
+    """Return a value as gin reads it: texts that begin with @ are references."""
+    return value if isinstance(value, str) and value.startswith("@") else repr(value)
+
+
+def _comment(text: str, first: str = "# ", later: str = "# ") -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=later, break_long_words=False)

