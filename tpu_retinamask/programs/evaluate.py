@@ -24,6 +24,7 @@ from tpu_retinamask.errors import SettingError, UserError, gin_param
 from tpu_retinamask.evaluation.report import Metrics, format_table, write_metrics
 from tpu_retinamask.evaluation.results import write_results
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.held_out import of_split
 from tpu_retinamask.programs.own_settings import checked
 from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.tasks import inference
@@ -71,6 +72,8 @@ def evaluate(
         settings=config.reading(on_bad_record=on_bad_record),
         image_folder=flags.images,
     )
+    if flags.annotations:
+        images = of_split(images, flags.model_dir, flags.split)
     if classes.names != names.names:
         place = flags.data_dir or (
             f"--classes {flags.classes}" if flags.classes else f"--annotations {flags.annotations}"

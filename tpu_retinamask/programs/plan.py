@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tpu_retinamask import config, signs_of_life
 from tpu_retinamask.data.image_arrays import image_arrays
-from tpu_retinamask.data.sources.opening import Sources, open_sources
+from tpu_retinamask.data.sources.opening import Sources
 from tpu_retinamask.data.stream.decoded_cache import available_memory
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.files import read_bytes, write_atomically
@@ -23,9 +23,9 @@ from tpu_retinamask.planning.fingerprint import fingerprint
 from tpu_retinamask.planning.plan import minutes_of
 from tpu_retinamask.planning.rules import Machine, plan_network
 from tpu_retinamask.planning.schedule import Speed, plan_schedule
-from tpu_retinamask.planning.splitting import SPLIT_FILE, TRAIN, VALIDATION, from_csv, split_names, to_csv
 from tpu_retinamask.pretrained.torch_file import installed_file
 from tpu_retinamask.programs.command_line import MINUTES, Flags
+from tpu_retinamask.programs.held_out import sources_of
 from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.tasks.step_speed import measure_step
 from tpu_retinamask.training.runtimes.registry import Runtime
@@ -60,6 +60,8 @@ def planned(flags: Flags) -> bool:
         or not (
             flags.gin_file
             or flags.gin_param
+            or flags.dry_run
+            or flags.debug
             or tf.io.gfile.exists(os.path.join(flags.model_dir, config.CONFIG_FILE))  # an earlier run without one
         )
     )
@@ -104,6 +106,8 @@ def make_plan(flags: Flags, sources: Sources, runtime: Runtime, minutes: float |
     minutes = MINUTES if minutes is None else minutes
     if not len(image_arrays(sources.train).boxes):
         raise UserError(f"--annotations={flags.annotations or flags.data_dir}: no objects, so there is nothing to plan")
+    if runtime.processes > 1:
+        raise UserError("several processes would plan each for itself: run `retinamask plan` once, then train in all")
     signs_of_life.now("looking at the images")
     found = fingerprint(sources.train, sources.classes, sources.validation)
     machine = _machine(runtime)
@@ -125,47 +129,6 @@ def make_plan(flags: Flags, sources: Sources, runtime: Runtime, minutes: float |
     log.info("%s", found)
     log.info("%s", f"planned for {minutes:g} minutes on this machine ({about}):\n{plan.told()}")
     return plan.to_gin(minutes, (f"The images: {found}.", f"The machine: {about}."))
-
-
-def sources_of(flags: Flags) -> Sources:
-    """Open the images that the flags name, those of --val_share held out.
-
-    Raises:
-      UserError: --val_share beside --val_annotations or --data_dir; a split.csv of other images.
-    """
-    if flags.val_share is not None and (flags.val_annotations or flags.data_dir):
-        given = "--val_annotations" if flags.val_annotations else "--data_dir"
-        raise UserError(f"--val_share holds out images of --annotations, and {given} says which are scored: give one")
-    sources = open_sources(
-        flags.annotations,
-        flags.classes,
-        flags.val_annotations,
-        flags.data_dir,
-        source_format=flags.format,
-        settings=config.reading(),
-        image_folder=flags.images,
-        val_image_folder=flags.val_images,
-    )
-    return sources if flags.val_share is None else _held_out(sources, flags)
-
-
-def _held_out(sources: Sources, flags: Flags) -> Sources:
-    names = [image.name for image in sources.train]
-    path = os.path.join(flags.model_dir, SPLIT_FILE)
-    if tf.io.gfile.exists(path):
-        split = from_csv(read_bytes(path).decode(), path)
-        unknown = [name for name in names if name not in split]
-        if unknown:
-            raise UserError(
-                f"{path} does not tell of {len(unknown)} images of --annotations, such as {unknown[0]}: add them, or give "
-                "another --model_dir"
-            )
-    else:
-        split = split_names(names, flags.val_share, config.TrainSettings().seed)
-        write_atomically(path, to_csv(split))
-    parts = {part: [one for one in sources.train if split[one.name] == part] for part in (TRAIN, VALIDATION)}
-    log.info("%d images are trained on and %d scored: %s", len(parts[TRAIN]), len(parts[VALIDATION]), path)
-    return sources._replace(train=parts[TRAIN], validation=parts[VALIDATION])
 
 
 def _machine(runtime: Runtime) -> Machine:

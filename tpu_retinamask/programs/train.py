@@ -16,7 +16,7 @@ import time
 from tpu_retinamask import config
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.files import write_atomically
-from tpu_retinamask.programs import plan
+from tpu_retinamask.programs import held_out, plan
 from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.tasks import training
@@ -34,13 +34,14 @@ def run(flags: Flags) -> int:
     began, by_plan = time.monotonic(), plan.planned(flags)
     text = plan.read_plan(flags) if by_plan else None
     config.parse_gin(flags.gin_file, flags.gin_param, resumed=flags.model_dir, planned=text or "")
+    config.recipe()  # a slip is told before the images are opened
     # Devices, before anything makes TensorFlow look for them
     runtime = make_runtime(flags)
     if runtime.described and not flags.dry_run:
         raise UserError(f"--tpu={flags.tpu} describes a TPU that does not exist: add --dry_run to trace the training")
     if flags.debug and not flags.dry_run:
         training.refuse_debug_on_many(runtime)
-    sources = plan.sources_of(flags)
+    sources = held_out.sources_of(flags)
     if by_plan and text is None:
         text = plan.make_plan(flags, sources, runtime, flags.minutes, began)
         write_atomically(os.path.join(flags.model_dir, plan.PLAN_FILE), text)

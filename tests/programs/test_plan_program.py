@@ -1,0 +1,133 @@
+"""`plan`, and `train` that makes a plan: what is written, that it is gone by, and what is refused."""
+
+import csv
+import re
+
+import pytest
+
+from programs.conftest import TINY
+from tpu_retinamask.programs import command_line, plan
+
+# The plan's network would train too long for a test: what is given wins over it.
+GIVEN = [*TINY, "train.weights = None", "train.steps = 3", "train.batch_size = 2", "train.log_every = 1"]
+
+
+@pytest.fixture(scope="module")
+def run(shapes, quick_program, tmp_path_factory):
+    """Train by a plan, once and again; return the folder, its flags and what was said."""
+    folder = tmp_path_factory.mktemp("planned") / "run"
+    flags = [f"--annotations={shapes}/train.csv", f"--model_dir={folder}", "--minutes=7.5", "--val_share=0.3"]
+    said = []
+    for _ in range(2):
+        done = quick_program("train", *flags, gin=GIVEN)
+        assert done.returncode == 0, done.stderr[-3000:]
+        said.append(done.stderr)
+    return folder, flags, said
+
+
+def test_the_plan_is_written_with_its_reasons(run):
+    folder, _, said = run
+    text = (folder / "plan.gin").read_text()
+    assert text.startswith("# Planned for 7.5 minutes.")
+    for name in ("RetinaMask.anchor_sizes", "InputPipeline.image_size", "train.steps", "make_optimizer.decay"):
+        reason, setting = re.search(rf"^# (.+)\n{re.escape(name)} = (.+)$", text, re.MULTILINE).groups()
+        assert setting in said[0] and reason.split()[0] in said[0]
+    assert "planned for 7.5 minutes on this machine (CPU" in said[0]
+
+
+def test_what_is_given_wins(run):
+    folder, _, said = run
+    assert "train.steps = 3" in (folder / "config.gin").read_text()
+    assert "train.steps = 3\n" not in (folder / "plan.gin").read_text()
+    assert "step 3/3" in said[0]
+    # What is not given is the plan's.
+    assert "Criterion.best_match_ties = 'all'" in (folder / "config.gin").read_text()
+
+
+def test_the_same_command_goes_on_by_the_same_plan(run):
+    _, _, said = run
+    assert "planned for" not in said[1] and "resuming at step 3 of 3" in said[1]
+
+
+def test_a_share_is_held_out_scored_and_found_again(run, shapes, quick_program):
+    folder, _, said = run
+    with open(folder / "split.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    held_out = {row["image"] for row in rows if row["split"] == "validation"}
+    assert len(rows) == 6 and len(held_out) == 2
+    assert "4 images are trained on and 2 scored" in said[0] and "evaluation\n" in said[0]
+    flags = [f"--annotations={shapes}/train.csv", f"--model_dir={folder}"]
+    done = quick_program("evaluate", *flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 of these 6 images are scored, the validation part" in done.stderr
+    done = quick_program("evaluate", *flags, "--split=train")
+    assert "4 of these 6 images are scored, the train part" in done.stderr
+    done = quick_program("evaluate", *flags, "--split=test")
+    assert done.returncode == 2 and "--split=test" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_other_minutes_are_refused(run, quick_program):
+    folder, flags, _ = run
+    done = quick_program("train", *(flag.replace("7.5", "9") for flag in flags), gin=GIVEN)
+    assert done.returncode == 2
+    assert f"--minutes=9: {folder}/plan.gin was made for 7.5." in done.stderr
+
+
+def test_a_plan_is_never_replaced(run, shapes, quick_program):
+    folder, _, _ = run
+    before = (folder / "plan.gin").read_text()
+    done = quick_program("plan", f"--annotations={shapes}/train.csv", f"--model_dir={folder}")
+    assert done.returncode == 2 and f"{folder} holds a plan.gin already, which is kept" in done.stderr
+    assert (folder / "plan.gin").read_text() == before
+
+
+def test_a_split_that_leaves_an_image_out_is_refused(run, quick_program):
+    folder, flags, _ = run
+    path = folder / "split.csv"
+    whole = path.read_text()
+    path.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    try:
+        done = quick_program("train", *flags, gin=GIVEN)
+    finally:
+        path.write_text(whole)
+    assert done.returncode == 2 and "does not tell of 1 images of --annotations" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--val_share=0.2", "--val_annotations=other.csv"], "and --val_annotations says which are scored: give one"),
+        (["--minutes=0.5"], "of which nothing is learnt; give --minutes="),
+        (["--tpu=fake:2x2", "--minutes=5", "--dry_run"], "whose speed cannot be measured"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(more, expected, shapes, quick_program, tmp_path):
+    other = tmp_path / "other.csv"
+    other.write_text("")
+    more = [flag.replace("other.csv", str(other)) for flag in more]
+    given = [line for line in GIVEN if "train.steps" not in line]
+    done = quick_program(
+        "train", f"--annotations={shapes}/train.csv", f"--model_dir={tmp_path}/run", *more, gin=given
+    )
+    assert done.returncode == 2 and expected in done.stderr and "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert not (tmp_path / "run" / "plan.gin").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "there", "expected"),
+    [
+        ([], None, True),
+        (["--minutes=3"], None, True),
+        (["--gin_file=recipe/small.gin"], None, False),
+        (["--gin_param=train.steps = 3"], None, False),
+        (["--gin_param=train.steps = 3", "--minutes=3"], None, True),
+        (["--gin_param=train.steps = 3"], "plan.gin", True),  # goes on
+        ([], "config.gin", False),  # an earlier run, which had none
+        (["--dry_run"], None, False),
+    ],
+)
+def test_when_a_plan_is_made(more, there, expected, tmp_path):
+    if there:
+        (tmp_path / there).write_text("")
+    flags, _ = command_line.parse("train", ["--annotations=a.csv", f"--model_dir={tmp_path}", *more])
+    assert plan.planned(flags) is expected
