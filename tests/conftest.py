@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -16,6 +17,11 @@ TOGETHER = {
     "tests/extending/": "programs",
     "tests/what_xla_refuses/": "the original's step",
 }
+
+
+# A shell's background jobs begin with Ctrl-C ignored, and hand that down to what the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)  # known to pytest-xdist alone

@@ -130,7 +130,8 @@ def test_no_mirror_for_characters():
 
 
 def test_the_step_is_compiled_where_that_is_quicker():
-    assert plan_network(CELLS, CPU).settings["train.jit_compile"] is False
+    assert plan_network(CELLS, CPU).settings["train.jit_compile"] is False  # depthwise convolutions are not
+    assert "train.jit_compile" not in plan_network(CELLS, BARE_CPU).settings
     assert "train.jit_compile" not in plan_network(CELLS, GPU).settings
     assert plan_network(CELLS, TPU).settings["train.batch_size"] == 64
 
