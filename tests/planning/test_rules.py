@@ -6,8 +6,8 @@ import pathlib
 import gin
 import numpy as np
 import pytest
-
 from planning.made_up_sets import BARE_CPU, CPU, DATA_SETS, GPU, TPU, made_up
+
 from tpu_retinamask import config
 from tpu_retinamask.planning.rules import canvas_rule, plan_network
 from tpu_retinamask.planning.schedule import Speed, plan_schedule
@@ -88,7 +88,9 @@ def test_cells_get_the_settings_that_the_demo_was_tuned_to():
 def test_weights_that_are_installed_bring_what_they_were_trained_with():
     settings = plan_network(CELLS, CPU).settings
     assert settings["RetinaMask.backbone"] == "efficientnet_lite0" and settings["train.weights"] == "imagenet"
-    assert settings["RetinaMask.pixel_mode"] == "tf" and settings["RetinaMask.backbone_options"] == {"trained_side": 224}
+    assert settings["RetinaMask.pixel_mode"] == "tf" and settings["RetinaMask.backbone_options"] == {
+        "trained_side": 224
+    }
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,9 @@ def test_short_averages_look_back_on_ten_steps():
 
 
 def test_too_short_a_time_is_refused_with_one_that_suffices():
-    with pytest.raises(UserError, match=r"--minutes=1: a step takes 1.0 s here and starting 60 s, so 0 steps") as caught:
+    with pytest.raises(
+        UserError, match=r"--minutes=1: a step takes 1.0 s here and starting 60 s, so 0 steps"
+    ) as caught:
         schedule(1)
     assert "give --minutes=2 or more" in str(caught.value)
     assert schedule(2).settings["train.steps"] == 54

@@ -7,7 +7,9 @@ import pytest
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.planning.splitting import TRAIN, VALIDATION, from_csv, series_of, split_names, to_csv
 
-PHOTOS = [f"photos/{word}.jpg" for word in ("oak elm ash fir yew birch pine beech larch alder").split()]
+PHOTOS = [
+    f"photos/{word}.jpg" for word in ["oak", "elm", "ash", "fir", "yew", "birch", "pine", "beech", "larch", "alder"]
+]
 
 
 def held_out(names, share, seed=0):

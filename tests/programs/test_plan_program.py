@@ -4,8 +4,8 @@ import csv
 import re
 
 import pytest
-
 from programs.conftest import TINY
+
 from tpu_retinamask.programs import command_line, plan
 
 # The plan's network would train too long for a test: what is given wins over it.
@@ -106,9 +106,7 @@ def test_what_cannot_be_planned_is_refused(more, expected, shapes, quick_program
     other.write_text("")
     more = [flag.replace("other.csv", str(other)) for flag in more]
     given = [line for line in GIVEN if "train.steps" not in line]
-    done = quick_program(
-        "train", f"--annotations={shapes}/train.csv", f"--model_dir={tmp_path}/run", *more, gin=given
-    )
+    done = quick_program("train", f"--annotations={shapes}/train.csv", f"--model_dir={tmp_path}/run", *more, gin=given)
     assert done.returncode == 2 and expected in done.stderr and "Traceback" not in done.stderr, done.stderr[-2000:]
     assert not (tmp_path / "run" / "plan.gin").exists()
 

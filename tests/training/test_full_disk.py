@@ -37,5 +37,7 @@ def test_the_training_goes_on_over_a_full_disk(tmp_path):
         "history.json could not be written",
     ):
         assert words in done.stderr
-    assert "kept: [9, 10, 12] [12]" in done.stdout  # of 2, 3, 4, 6, 8, 9, 10 and 12 the last three; 6 and 8 found no room
+    assert (
+        "kept: [9, 10, 12] [12]" in done.stdout
+    )  # of 2, 3, 4, 6, 8, 9, 10 and 12 the last three; 6 and 8 found no room
     assert list(tmp_path.iterdir()) == []

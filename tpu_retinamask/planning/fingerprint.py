@@ -68,8 +68,8 @@ class Fingerprint:
         return (
             f"{self.images} pictures of about {width:.0f} x {height:.0f} pixels, {colours}, "
             f"{'no side of them up' if self.turnable else 'upright'}; {int(self.counts.sum())} objects of "
-            f"{len(self.class_names)} classes, {self.mask_share:.0%} with masks, {np.median(self.counts):.0f} a picture "
-            f"(at most {self.counts.max()}), sides {low:.1%} to {high:.1%} of the picture's, median {middle:.1%}"
+            f"{len(self.class_names)} classes, {self.mask_share:.0%} with masks, {np.median(self.counts):.0f} a "
+            f"picture (at most {self.counts.max()}), sides {low:.1%} to {high:.1%} of the picture's, median {middle:.1%}"
         )
 
 

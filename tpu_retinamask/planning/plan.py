@@ -1,4 +1,4 @@
-"""A plan: settings, each with its reason, and what it is unsure of; written as a gin file that can be read and edited."""
+"""A plan: settings, each with its reason, and what it is unsure of; a gin file that can be read and edited."""
 
 import dataclasses
 import re

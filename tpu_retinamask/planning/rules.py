@@ -137,7 +137,9 @@ def anchors_rule(boxes: np.ndarray) -> Plan:
         Line("RetinaMask.anchor_sizes", chosen.sizes, covered),
         Line("RetinaMask.anchor_ratios", chosen.ratios, "height / width, by k-means"),
         Line("RetinaMask.anchor_scales", chosen.scales, "the fewest that cover as many"),
-        Line("Criterion.positive_iou", iou, "the paper's" if iou == CLOSE_IOU else "at the paper's 0.5 too few have one"),
+        Line(
+            "Criterion.positive_iou", iou, "the paper's" if iou == CLOSE_IOU else "at the paper's 0.5 too few have one"
+        ),
         Line("Criterion.negative_iou", round(iou - 0.1, 2), "the same less a tenth, as the paper"),
     )
     return Plan(lines, unsure)
@@ -195,7 +197,11 @@ def optimizer_rule(machine: Machine) -> Plan:
     """Return batch, optimizer and the shape of its schedule."""
     batch = BATCH[machine.device] * machine.replicas
     lines = [
-        Line("train.batch_size", batch, "few, so that short trainings make more steps" if batch < 8 else "fills the device"),
+        Line(
+            "train.batch_size",
+            batch,
+            "few, so that short trainings make more steps" if batch < 8 else "fills the device",
+        ),
         Line("make_optimizer.name", "adamw", "finds its rate by itself"),
         Line("make_optimizer.learning_rate", 0.001 if machine.lite_weights else 0.002, "of narrow heads"),
         Line("make_optimizer.weight_decay", 0.0001, "the paper's"),

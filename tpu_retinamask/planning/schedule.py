@@ -30,9 +30,7 @@ class Speed:
     spent_seconds: float
 
 
-def plan_schedule(
-    minutes: float, speed: Speed, *, images: int, validation: int, batch_size: int
-) -> Plan:
+def plan_schedule(minutes: float, speed: Speed, *, images: int, validation: int, batch_size: int) -> Plan:
     """Return the settings that follow from the time.
 
     Args:

@@ -4,6 +4,7 @@ import collections
 import csv
 import hashlib
 import io
+import itertools
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
@@ -57,7 +58,7 @@ def series_of(names: Sequence[str]) -> list[list[str]]:
             groups.append([name])
     for members in numbered.values():
         members.sort()
-        steps = collections.Counter(later - earlier for (earlier, _), (later, _) in zip(members, members[1:]))
+        steps = collections.Counter(later - earlier for (earlier, _), (later, _) in itertools.pairwise(members))
         if len(members) >= FEWEST_IN_A_SERIES and max(steps.values()) >= EVEN * (len(members) - 1):
             groups.append([name for _, name in members])
         else:

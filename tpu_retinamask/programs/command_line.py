@@ -78,7 +78,9 @@ def plan_flags(flags: Flags) -> None:
 def evaluate_flags(flags: Flags) -> None:
     """Define the flags of evaluate."""
     _annotations(flags, "the images to score", classes="the run's own where not given")
-    _string(flags, "split", "Which split of --data_dir, or of what --val_share of train divided, to score.", "validation")
+    _string(
+        flags, "split", "Which split of --data_dir, or of what --val_share of train divided, to score.", "validation"
+    )
     _string(flags, "model_dir", "Folder written by train.")
     _string(flags, "predictions", "COCO results file to score by --coco_json; no model is run.")
     _string(

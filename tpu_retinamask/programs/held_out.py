@@ -53,7 +53,9 @@ def sources_of(flags: Flags) -> Sources:
     parts = {part: [one for one in sources.train if split[one.name] == part] for part in (TRAIN, VALIDATION)}
     empty = [part for part, images in parts.items() if not images]
     if empty:
-        raise UserError(f"{path} leaves no image of --annotations for {empty[0]}: correct it, or give another --model_dir")
+        raise UserError(
+            f"{path} leaves no image of --annotations for {empty[0]}: correct it, or give another --model_dir"
+        )
     log.info("%d images are trained on and %d scored: %s", len(parts[TRAIN]), len(parts[VALIDATION]), path)
     return sources._replace(train=parts[TRAIN], validation=parts[VALIDATION])
 

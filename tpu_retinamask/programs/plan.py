@@ -78,14 +78,14 @@ def read_plan(flags: Flags) -> str | None:
         text = read_bytes(path).decode()
         if flags.minutes is not None and minutes_of(text) not in (None, flags.minutes):
             raise UserError(
-                f"--minutes={flags.minutes:g}: {path} was made for {minutes_of(text):g}. Leave --minutes out to go on by "
-                "it, with --gin_param='train.steps = N' to go on longer, or give another --model_dir"
+                f"--minutes={flags.minutes:g}: {path} was made for {minutes_of(text):g}. Leave --minutes out to go on "
+                "by it, with --gin_param='train.steps = N' to go on longer, or give another --model_dir"
             )
         return text
     if tf.io.gfile.exists(os.path.join(flags.model_dir, config.CONFIG_FILE)):
         raise UserError(
-            f"--minutes={flags.minutes:g} plans a new training, and {flags.model_dir} holds one already: leave it out to "
-            "go on, or give another --model_dir"
+            f"--minutes={flags.minutes:g} plans a new training, and {flags.model_dir} holds one already: leave it out "
+            "to go on, or give another --model_dir"
         )
     return None
 

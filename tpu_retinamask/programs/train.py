@@ -4,8 +4,8 @@ r"""Train RetinaMask on annotated images.
   python -m tpu_retinamask.train --annotations=train.csv --classes=classes.csv --model_dir=runs/mine \
       --val_annotations=val.csv --gin_file=recipe/small.gin --gin_param='train.epochs = 30'
 
-Without settings, or with --minutes, it makes a plan for the images, the machine and the time, as `plan` does, and begins
-with that. Run the same command again to go on from the last checkpoint.
+Without settings, or with --minutes, it makes a plan for the images, the machine and the time, as `plan` does, and
+begins with that. Run the same command again to go on from the last checkpoint.
 """
 
 import logging
