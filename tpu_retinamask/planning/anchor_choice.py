@@ -14,6 +14,7 @@ CLUSTERS = 3  # of shapes: as many ratios
 ALIKE = 1.3  # shapes that differ less are one
 SCALES = ((1.0, 1.41), (1.0, 1.26, 1.59))  # an octave a level, in halves or in thirds
 ROUNDS = 20  # of k-means, which has settled by then
+CLOSENESS = 0.1  # what a mean IoU of 1 is worth beside the coverage
 WORTH_A_THIRD = 0.01  # gain of coverage for which thirds, half as many anchors again, are taken
 
 
@@ -39,19 +40,19 @@ def choose_anchors(boxes: np.ndarray, positive_iou: float) -> AnchorChoice:
     usable = boxes[((boxes[:, 2:] - boxes[:, :2]) > 0).all(axis=1)]
     width, height = (usable[:, 2:] - usable[:, :2]).T
     ratios = cluster_ratios(np.log(height / width))
-    best = None
-    for scales in SCALES:
-        chosen = None
-        for size in np.arange(SMALLEST * FINEST_STRIDE, LARGEST * FINEST_STRIDE + 1, 2):
-            ious = grid_of(sizes_from(size), ratios, scales).best_iou(usable)
-            coverage = float(np.mean(ious >= positive_iou))
-            # Beyond what is covered, the closer the better.
-            worth = coverage + 0.1 * float(ious.mean())
-            if chosen is None or worth > chosen[0]:
-                chosen = worth, AnchorChoice(sizes_from(size), ratios, scales, coverage)
-        if best is None or chosen[1].coverage > best.coverage + WORTH_A_THIRD:
-            best = chosen[1]
-    return best
+    halves, thirds = (_best_size(usable, ratios, scales, positive_iou) for scales in SCALES)
+    return thirds if thirds.coverage > halves.coverage + WORTH_A_THIRD else halves
+
+
+def _best_size(boxes, ratios, scales, positive_iou) -> AnchorChoice:
+    """Return the anchors of these shapes whose size at the finest level covers most, and of those the closest."""
+    found = []
+    for size in np.arange(SMALLEST * FINEST_STRIDE, LARGEST * FINEST_STRIDE + 1, 2):
+        ious = grid_of(sizes_from(size), ratios, scales).best_iou(boxes)
+        coverage = float(np.mean(ious >= positive_iou))
+        found.append((coverage + CLOSENESS * float(ious.mean()), -size, coverage))
+    _, size, coverage = max(found)
+    return AnchorChoice(sizes_from(-size), ratios, scales, coverage)
 
 
 def cluster_ratios(logarithms: np.ndarray) -> tuple[float, ...]:

@@ -64,12 +64,12 @@ class Fingerprint:
     def __str__(self) -> str:
         height, width = np.median(self.sizes, axis=0)
         low, middle, high = np.percentile(self.sides, (10, 50, 90)) if len(self.boxes) else (0, 0, 0)
-        colours = {None: "colours unknown"}.get(self.colours) or f"{self.colours:.0%} in colour"
+        colours = "colours unknown" if self.colours is None else f"{self.colours:.0%} in colour"
         return (
             f"{self.images} pictures of about {width:.0f} x {height:.0f} pixels, {colours}, "
             f"{'no side of them up' if self.turnable else 'upright'}; {int(self.counts.sum())} objects of "
             f"{len(self.class_names)} classes, {self.mask_share:.0%} with masks, {np.median(self.counts):.0f} a "
-            f"picture (at most {self.counts.max()}), sides {low:.1%} to {high:.1%} of the picture's, median {middle:.1%}"
+            f"picture (at most {self.counts.max()}), sides {low:.1%} to {high:.1%} of its own, median {middle:.1%}"
         )
 
 
