@@ -59,11 +59,17 @@ def _detect(model, pictures, canvas):
 
 
 @pytest.mark.parametrize(
-    "backbone, normalization",
-    [("small", "frozen"), ("small", "group"), ("small", "batch"), ("resnet50", "frozen"), ("resnet50", "group")],
+    "backbone, normalization, heads",
+    [
+        ("small", "frozen", "none"),
+        ("small", "group", "none"),
+        ("small", "batch", "group"),
+        ("resnet50", "frozen", "none"),
+        ("resnet50", "group", "none"),
+    ],
 )
-def test_the_canvas_does_not_matter(backbone, normalization):
-    model = _model(backbone, normalization)
+def test_the_canvas_does_not_matter(backbone, normalization, heads):
+    model = _model(backbone, normalization, head_normalization=heads)
     picture, others = _picture(_SIZE), [_picture((90, 64), 1), _picture((128, 100), 2)]
     expected = _detect(model, [picture], _SIZE)
     assert (expected[2] >= 0).sum() > 20 and np.median(np.ptp(expected[0], axis=1)) > 10  # something to compare

@@ -52,6 +52,22 @@ def test_fewer_levels_are_the_same_levels():
         np.testing.assert_array_equal(a, b)
 
 
+def test_group_normalisation_leaves_no_scale_of_the_backbone():
+    levels = [np.random.default_rng(s).normal(size=(2, s, s, 16)).astype(np.float32) for s in (16, 8, 4)]
+    plain, normed = FeaturePyramid(8), FeaturePyramid(8, normalization="group")
+    outputs = [[np.asarray(x) for x in fpn(_named([s * level for level in levels]))] for fpn in (plain, normed)
+               for s in (1, 50)]  # fmt: skip
+    for one, other in zip(outputs[0], outputs[1]):
+        assert other.std() > 20 * one.std()
+    for one, other in zip(outputs[2][:3], outputs[3][:3]):
+        np.testing.assert_allclose(one, other, atol=2e-3)  # but for the epsilon of the variance
+        for image in one:
+            # Groups of 4 channels, of mean 0 and deviation 1.
+            parts = image.reshape(-1, 2, 4)
+            np.testing.assert_allclose(parts.mean(axis=(0, 2)), 0, atol=1e-5)
+            np.testing.assert_allclose(parts.std(axis=(0, 2)), 1, atol=1e-2)
+
+
 def test_what_it_cannot_build_is_refused():
     with pytest.raises(ValueError, match="p6_from 'C5' is neither"):
         FeaturePyramid(4, p6_from="C5")

@@ -28,6 +28,30 @@ def test_anchor_head_equals_numpy_in_the_order_of_the_anchors():
         np.testing.assert_allclose(y[b], rows, atol=2e-5)  # three layers of sums of 54 float32 terms
 
 
+def _group_norm(x, groups, gamma, beta):
+    """Normalise [h, w, F] by groups of channels."""
+    height, width, channels = x.shape
+    parts = x.reshape(height * width, groups, channels // groups)
+    mean, variance = parts.mean(axis=(0, 2), keepdims=True), parts.var(axis=(0, 2), keepdims=True)
+    return ((parts - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape) * gamma + beta
+
+
+def test_group_normalisation_follows_each_hidden_convolution_on_each_level():
+    head = AnchorHead(3, 2, channels=8, depth=2, normalization="group", name="head")  # groups of 4 channels
+    levels = [np.random.default_rng(s).normal(size=(2, s, 3, 6)).astype(np.float32) for s in (4, 2)]
+    head(levels[0])
+    weights = scenes.fill_weights(head)
+    for x in levels:  # whose statistics differ
+        y = head(x)
+        for b in range(2):
+            hidden = x[b].astype(np.float64)
+            for name in ("head_0", "head_1"):
+                scale = (weights[f"{name}_norm/gamma"], weights[f"{name}_norm/beta"])
+                hidden = np.maximum(_group_norm(_conv(hidden, weights, name), 2, *scale), 0)
+            expected = _conv(hidden, weights, "head").reshape(-1, 2)
+            np.testing.assert_allclose(y[b], expected, atol=1e-4)  # float32 sums, divided by small deviations
+
+
 def test_prior_is_on_the_class_head_alone():
     features = tf.zeros([1, 2, 3, 8])
     classes = AnchorHead(9, 4, channels=8, prior=True, name="classes")

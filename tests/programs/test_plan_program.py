@@ -31,7 +31,9 @@ def test_the_plan_is_written_with_its_reasons(run):
     assert text.startswith("# Planned for 7.5 minutes.")
     for name in ("RetinaMask.anchor_sizes", "InputPipeline.image_size", "train.steps", "make_optimizer.decay"):
         reason, setting = re.search(rf"^# (.+)\n{re.escape(name)} = (.+)$", text, re.MULTILINE).groups()
-        assert setting in said[0] and reason.split()[0] in said[0]
+        assert reason.strip() and setting.strip()
+        # Ten lines are told, not all.
+        assert (f"{name} = {setting}" in said[0]) is (name != "make_optimizer.decay")
     assert "planned for 7.5 minutes on this machine (CPU" in said[0]
 
 

@@ -41,6 +41,12 @@ def _first(state):
     return state.model.variables[0].numpy()
 
 
+def _saved(run, name):
+    state, _ = run(name)
+    state.restore()
+    return _first(state)
+
+
 def test_a_resumed_run_says_its_rate_and_that_the_schedule_has_changed(run, said):
     old, _ = run("a", step=25)
     old.save()
@@ -52,6 +58,22 @@ def test_a_resumed_run_says_its_rate_and_that_the_schedule_has_changed(run, said
     # Cosine from 0.005 to a hundredth of it: after a quarter, and after a sixteenth.
     assert "its learning rate was 0.00428 and is now 0.00495" in said()
     assert f"--weights {run.folder / 'elsewhere'} is passed over" in said()
+
+
+def test_weights_of_the_recipe_stand_back_behind_all_others(run, said):
+    for name, step in (("a", 50), ("b", 20)):
+        run(name, step=step)[0].save()
+    assert _saved(run, "a").flat[0] != _saved(run, "b").flat[0]
+    recipe = str(run.folder / "a")
+    fresh, _ = run("c")
+    assert start_state(fresh, TOTAL, Start(otherwise=recipe), None) == 0
+    np.testing.assert_array_equal(_first(fresh), _saved(run, "a"))
+    given, _ = run("d")
+    assert start_state(given, TOTAL, Start(weights=str(run.folder / "b"), otherwise=recipe), None) == 0
+    np.testing.assert_array_equal(_first(given), _saved(run, "b"))
+    said()
+    assert start_state(run("b")[0], TOTAL, Start(otherwise=recipe), None) == 20  # its own checkpoint
+    assert "passed over" not in said()
 
 
 def test_a_run_at_its_end_says_how_to_go_on(run, said):

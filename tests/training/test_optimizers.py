@@ -162,6 +162,27 @@ def test_biases_have_a_rate_of_their_own(name, decoupled):
         np.testing.assert_allclose(twice.numpy() - start, factor * (once.numpy() - start), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_backbone_has_a_rate_of_its_own(name):
+    starts, moved = [], []
+    for backbone_rate in (1.0, 0.25):
+        inner, head = keras.layers.Dense(3, name="kernel_in"), keras.layers.Dense(2, name="head")
+        model = keras.Sequential([keras.Sequential([inner], name="backbone"), head])
+        model.build((None, 4))
+        optimizer = make_optimizer(
+            10, name=name, learning_rate=0.1, warmup_steps=0, decay="constant", weight_decay=0.0,
+            backbone_rate=backbone_rate,
+        )  # fmt: skip
+        optimizer.build(model.trainable_variables)
+        starts.append([v.numpy() for v in model.trainable_variables])
+        optimizer.apply([0.5 + tf.zeros(v.shape) for v in model.trainable_variables], model.trainable_variables)
+        moved.append([v.numpy() - start for v, start in zip(model.trainable_variables, starts[-1])])
+        paths = [v.path for v in model.trainable_variables]
+    assert sum("backbone/" in path for path in paths) == 2 and len(paths) == 4
+    for path, whole, slower in zip(paths, *moved):
+        np.testing.assert_allclose(slower, whole * (0.25 if "backbone/" in path else 1.0), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "option, word",
     [({"name": "lion"}, "'lion' is not one of .*adamw"), ({"decay": "linear"}, "'linear' is not one of .*cosine")],

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from tpu_retinamask.model.layers.content import relu_of_content
+from tpu_retinamask.model.layers.normalization import norm_after
 from tpu_retinamask.ops.relu_dot import relu_dot
 from tpu_retinamask.ops.resize import conv3x3_after_upsample
 
@@ -24,6 +25,7 @@ class AnchorHead(keras.Layer):
         depth: int = 4,
         initializer: str | keras.Initializer = "normal",
         prior: bool = False,
+        normalization: str = "none",
         name: str,
     ) -> None:
         """Create the layers.
@@ -36,6 +38,7 @@ class AnchorHead(keras.Layer):
           initializer: of the hidden kernels: "normal" is N(0, 0.01), which suits 256 channels; narrow
             heads vanish under it and want "he_normal".
           prior: bias the last layer to the logit of 0.01.
+          normalization: after each hidden convolution, "none" or "group", of each level by itself.
           name: prefix of the layer names, as in keras-retinanet.
         """
         super().__init__(name=name)
@@ -45,6 +48,7 @@ class AnchorHead(keras.Layer):
             keras.layers.Conv2D(channels, 3, padding="same", name=f"{name}_{i}", kernel_initializer=hidden)
             for i in range(depth)
         ]
+        self.norms = [norm_after(conv, normalization) for conv in self.hidden]
         bias = keras.initializers.Constant(-math.log((1 - _PRIOR) / _PRIOR)) if prior else "zeros"
         self.last = keras.layers.Conv2D(
             per_cell * outputs, 3, padding="same", name=name, kernel_initializer=_normal(), bias_initializer=bias
@@ -58,8 +62,8 @@ class AnchorHead(keras.Layer):
           inside: [B, h, w, 1], 1 where the picture is; None: everywhere.
         """
         x = features
-        for conv in self.hidden:
-            x = relu_of_content(conv(x), inside)
+        for conv, norm in zip(self.hidden, self.norms):
+            x = relu_of_content(norm(conv(x), inside=inside), inside)
         x = tf.cast(self.last(x), tf.float32)  # [B, h, w, A * outputs]
         return tf.reshape(x, [-1, x.shape[1] * x.shape[2] * self.per_cell, self.outputs])
 

@@ -60,10 +60,14 @@ class RetinaMask(keras.Model):
                 p6_from=settings.p6_from,
                 num_levels=len(self.anchor_grid.levels),
                 padding=settings.padding,
+                normalization=settings.head_normalization,
                 name="fpn",
             )
             head: dict[str, Any] = dict(
-                channels=settings.head_channels, depth=settings.head_depth, initializer=settings.head_initializer
+                channels=settings.head_channels,
+                depth=settings.head_depth,
+                initializer=settings.head_initializer,
+                normalization=settings.head_normalization,
             )
             per_cell = self.anchor_grid.per_cell
             self.class_head = AnchorHead(per_cell, num_classes, prior=True, name="pyramid_classification", **head)

@@ -8,7 +8,7 @@ import keras
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.model.backbones.registry import BACKBONES
 from tpu_retinamask.model.layers.convolution import PADDINGS
-from tpu_retinamask.model.layers.normalization import check_normalization
+from tpu_retinamask.model.layers.normalization import AFTER, check_normalization
 from tpu_retinamask.ops.anchors import ROUNDINGS, AnchorGrid
 from tpu_retinamask.ops.images import MODES as PIXEL_MODES
 from tpu_retinamask.setting_types import check_least, check_types, named
@@ -47,6 +47,8 @@ class NetworkSettings:
       p6_from: "p5" (the paper) or "c5".
       head_channels: of the class and box heads.
       head_depth: hidden convolutions of the class and box heads.
+      head_normalization: after each convolution of the pyramid, of the class and the box head: "none" (the paper), or
+        "group", by image and level, with which new heads learn from few steps.
       head_initializer: "normal" is N(0, 0.01); narrow heads want "he_normal", or another that Keras has by name.
       mask_channels: of the mask head.
       mask_depth: hidden convolutions of the mask head.
@@ -85,6 +87,7 @@ class NetworkSettings:
     p6_from: str = "p5"
     head_channels: int = 256
     head_depth: int = 4
+    head_normalization: str = "none"
     head_initializer: str = "normal"
     # Masks
     mask_channels: int = 256
@@ -110,6 +113,7 @@ class NetworkSettings:
             "roi_semantics": ROI_SEMANTICS,
             "roi_implementation": ROI_IMPLEMENTATIONS,
             "pixel_mode": PIXEL_MODES,
+            "head_normalization": AFTER,
             "dtype": DTYPES,
         }
         for name, known in choices.items():

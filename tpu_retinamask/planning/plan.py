@@ -7,6 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 WIDTH = 118  # of a comment
+# What is told of a plan where a training goes on with it.
+TOLD = (
+    "InputPipeline.image_size",
+    "RetinaMask.backbone",
+    "RetinaMask.anchor_sizes",
+    "InputPipeline.max_instances",
+    "Augmentation.horizontal_flip",
+    "Augmentation.rot90",
+    "train.batch_size",
+    "train.steps",
+    "train.evaluate_every",
+)
 _MINUTES = re.compile(r"^# Planned for ([0-9.]+) minutes")
 
 
@@ -61,11 +73,16 @@ class Plan:
             text += ["", *_comment(line.reason), f"{line.setting} = {gin_value(line.value)}"]
         return "\n".join(text) + "\n"
 
-    def told(self) -> str:
-        """Return the settings and their reasons, a line each, for a terminal."""
-        widest = max((len(f"{line.setting} = {gin_value(line.value)}") for line in self.lines), default=0)
-        widest = min(widest, 64)
-        lines = [f"  {f'{line.setting} = {gin_value(line.value)}':<{widest}}  {line.reason}" for line in self.lines]
+    def told(self, settings: Sequence[str] | None = None) -> str:
+        """Return settings and their reasons, a line each, for a terminal.
+
+        Args:
+          settings: those that are told; None: all.
+        """
+        chosen = [line for line in self.lines if settings is None or line.setting in settings]
+        texts = [f"{line.setting} = {gin_value(line.value)}" for line in chosen]
+        widest = min(64, max(map(len, texts), default=0))
+        lines = [f"  {text:<{widest}}  {line.reason}" for text, line in zip(texts, chosen)]
         return "\n".join(lines + [f"  unsure: {sentence}" for sentence in self.unsure])
 
 

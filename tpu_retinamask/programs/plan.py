@@ -10,6 +10,7 @@ is given no settings. What --gin_file and --gin_param say wins over the plan, he
 import logging
 import os
 import time
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -90,7 +91,14 @@ def read_plan(flags: Flags) -> str | None:
     return None
 
 
-def make_plan(flags: Flags, sources: Sources, runtime: Runtime, minutes: float | None, began: float) -> str:
+def make_plan(
+    flags: Flags,
+    sources: Sources,
+    runtime: Runtime,
+    minutes: float | None,
+    began: float,
+    told: Sequence[str] | None = None,
+) -> str:
     """Make a plan, tell it, and return the text of plan.gin.
 
     Args:
@@ -99,6 +107,7 @@ def make_plan(flags: Flags, sources: Sources, runtime: Runtime, minutes: float |
       runtime: executes the step, which is measured.
       minutes: that the training may take; None: MINUTES.
       began: when the program did, by time.monotonic().
+      told: settings that are told; None: all.
 
     Raises:
       UserError: the time is too short, or there is nothing to plan for.
@@ -125,21 +134,21 @@ def make_plan(flags: Flags, sources: Sources, runtime: Runtime, minutes: float |
         batch_size=recipe.train.batch_on(runtime.replicas),
     )
     plan = network + schedule
-    about = f"{machine.device.upper()}, {runtime.replicas} replicas, {machine.memory / 1e9:.0f} GB of memory free"
+    several = f", {runtime.replicas} replicas" if runtime.replicas > 1 else ""
+    about = f"{machine.device.upper()}{several}, {machine.memory / 1e9:.0f} GB of memory free"
     log.info("%s", found)
-    log.info("%s", f"planned for {minutes:g} minutes on this machine ({about}):\n{plan.told()}")
+    log.info("%s", f"planned for {minutes:g} minutes on this machine ({about}):\n{plan.told(told)}")
     return plan.to_gin(minutes, (f"The images: {found}.", f"The machine: {about}."))
 
 
 def _machine(runtime: Runtime) -> Machine:
-    accelerated = bool(tf.config.list_physical_devices("GPU"))
     try:
         installed_file(LITE_PACKAGE)
         lite_weights = True
     except UserError:
         lite_weights = False
     return Machine(
-        device="tpu" if runtime.on_tpu else "gpu" if accelerated else "cpu",
+        device=runtime.platform,
         replicas=runtime.replicas,
         memory=available_memory(),
         lite_weights=lite_weights,

@@ -16,6 +16,7 @@ import time
 from tpu_retinamask import config
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.files import write_atomically
+from tpu_retinamask.planning.plan import TOLD
 from tpu_retinamask.programs import held_out, plan
 from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.programs.runtime_choice import make_runtime
@@ -43,8 +44,10 @@ def run(flags: Flags) -> int:
         training.refuse_debug_on_many(runtime)
     sources = held_out.sources_of(flags)
     if by_plan and text is None:
-        text = plan.make_plan(flags, sources, runtime, flags.minutes, began)
-        write_atomically(os.path.join(flags.model_dir, plan.PLAN_FILE), text)
+        text = plan.make_plan(flags, sources, runtime, flags.minutes, began, told=TOLD)
+        path = os.path.join(flags.model_dir, plan.PLAN_FILE)
+        write_atomically(path, text)
+        log.info("the whole plan, with the reason of each setting: %s", path)
         config.parse_gin(flags.gin_file, flags.gin_param, resumed=flags.model_dir, planned=text)
     prepared = training.prepare(
         config.recipe(),

@@ -61,17 +61,25 @@ class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
 class _ByKind(keras.optimizers.Optimizer):
     """Before a Keras optimizer: kernels are decayed through their gradients, biases have a rate of their own."""
 
-    def __init__(self, *args: Any, coupled_decay: float = 0.0, bias_rate: float = 1.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        coupled_decay: float = 0.0,
+        bias_rate: float = 1.0,
+        backbone_rate: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         """Take the arguments of the optimizer.
 
         Args:
           *args: of the optimizer.
           coupled_decay: share of each kernel that is added to its gradient (L2 regularisation).
           bias_rate: factor of the learning rate for biases, those of normalisation too.
+          backbone_rate: factor of the learning rate for what lies in the backbone.
           **kwargs: of the optimizer.
         """
         super().__init__(*args, **kwargs)
-        self.coupled_decay, self.bias_rate = coupled_decay, bias_rate
+        self.coupled_decay, self.bias_rate, self.backbone_rate = coupled_decay, bias_rate, backbone_rate
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Note of which kind each variable is."""
@@ -79,6 +87,7 @@ class _ByKind(keras.optimizers.Optimizer):
         names = [variable.path.rsplit("/", 1)[-1] for variable in variables]
         self.decayed = [name not in _NOT_DECAYED for name in names]
         self.is_bias = [name in _BIASES for name in names]
+        self.of_backbone = ["backbone" in variable.path.split("/") for variable in variables]
 
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         """Update one variable by its gradient, its decay and its rate."""
@@ -87,6 +96,8 @@ class _ByKind(keras.optimizers.Optimizer):
             gradient = gradient + self.coupled_decay * variable
         if self.bias_rate != 1.0 and self.is_bias[index]:
             learning_rate = learning_rate * self.bias_rate
+        if self.backbone_rate != 1.0 and self.of_backbone[index]:
+            learning_rate = learning_rate * self.backbone_rate
         super().update_step(gradient, variable, learning_rate)
 
 
@@ -131,6 +142,8 @@ class OptimizerSettings:
       rate_in_momentum: SGD is `v = momentum v - rate g; w += v`, as Keras has it: after a change of the rate, steps of
         the former one go on in the momentum.
       bias_rate: factor of the rate for biases; the paper has 2.
+      backbone_rate: factor of the rate for the backbone, whose pretrained weights want smaller steps than new heads; a
+        decoupled decay keeps the whole rate.
       weight_decay: of kernels; bias and normalisation are left out.
       decoupled: the decay shrinks the weight by rate * weight_decay of itself (arXiv 1711.05101), beside momentum
         and moments; False: it is added to the gradient. None: decoupled for "adamw", the one thing that sets it
@@ -151,6 +164,7 @@ class OptimizerSettings:
     momentum: float = 0.9
     rate_in_momentum: bool = False
     bias_rate: float = 1.0
+    backbone_rate: float = 1.0
     weight_decay: float = 1e-4
     decoupled: bool | None = None
     warmup_steps: int = 500
@@ -164,7 +178,7 @@ class OptimizerSettings:
             if getattr(self, name) not in known:
                 raise SettingError(f"{name} {getattr(self, name)!r} is not one of {known}")
         check_least(named(self, "learning_rate", "reference_batch"), 0, above=True)
-        check_least(named(self, "bias_rate", "weight_decay", "warmup_steps"), 0)
+        check_least(named(self, "bias_rate", "backbone_rate", "weight_decay", "warmup_steps"), 0)
         check_between(named(self, "momentum", "decay_at", "final_factor"), 0, 1)
 
     def build(self, total_steps: int, batch_size: int | None = None) -> keras.Optimizer:
@@ -192,7 +206,7 @@ class OptimizerSettings:
             shares = self.decay_at if self.decay == "step" else ()
             schedule = StepDecay(rate, [round(share * total_steps) for share in shares])
         schedule = WarmUp(schedule, min(warmup_steps, total_steps // 10))
-        options: dict[str, Any] = {"bias_rate": self.bias_rate}
+        options: dict[str, Any] = {"bias_rate": self.bias_rate, "backbone_rate": self.backbone_rate}
         kind: type[keras.optimizers.Optimizer] = Adam
         if self.name == "sgd":
             kind, options["momentum"] = KerasSGD if self.rate_in_momentum else SGD, self.momentum

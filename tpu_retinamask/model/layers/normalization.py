@@ -1,5 +1,7 @@
 """The normalisation that a backbone puts after its convolutions; its statistics are of the pictures alone."""
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -8,6 +10,8 @@ from tpu_retinamask.ops.content_sums import content_squares, content_sum
 from tpu_retinamask.ops.replicas import sum_over_replicas
 
 NORMALIZATIONS = ("frozen", "batch", "group")
+AFTER = ("none", "group")  # what may follow a convolution of the pyramid and the heads
+GROUP_WIDTH = 4  # channels of a group there
 
 
 def make_normalization(kind: str, name: str, epsilon: float = 1e-5, *, groups: int = 16) -> keras.Layer:
@@ -38,6 +42,28 @@ def check_normalization(kind: str) -> None:
     """Raise SettingError for a kind that is none of NORMALIZATIONS."""
     if kind not in NORMALIZATIONS:
         raise SettingError(f"normalization {kind!r} is not one of {NORMALIZATIONS}")
+
+
+class Identity(keras.layers.Layer):
+    """No normalisation, called as one."""
+
+    def call(self, inputs: tf.Tensor, training: bool = False, inside: tf.Tensor | None = None) -> tf.Tensor:
+        """Return what is given."""
+        del training, inside
+        return inputs
+
+
+def norm_after(conv: keras.layers.Conv2D, kind: str) -> keras.layers.Layer:
+    """Build the normalisation layer after a convolution of the pyramid or of a head; called as `make_normalization`'s.
+
+    Args:
+      conv: the layer; what follows it is named after it.
+      kind: one of AFTER.
+    """
+    if kind == "none":
+        return Identity(name=f"{conv.name}_norm")
+    groups = math.gcd(conv.filters, max(1, conv.filters // GROUP_WIDTH))
+    return GroupNormalization(groups=groups, epsilon=1e-5, name=f"{conv.name}_norm")
 
 
 class BatchNormalization(keras.layers.BatchNormalization):

@@ -49,6 +49,7 @@ class PjrtRuntime:
         self.replicas = self._devices.replicas
         self.processes, self.chief = jax.process_count(), jax.process_index() == 0
         self.on_tpu = self._devices.platform == "tpu"
+        self.platform = self._devices.platform if self._devices.platform in ("cpu", "tpu") else "gpu"
         self.steps_per_loop = 1 if self._devices.platform == "cpu" else STEPS_PER_LOOP_ON_TPU
         self.strategy = ReplicasOfOneProgram(self.replicas) if self.replicas > 1 else tf.distribute.get_strategy()
         self._settled = 0  # times that the variables on the host were given new values

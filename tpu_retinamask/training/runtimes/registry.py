@@ -17,6 +17,7 @@ class Runtime(Protocol):
       strategy: in whose scope the variables of a training are made.
       replicas: that share each batch.
       on_tpu: whether they are TPU cores, described ones too.
+      platform: "cpu", "gpu" or "tpu".
       steps_per_loop: without a return to the host, where the settings do not say.
       described: whether the devices do not exist: the training can be traced, not run.
       processes: that share a run.
@@ -26,6 +27,7 @@ class Runtime(Protocol):
     strategy: tf.distribute.Strategy
     replicas: int
     on_tpu: bool
+    platform: str
     steps_per_loop: int
     described: bool
     processes: int

@@ -34,6 +34,7 @@ class TensorFlowRuntime:
         self.strategy = placement.make_strategy(tpu, replicas)
         self.replicas = self.strategy.num_replicas_in_sync
         self.on_tpu = placement.is_tpu(self.strategy)
+        self.platform = "tpu" if self.on_tpu else "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
         self.steps_per_loop = STEPS_PER_LOOP_ON_TPU if self.on_tpu else 1
         self.described = placement.is_described(tpu)
 
