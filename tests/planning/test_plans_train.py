@@ -8,8 +8,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
-
 from planning.made_up_sets import DATA_SETS
+
 from tpu_retinamask import config
 from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance
 from tpu_retinamask.data.masks import PolygonMask
