@@ -104,7 +104,7 @@ def load(model_dir: str, *, checkpoint: str = "last", jit_compile: bool | None =
         model, classes = inference.load_model(
             model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint
         )
-    compiled = recipe.train.jit_compile if jit_compile is None else jit_compile
+    compiled = recipe.train.compiles_detection(jit_compile)
     return Detector(
         model, classes, recipe.pipeline, recipe.detection_filter, jit_compile=compiled, source=recipe.source
     )

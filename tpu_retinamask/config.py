@@ -146,7 +146,7 @@ def parse_gin(
     # Instead of gin's own: it takes `recipe/small.gin` for a file of a package `recipe` and fails where a folder lies
     # about that has this name.
     texts = gin_names.read_files_by([(open, os.path.isfile), (tf.io.gfile.GFile, tf.io.gfile.exists)])
-    paths = [find_gin_file(name) for name in files]
+    paths, place = [find_gin_file(name) for name in files], "gin configuration"
     if model_dir is not None:
         recorded = [os.path.join(model_dir, name) for name in (CONFIG_FILE, OPERATIVE_FILE)]
         if not tf.io.gfile.exists(recorded[0]):
@@ -160,10 +160,12 @@ def parse_gin(
     bindings = earlier_settings(earlier, OPERATIVE_FILE) if earlier else {}
     try:
         gin.parse_config([f"{name} = {value!r}" for name, value in bindings.items()])
-        gin.parse_config(planned)
+        place = "plan.gin"
+        gin.parse_config(planned, skip_unknown=PROGRAMS)
+        place = "gin configuration"
         gin.parse_config_files_and_bindings(paths, list(params), skip_unknown=PROGRAMS)
     except RecursionError as error:
-        raise UserError("gin configuration: files that include one another, or brackets in brackets") from error
+        raise UserError(f"{place}: files that include one another, or brackets in brackets") from error
     except (
         tokenize.TokenError,
         ValueError,
@@ -174,7 +176,7 @@ def parse_gin(
         KeyError,
         tf.errors.OpError,
     ) as error:
-        raise UserError(f"gin configuration: {error}{advice(str(error), known_settings())}") from error
+        raise UserError(f"{place}: {error}{advice(str(error), known_settings())}") from error
     finally:
         absl_logging.set_verbosity(absl_logging.WARNING)
     refuse_bare_names(params, texts, known_settings())
@@ -190,6 +192,14 @@ def _refuse_unused_augmentation() -> None:
             + flag("InputPipeline.augmentation", "@Augmentation()")
             + ", or the same line to the gin file"
         )
+
+
+def given(setting: str) -> Any:
+    """Return what the configuration says of a setting; None: nothing."""
+    try:
+        return gin.query_parameter(setting)
+    except ValueError:
+        return None
 
 
 def known_settings() -> dict[str, list[str]]:

@@ -59,6 +59,27 @@ def test_a_sky_above_tells_up_from_down(pictures):
         assert fingerprint(images, CLASSES).turnable is expected
 
 
+def test_a_photograph_that_lies_on_its_side_is_looked_at_upright(tmp_path):
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:, :30] = 200  # of the stored pixels the left half: the upper one when turned clockwise, as 6 says
+    exif = PIL.Image.Exif()
+    exif[274] = 6
+    PIL.Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
+    (instance,) = annotated(tmp_path / "a.jpg", 0, [(0, 0, 9, 9)]).instances
+    turned = AnnotatedImage(str(tmp_path / "a.jpg"), "a.jpg", 0, 60, 40, 6, (instance,))
+    stored = AnnotatedImage(str(tmp_path / "a.jpg"), "a.jpg", 0, 40, 60, 1, (instance,))
+    assert look_at([turned]).lightness[0] > 190 and abs(look_at([stored]).lightness[0]) < 5
+
+
+def test_large_pictures_are_looked_at_less(pictures, monkeypatch):
+    images = [annotated(path, number, []) for number, path in enumerate(pictures(20))]
+    assert len(look_at(images).lightness) == 20
+    monkeypatch.setattr("tpu_retinamask.planning.fingerprint.MOST_PIXELS", 12 * 40 * 60)
+    assert len(look_at(images).lightness) == 12
+    monkeypatch.setattr("tpu_retinamask.planning.fingerprint.MOST_PIXELS", 1)
+    assert len(look_at(images).lightness) == 8
+
+
 def test_places_and_shapes_tell_up_from_down():
     random, light, picture = np.random.default_rng(0), np.zeros(30), np.repeat(np.arange(30), 10)
     sizes = np.full((300, 2), 100)

@@ -136,6 +136,13 @@ def test_a_canvas_has_the_shape_of_pictures_that_are_alike():
         assert canvas_rule(square, CPU).settings["InputPipeline.image_size"] == (320, 320)
 
 
+def test_anchors_fit_a_canvas_that_is_given():
+    settings = plan_network(CELLS, CPU, (256, 256)).settings
+    assert "InputPipeline.image_size" not in settings
+    wider = plan_network(CELLS, CPU).settings["RetinaMask.anchor_sizes"]
+    assert settings["RetinaMask.anchor_sizes"][0] < wider[0]
+
+
 def test_no_mirror_for_characters():
     plates = made_up(30, (200, 600), side=60, classes=list("01"))
     assert plan_network(plates, CPU).settings["Augmentation.horizontal_flip"] == 0.0

@@ -3,6 +3,8 @@
 import collections
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.planning.splitting import TRAIN, VALIDATION, from_csv, series_of, split_names, to_csv
@@ -43,6 +45,20 @@ def test_a_series_is_in_one_split():
 def test_one_long_series_is_cut_once():
     film = [f"frame_{number}.png" for number in range(100)]  # 10 comes after 9, not after 1
     assert held_out(film, 0.2) == film[80:]
+
+
+@given(
+    films=st.lists(st.integers(1, 30), min_size=1, max_size=8),
+    photos=st.integers(1, 20),
+    share=st.floats(0.01, 0.9),
+    seed=st.integers(0, 100),
+)
+@settings(max_examples=300, deadline=None)
+def test_something_is_held_out_and_something_left_whatever_the_series(films, photos, share, seed):
+    names = [f"film{film}_{number}.png" for film, length in enumerate(films) for number in range(length)]
+    names += [f"{'x' * number}y.png" for number in range(photos)]
+    wanted = max(1, round(share * len(names)))
+    assert 1 <= len(held_out(names, share, seed)) <= min(len(names) - 1, 2 * wanted - 1)
 
 
 def test_numbers_that_rise_unevenly_are_no_series():

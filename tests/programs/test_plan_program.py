@@ -29,10 +29,10 @@ def test_the_plan_is_written_with_its_reasons(run):
     folder, _, said = run
     text = (folder / "plan.gin").read_text()
     assert text.startswith("# Planned for 7.5 minutes.")
-    for name in ("RetinaMask.anchor_sizes", "InputPipeline.image_size", "train.steps", "make_optimizer.decay"):
+    for name in ("RetinaMask.anchor_sizes", "Augmentation.horizontal_flip", "train.steps", "make_optimizer.decay"):
         reason, setting = re.search(rf"^# (.+)\n{re.escape(name)} = (.+)$", text, re.MULTILINE).groups()
         assert reason.strip() and setting.strip()
-        # Ten lines are told, not all.
+        # Ten lines are told, not all; none of the canvas, which is given.
         assert (f"{name} = {setting}" in said[0]) is (name != "make_optimizer.decay")
     assert "planned for 7.5 minutes on this machine (CPU" in said[0]
 
@@ -66,6 +66,20 @@ def test_a_share_is_held_out_scored_and_found_again(run, shapes, quick_program):
     assert "4 of these 6 images are scored, the train part" in done.stderr
     done = quick_program("evaluate", *flags, "--split=test")
     assert done.returncode == 2 and "--split=test" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_dry_run_holds_the_same_out_and_writes_nothing(shapes, quick_program, tmp_path):
+    flags = [f"--annotations={shapes}/train.csv", f"--model_dir={tmp_path}/run", "--val_share=0.3", "--dry_run"]
+    done = quick_program("train", *flags, gin=GIVEN)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "4 images are trained on and 2 scored" in done.stderr and not (tmp_path / "run").exists()
+
+
+def test_an_edit_that_is_none_is_told_of_the_plan(shapes, quick_program, tmp_path):
+    (tmp_path / "plan.gin").write_text("RetinaMask.anchor_size = (1, 2, 3)\n")
+    done = quick_program("train", f"--annotations={shapes}/train.csv", f"--model_dir={tmp_path}")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "error: plan.gin: " in done.stderr and "anchor_sizes" in done.stderr, done.stderr
 
 
 def test_other_minutes_are_refused(run, quick_program):

@@ -5,16 +5,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import PIL.Image
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.image_arrays import image_arrays
-from tpu_retinamask.data.pixel_reading import ConvertedImage
+from tpu_retinamask.data.images.thumbnails import thumbnail
 
 MOST_OBJECTS = 20_000  # whose boxes are kept, evenly among all
-MOST_LOOKED_AT = 200  # pictures whose pixels are looked at, evenly among all: some seconds at most
-THUMBNAIL = 16  # side of what is looked at
+FEWEST_LOOKED_AT, MOST_LOOKED_AT = 8, 200  # pictures whose pixels are looked at, evenly among all
+MOST_PIXELS = 4e8  # of them together, by which the number goes: some seconds at most
 COLOUR = 6.0  # mean difference of the channels, of 255, above which a picture has colours
 
 # A picture has no upright side where none of these shows one, by two standard errors.
@@ -69,7 +68,8 @@ class Fingerprint:
             f"{self.images} pictures of about {width:.0f} x {height:.0f} pixels, {colours}, "
             f"{'no side of them up' if self.turnable else 'upright'}; {int(self.counts.sum())} objects of "
             f"{len(self.class_names)} classes, {self.mask_share:.0%} with masks, {np.median(self.counts):.0f} a "
-            f"picture (at most {self.counts.max()}), sides {low:.1%} to {high:.1%} of its own, median {middle:.1%}"
+            f"picture (at most {self.counts.max()}), their sides {low:.1%} to {high:.1%} of its long one (median "
+            f"{middle:.1%})"
         )
 
 
@@ -109,25 +109,19 @@ def fingerprint(
 
 
 def look_at(images: Sequence[AnnotatedImage]) -> Looks:
-    """Look at the pixels of some pictures; those that Pillow cannot open by their path are passed over."""
-    rows = np.linspace(0, len(images) - 1, min(len(images), MOST_LOOKED_AT)).astype(np.int64)
-    coloured, lightness = [], []
-    for row in rows.tolist():
-        image = images[row].image
-        path = image.path if isinstance(image, ConvertedImage) else image
-        if not isinstance(path, str):
-            continue  # in a prepared data set
-        try:
-            with PIL.Image.open(path) as opened:
-                opened.draft("RGB", (4 * THUMBNAIL, 4 * THUMBNAIL))
-                small = opened.convert("RGB").resize((THUMBNAIL, THUMBNAIL), PIL.Image.Resampling.BOX)
-        except OSError:
-            continue
-        pixels = np.asarray(small, np.float64)
-        coloured.append(np.ptp(pixels, axis=-1).mean() > COLOUR)
-        grey = pixels.mean(axis=-1)
-        lightness.append(grey[: THUMBNAIL // 2].mean() - grey[THUMBNAIL // 2 :].mean())
-    return Looks(float(np.mean(coloured)) if coloured else None, np.array(lightness))
+    """Look at the pixels of some pictures, fewer of large ones; those that cannot be opened are passed over."""
+    pixels = np.prod(image_arrays(images).sizes.astype(np.float64), axis=1)
+    most = np.clip(MOST_PIXELS // np.median(pixels), FEWEST_LOOKED_AT, MOST_LOOKED_AT) if len(images) else 0
+    rows = np.linspace(0, len(images) - 1, int(min(len(images), most))).astype(np.int64)
+    seen = [small for row in rows.tolist() if (small := thumbnail(images[row])) is not None]
+    if not seen:
+        return Looks(None, np.zeros(0))
+    grey = np.stack(seen).mean(axis=-1)  # [n, side, side]
+    upper, lower = np.split(grey.mean(axis=2), 2, axis=1)
+    return Looks(
+        colours=float(np.mean([np.ptp(small, axis=-1).mean() > COLOUR for small in seen])),
+        lightness=(upper - lower).mean(axis=1),
+    )
 
 
 def has_no_upright_side(lightness: np.ndarray, boxes: np.ndarray, sizes: np.ndarray, picture: np.ndarray) -> bool:

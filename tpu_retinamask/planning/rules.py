@@ -41,15 +41,16 @@ class Machine:
     lite_weights: bool
 
 
-def plan_network(found: Fingerprint, machine: Machine) -> Plan:
+def plan_network(found: Fingerprint, machine: Machine, image_size: tuple[int, int] | None = None) -> Plan:
     """Return all settings but those that follow from the speed of a step.
 
     Args:
       found: what the data set looks like, with one object at least.
       machine: what the training will run on.
+      image_size: (H, W) of the canvas, where somebody else has chosen it; None: the plan does.
     """
-    canvas = canvas_rule(found, machine)
-    height, width = canvas.settings["InputPipeline.image_size"]
+    canvas = canvas_rule(found, machine) if image_size is None else Plan()
+    height, width = image_size or canvas.settings["InputPipeline.image_size"]
     scales = np.minimum(height / found.sizes[:, 0], width / found.sizes[:, 1])
     boxes = found.boxes * scales[found.picture][:, None]
     return (
@@ -75,7 +76,11 @@ def canvas_rule(found: Fingerprint, machine: Machine) -> Plan:
     if wanted > side * 1.2:
         unsure = (
             f"the smallest tenth of the objects would want a canvas of {wanted:.0f} pixels"
-            + (f", which costs {(wanted / side) ** 2:.1f} times the time" if side >= most else ", as no picture has")
+            + (
+                f", which costs {(wanted / side) ** 2:.1f} times the time"
+                if side >= most
+                else ", for which the pictures are too small"
+            )
             + ("; predict.tile finds small objects in large pictures" if found.long_side > 2 * side else ""),
         )
     shapes = found.sizes[:, 1] / found.sizes[:, 0]
@@ -116,7 +121,7 @@ def backbone_rule(found: Fingerprint, machine: Machine) -> Plan:
         why = (
             "trains from random weights: pictures without colours are not those of ImageNet"
             if unlike
-            else ("trains from random weights")
+            else "trains from random weights"
         )
         lines = [
             Line("RetinaMask.backbone", "small", why),

@@ -40,8 +40,8 @@ def split_names(names: Sequence[str], share: float, seed: int = 0) -> dict[str, 
     units.sort(key=lambda unit: hashlib.sha256(f"{seed} {unit[0]}".encode()).digest())
     held_out: set[str] = set()
     for unit in units:
-        # Rather a few too many than none; nothing that would more than double them.
-        if len(held_out) < wanted and len(held_out) + len(unit) <= max(2 * wanted - 1, wanted):
+        # Rather a few too many than none; nothing that would double them, and never all.
+        if len(held_out) < wanted and len(held_out) + len(unit) <= min(2 * wanted - 1, len(names) - 1):
             held_out.update(unit)
     return {name: VALIDATION if name in held_out else TRAIN for name in names}
 
@@ -67,8 +67,8 @@ def series_of(names: Sequence[str]) -> list[list[str]]:
 
 
 def _blocks(series: list[str], wanted: int) -> list[list[str]]:
-    """Return a series whole, or, where it alone is more than twice what is wanted, in two: its end is held out."""
-    return [series] if len(series) <= 2 * wanted else [series[:-wanted], series[-wanted:]]
+    """Return a series whole, or, where it alone would double what is wanted, in two: its end can be held out."""
+    return [series] if len(series) < 2 * wanted else [series[:-wanted], series[-wanted:]]
 
 
 def to_csv(split: Mapping[str, str]) -> str:

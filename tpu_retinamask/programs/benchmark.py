@@ -15,7 +15,6 @@ import platform
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 
 import gin
@@ -29,6 +28,7 @@ from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.programs.own_settings import checked
 from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.structures import Batch
+from tpu_retinamask.tasks.step_speed import time_steps
 from tpu_retinamask.training.runtimes.registry import Runtime
 
 log = logging.getLogger(__name__)
@@ -74,14 +74,9 @@ def benchmark(
     step = runtime.step(learner.make_step(), jit_compile=mode != "no_jit")
     batch = fixed_batch(batch_size, image_size, max_instances, num_classes)
     loop = runtime.loop(step, itertools.repeat(batch))
-    seconds = []
-    for _ in range(steps + 2):
-        started = time.perf_counter()
-        loss = float(loop(1).metrics["loss"][0])
-        seconds.append(time.perf_counter() - started)
-    median = float(np.median(seconds[2:]))
+    first, median, loss = time_steps(loop, steps)
     return {
-        "compile_seconds": seconds[0] - median,
+        "compile_seconds": first - median,
         "step_seconds": median,
         "images_per_second": batch_size / median,
         "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,

@@ -22,8 +22,7 @@ KINDS = f"COCO instances json, or {CSV}"
 def train_flags(flags: Flags) -> None:
     """Define the flags of train."""
     _annotations(flags, "the training images", data_dir="--annotations, --val_annotations and --classes")
-    _string(flags, "val_annotations", "Images to score, of the same kind as --annotations.")
-    _string(flags, "val_images", "Folder of their image files, where it is another than --images.")
+    _validation(flags)
     _val_share(flags)
     _string(flags, "model_dir", "Folder of checkpoints, events and configuration.", required=True)
     _minutes(flags, None)
@@ -64,8 +63,7 @@ def train_flags(flags: Flags) -> None:
 def plan_flags(flags: Flags) -> None:
     """Define the flags of plan."""
     _annotations(flags, "the training images", data_dir="--annotations, --val_annotations and --classes")
-    _string(flags, "val_annotations", "Images to score, of the same kind as --annotations.")
-    _string(flags, "val_images", "Folder of their image files, where it is another than --images.")
+    _validation(flags)
     _val_share(flags)
     _string(flags, "model_dir", "Folder that plan.gin goes to, and train is given.", required=True)
     _minutes(flags, MINUTES)
@@ -116,8 +114,7 @@ def export_flags(flags: Flags) -> None:
 def prepare_flags(flags: Flags) -> None:
     """Define the flags of prepare."""
     _annotations(flags, "the images to train on", data_dir="")
-    _string(flags, "val_annotations", "Images to score, of the same kind as --annotations.")
-    _string(flags, "val_images", "Folder of their image files, where it is another than --images.")
+    _validation(flags)
     _string(flags, "data_dir", "Folder of the data set, local or gs://.", required=True)
     _string(
         flags,
@@ -144,8 +141,7 @@ def convert_flags(flags: Flags) -> None:
 def inspect_data_flags(flags: Flags) -> None:
     """Define the flags of inspect_data."""
     _annotations(flags, "the images")
-    _string(flags, "val_annotations", "Images to score, of the same kind: shown, and compared with those.")
-    _string(flags, "val_images", "Folder of their image files, where it is another than --images.")
+    _validation(flags, ": shown, and compared with those")
     _string(flags, "split", "Which split of --data_dir to show.", "train")
     _integer(flags, "batches", "Training batches to print the digests of.", 0, lower_bound=0)
     _string(flags, "output_dir", "Folder for pictures of these batches (of one without --batches).")
@@ -270,6 +266,11 @@ def _annotations(flags: Flags, what: str, *, classes: str = "", data_dir: str = 
     _string(flags, "images", "Folder of their image files; where --annotations says if not given.")
     if data_dir:
         _string(flags, "data_dir", f"Folder written by prepare, in place of {data_dir}.")
+
+
+def _validation(flags: Flags, what: str = " as --annotations") -> None:
+    _string(flags, "val_annotations", f"Images to score, of the same kind{what}.")
+    _string(flags, "val_images", "Folder of their image files, where it is another than --images.")
 
 
 def _checkpoint(flags: Flags) -> None:

@@ -82,7 +82,7 @@ def evaluate(
             f"{place} differs from the classes the model was trained "
             f"with ({os.path.join(flags.model_dir, inference.CLASSES_FILE)}): {list(names.names)}"
         )
-    compiled = recipe.train.jit_compile if jit_compile is None else jit_compile
+    compiled = recipe.train.compiles_detection(jit_compile)
     detector = inference.make_detector(model, recipe.detection_filter, jit_compile=compiled, runtime=runtime)
     metrics, results = inference.evaluate_images(
         detector,

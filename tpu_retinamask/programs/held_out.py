@@ -17,8 +17,12 @@ from tpu_retinamask.programs.command_line import Flags
 log = logging.getLogger(__name__)
 
 
-def sources_of(flags: Flags) -> Sources:
+def sources_of(flags: Flags, *, notes: bool) -> Sources:
     """Open the images that the flags name, those of --val_share held out.
+
+    Args:
+      flags: of the program.
+      notes: write split.csv where it is not there; without, the same images are held out.
 
     Raises:
       UserError: --val_share beside --val_annotations or --data_dir; a split.csv of other images.
@@ -43,7 +47,8 @@ def sources_of(flags: Flags) -> Sources:
     names = [image.name for image in sources.train]
     if split is None:
         split = split_names(names, flags.val_share, config.TrainSettings().seed)
-        write_atomically(path, to_csv(split))
+        if notes:
+            write_atomically(path, to_csv(split))
     unknown = [name for name in names if name not in split]
     if unknown:
         raise UserError(

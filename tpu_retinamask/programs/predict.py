@@ -79,7 +79,7 @@ def predict(
     model, names = inference.load_model(model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint)
     found = _scan(paths, reading)
     tf.io.gfile.makedirs(output_dir)
-    compiled = recipe.train.jit_compile if jit_compile is None else jit_compile
+    compiled = recipe.train.compiles_detection(jit_compile)
     detector = inference.make_detector(model, recipe.detection_filter, jit_compile=compiled, runtime=runtime)
     category_ids = list(range(names.num_classes))
     tiles = {image.image_id: cutting.tiles(image.height, image.width) for image in found}

@@ -42,12 +42,14 @@ def run(flags: Flags) -> int:
         raise UserError(f"--tpu={flags.tpu} describes a TPU that does not exist: add --dry_run to trace the training")
     if flags.debug and not flags.dry_run:
         training.refuse_debug_on_many(runtime)
-    sources = held_out.sources_of(flags)
+    notes = runtime.chief and not (flags.dry_run or flags.debug)
+    sources = held_out.sources_of(flags, notes=notes)
     if by_plan and text is None:
         text = plan.make_plan(flags, sources, runtime, flags.minutes, began, told=TOLD)
-        path = os.path.join(flags.model_dir, plan.PLAN_FILE)
-        write_atomically(path, text)
-        log.info("the whole plan, with the reason of each setting: %s", path)
+        if notes:
+            path = os.path.join(flags.model_dir, plan.PLAN_FILE)
+            write_atomically(path, text)
+            log.info("the whole plan, with the reason of each setting: %s", path)
         config.parse_gin(flags.gin_file, flags.gin_param, resumed=flags.model_dir, planned=text)
     prepared = training.prepare(
         config.recipe(),

