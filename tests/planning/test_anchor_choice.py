@@ -14,6 +14,8 @@ def boxes_of(width, height, count=400):
 def test_ratios_are_the_middles_of_what_there_is():
     shapes = np.log(np.repeat([0.5, 1.0, 4.0], [30, 50, 20]))
     assert cluster_ratios(shapes) == (0.5, 1.0, 4.0)
+    spread = np.repeat([-1.1, -0.9, -0.1, 0.1, 0.9, 1.1], 10)
+    assert cluster_ratios(spread) == (0.37, 1.0, 2.72)  # e to the power of -1, 0 and 1
     assert cluster_ratios(np.zeros(5)) == (1.0,)  # all alike: one
     # What lies closer than a third of itself is one.
     assert len(cluster_ratios(np.log([1.0, 1.1, 1.2, 1.25]))) == 1

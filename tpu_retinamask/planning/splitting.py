@@ -36,12 +36,12 @@ def split_names(names: Sequence[str], share: float, seed: int = 0) -> dict[str, 
     if len(names) < 2:
         raise UserError(f"--val_share={share:g}: {len(names)} image cannot be divided; give two or more")
     wanted = min(len(names) - 1, max(1, round(share * len(names))))
-    units = [block for series in series_of(names) for block in _blocks(series, wanted)]
+    most = min(2 * wanted - 1, len(names) - 1)  # rather a few too many than none; never all
+    units = [block for series in series_of(names) for block in _blocks(series, wanted, most)]
     units.sort(key=lambda unit: hashlib.sha256(f"{seed} {unit[0]}".encode()).digest())
     held_out: set[str] = set()
     for unit in units:
-        # Rather a few too many than none; nothing that would double them, and never all.
-        if len(held_out) < wanted and len(held_out) + len(unit) <= min(2 * wanted - 1, len(names) - 1):
+        if len(held_out) < wanted and len(held_out) + len(unit) <= most:
             held_out.update(unit)
     return {name: VALIDATION if name in held_out else TRAIN for name in names}
 
@@ -66,9 +66,9 @@ def series_of(names: Sequence[str]) -> list[list[str]]:
     return groups
 
 
-def _blocks(series: list[str], wanted: int) -> list[list[str]]:
-    """Return a series whole, or, where it alone would double what is wanted, in two: its end can be held out."""
-    return [series] if len(series) < 2 * wanted else [series[:-wanted], series[-wanted:]]
+def _blocks(series: list[str], wanted: int, most: int) -> list[list[str]]:
+    """Return a series whole, or, where it alone is too many, in two: its end can be held out."""
+    return [series] if len(series) <= most else [series[:-wanted], series[-wanted:]]
 
 
 def to_csv(split: Mapping[str, str]) -> str:
