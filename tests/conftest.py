@@ -40,9 +40,10 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 @pytest.fixture(scope="session")
-def program_environment() -> dict[str, str]:
-    """The environment of the programs: the caller's, whatever the tests' own settings."""
-    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+def program_environment(pytestconfig) -> dict[str, str]:
+    """The environment of the programs: the caller's, whatever the tests' own settings; compiled programs are kept."""
+    kept = {"XDG_CACHE_HOME": str(pytestconfig.cache.mkdir("compiled"))}
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | kept
 
 
 @pytest.fixture(scope="session")

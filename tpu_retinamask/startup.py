@@ -25,7 +25,8 @@ def import_tensorflow_quietly() -> None:
     """Import TensorFlow without its start-up chatter, some of which no log level silences."""
     if "tensorflow" in sys.modules:
         return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # What fails is an exception as well; what it logs beside is such as that a program it has kept is not a text file.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as said:

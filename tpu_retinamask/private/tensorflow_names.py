@@ -9,6 +9,7 @@ from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.client import session
 from tensorflow.python.distribute import one_device_strategy
 from tensorflow.python.eager import context
+from tensorflow.python.framework import ops
 from tensorflow.python.tpu import tpu_system_metadata
 
 from tpu_retinamask.private.checking import require, require_attribute
@@ -25,6 +26,7 @@ require(tpu_system_metadata, "TPUSystemMetadata", **_KNOWN)
 require_attribute(context.Context, "_initialized", **_KNOWN)
 require(tf.__internal__.distribute.interim, "maybe_merge_call", **_KNOWN)
 require(gen_xla_ops, "xla_all_reduce", **_KNOWN)
+require(ops, "uid", **_KNOWN)
 require(one_device_strategy, "OneDeviceExtended", **_KNOWN)
 require(one_device_strategy.OneDeviceExtended, "_num_replicas_in_sync", "_reduce_to", **_KNOWN)
 
@@ -38,6 +40,16 @@ def function_graph(name: str, graph: tf.Graph) -> tf.Graph | None:
     """Return the graph of a function that a graph knows, or None where it knows none of the name."""
     function = graph._functions.get(name)
     return None if function is None else function.graph
+
+
+def count_functions_anew() -> None:
+    """Let the next function that is traced have the same name whatever was traced before, some thousands at most.
+
+    Its number is TensorFlow's own count, raised to a round one; its compiled program is known by its name as well.
+    """
+    tf.function(lambda: tf.zeros([])).get_concrete_function()  # the first of a process takes a number more
+    while ops.uid() % (1 << 18):
+        pass
 
 
 def copy_functions(source: tf.Graph, target: tf.Graph) -> None:

@@ -5,6 +5,7 @@ one process, and no flag is anyone's but its program's.
 """
 
 import ast
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -314,7 +315,8 @@ def _minutes(flags: Flags, default: float | None) -> None:
 
 
 def _cache_dir(flags: Flags) -> None:
-    _string(flags, "cache_dir", "Folder of compiled programs.", "~/.cache/tpu_retinamask")
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    _string(flags, "cache_dir", "Folder of compiled programs.", f"{caches}/tpu_retinamask")
 
 
 def _gin(flags: Flags) -> None:

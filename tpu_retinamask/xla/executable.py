@@ -9,7 +9,6 @@ import importlib.metadata
 import logging
 import os
 import pathlib
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.private import jax_names
 from tpu_retinamask.xla import stablehlo
+from tpu_retinamask.xla.processor import this_cpu
 
 log = logging.getLogger(__name__)
 
@@ -178,19 +178,10 @@ def _digest(module, devices):
         [importlib.metadata.version(package) for package in ("jax", "jaxlib")],
         os.environ.get("XLA_FLAGS"),
         os.environ.get("LIBTPU_INIT_ARGS"),
-        _this_cpu() if devices.platform == "cpu" else "",
+        this_cpu() if devices.platform == "cpu" else "",
         _FORMAT,
     ]
     return hashlib.sha256(repr(asked).encode()).hexdigest()[:24]
-
-
-def _this_cpu():
-    """Return what machine code a CPU takes: a program kept on another is not for it."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
 
 
 def _keep(path, client, loaded):

@@ -1,5 +1,6 @@
 """Several training steps in one call, without a return to Python between them."""
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -44,17 +45,19 @@ class StepLoop:
     program is the same whatever n, and so are its numbers.
     """
 
-    def __init__(self, step: Callable, batches: Iterable) -> None:
+    def __init__(self, step: Callable, batches: Iterable, *, compiling: Callable | None = None) -> None:
         """Start to read the batches.
 
         Args:
           step: `batch -> metrics`, from `devices.distribute_step`.
           batches: endless dataset, distributed or not, or any iterable of batches.
+          compiling: makes a context for the first call, in which the step is compiled.
         """
         self.step = step
         self.iterator = iter(batches)
         self.in_graph = isinstance(batches, tf.data.Dataset | tf.distribute.DistributedDataset)
         self._run = tf.function(self._steps, autograph=False)
+        self._compiling = compiling
 
     def __call__(self, count: int) -> LoopResult:
         """Make `count` steps.
@@ -62,6 +65,11 @@ class StepLoop:
         Raises:
           BatchError: a batch could not be made.
         """
+        compiling, self._compiling = self._compiling, None
+        with compiling() if compiling else contextlib.nullcontext():
+            return self._make(count)
+
+    def _make(self, count):
         if self.in_graph:
             metrics, waited = self._run_in_graph(count)
             return LoopResult({name: values.numpy() for name, values in metrics.items()}, float(waited))

@@ -10,6 +10,7 @@ from tpu_retinamask.training.devices import placement
 from tpu_retinamask.training.loop.device_loop import StepLoop
 from tpu_retinamask.training.runtimes.registry import RUNTIMES
 from tpu_retinamask.training.settings import STEPS_PER_LOOP_ON_TPU
+from tpu_retinamask.xla.kept_programs import KeptPrograms
 
 
 @RUNTIMES.register("tensorflow")
@@ -25,12 +26,12 @@ class TensorFlowRuntime:
           tpu: Cloud TPU to train on, "local" on a TPU VM, "fake:2x2" for one that is only described; None: this
             machine's CPU or GPU.
           replicas: GPUs of this machine to share each batch, or shares of its CPU where it has none.
-          cache_dir: unused: TensorFlow keeps no compiled programs.
+          cache_dir: folder of compiled programs, a CPU's; None: they are not kept.
 
         Raises:
           UserError: see `placement.make_strategy`.
         """
-        del cache_dir
+        self._kept = KeptPrograms(cache_dir) if cache_dir else None
         self.strategy = placement.make_strategy(tpu, replicas)
         self.replicas = self.strategy.num_replicas_in_sync
         self.on_tpu = placement.is_tpu(self.strategy)
@@ -48,7 +49,7 @@ class TensorFlowRuntime:
 
     def loop(self, step: Callable, batches: Iterable[Batch]) -> StepLoop:
         """Return the loop over steps, one of the graph where the batches come from tf.data."""
-        return StepLoop(step, batches)
+        return StepLoop(step, batches, compiling=self._kept and self._kept.compiling)
 
     def trace(self, step: Callable, batches: Any) -> tuple[Any, Any]:
         """Return the ConcreteFunctions of a step and of the loop around it, None where the batches are Python's."""
@@ -60,7 +61,8 @@ class TensorFlowRuntime:
 
     def detector(self, detect: Callable, *, jit_compile: bool = True) -> Callable[[Batch], Detections]:
         """Return the detector of a batch; see `placement.distribute_detector`."""
-        return placement.distribute_detector(self.strategy, detect, jit_compile=jit_compile)
+        detector = placement.distribute_detector(self.strategy, detect, jit_compile=jit_compile)
+        return self._kept.on_first_call(detector) if self._kept else detector
 
     def any_process(self, flag: bool) -> bool:
         """Return the flag: there is no other process."""
