@@ -107,9 +107,12 @@ def decoded_tensors(images: Sequence[AnnotatedImage], source: Images, threads: i
     count = len(images)
     pixel_splits = np.cumsum([0] + [3 * annotated.height * annotated.width for annotated in images])
     pixels = _aligned(pixel_splits[-1])
-    decoded = tf.data.Dataset.range(count).map(
-        lambda position: _without_masks(source.read(position)), tf.data.AUTOTUNE, deterministic=True
-    )
+
+    @tf.autograph.experimental.do_not_convert
+    def decode(position):
+        return _without_masks(source.read(position))
+
+    decoded = tf.data.Dataset.range(count).map(decode, tf.data.AUTOTUNE, deterministic=True)
     found = []
     for number, (picture, *fields) in enumerate(decoded.as_numpy_iterator()):
         pixels[pixel_splits[number] : pixel_splits[number + 1]] = picture.reshape(-1)

@@ -147,17 +147,20 @@ class InputPipeline:
         tensors = image_tensors(images, False) if data_service else self._source(images)
         order = self.order_of(images)
 
+        @tf.autograph.experimental.do_not_convert  # graph operations already; to convert them takes seconds
         def sample(number):
             return self._sample(tensors, *order.position(number, self.seed))
+
+        @tf.autograph.experimental.do_not_convert
+        def numbered(number):
+            return number, sample(number)
 
         numbers = sample_numbers(batch_size, start_step, replicas, shard, start_image)
         share = batch_size // replicas
         if data_service:
             return serve_batches(
                 numbers,
-                lambda own: self._batches(
-                    own.map(lambda number: (number, sample(number)), self.num_parallel_calls, deterministic=True), share
-                ),
+                lambda own: self._batches(own.map(numbered, self.num_parallel_calls, deterministic=True), share),
                 share,
                 data_service,
             )
@@ -176,9 +179,12 @@ class InputPipeline:
         """
         # One pass decodes each image once: nothing to gain from decoded ones.
         tensors = image_tensors(images, self.cache in ("files", True))
-        samples = tf.data.Dataset.range(len(images)).map(
-            lambda position: self._sample(tensors, position, None), self.num_parallel_calls, deterministic=True
-        )
+
+        @tf.autograph.experimental.do_not_convert
+        def sample(position):
+            return self._sample(tensors, position, None)
+
+        samples = tf.data.Dataset.range(len(images)).map(sample, self.num_parallel_calls, deterministic=True)
         padding = tf.data.Dataset.from_tensors(self.padding_sample()).repeat(-len(images) % batch_size)
         return self._batches(samples.concatenate(padding), batch_size)
 

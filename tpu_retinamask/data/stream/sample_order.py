@@ -49,6 +49,7 @@ def sample_numbers(
     share = batch_size // hosts
     ahead = 0 if start_image is None else start_image - start_step * batch_size
 
+    @tf.autograph.experimental.do_not_convert
     def number(index):  # of this host's samples -> of all samples
         return index // share * batch_size + host * share + index % share + ahead
 

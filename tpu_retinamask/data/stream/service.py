@@ -128,12 +128,14 @@ def parse_address(service: str) -> tuple[str, int]:
     return host, int(port)
 
 
+@tf.autograph.experimental.do_not_convert
 def _in_order(numbers, batches):
     """Sort the batches of one turn, numbers [W, b], by their first samples."""
     order = tf.argsort(numbers[:, 0])
     return tf.gather(numbers, order), tf.nest.map_structure(lambda field: tf.gather(field, order), batches)
 
 
+@tf.autograph.experimental.do_not_convert
 def _compare(due, served):
     numbers, batch = served
     check = tf.debugging.Assert(
