@@ -19,6 +19,10 @@ TOGETHER = {
 }
 
 
+# Half of the suite is compiling what runs for a second: machine code that is not optimised computes the same, and is
+# there in half the time. XLA_FLAGS= in the environment tests what users run.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+
 # A shell's background jobs begin with Ctrl-C ignored, and hand that down to what the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

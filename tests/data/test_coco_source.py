@@ -49,6 +49,10 @@ def test_categories_are_classes_in_the_order_of_their_ids(coco):
 # ---- each kind of field, in whichever form it can mean one thing
 
 
+def without_box(annotation):
+    return {name: value for name, value in annotation.items() if name != "bbox"}
+
+
 READ = {
     "image_id as text": {"annotations": [entry(1, "1"), entry(2, "2", box=(70, 20, 40, 50), segmentation=(SQUARE,))]},
     "image_id as float": {"annotations": [entry(1, 1.0), entry(2, 2.0, box=(70, 20, 40, 50), segmentation=(SQUARE,))]},
@@ -57,6 +61,7 @@ READ = {
     "bbox empty": {"annotations": [entry(1, box=()), entry(2, 2, box=(), segmentation=(SQUARE,))]},
     "bbox text": {"annotations": [entry(1, box=("20", "12", "40", "40")), entry(2, 2, box=(70, 20.0, 40, "50"))]},
     "bbox null": {"annotations": [entry(1) | {"bbox": None}, entry(2, 2, segmentation=(SQUARE,)) | {"bbox": None}]},
+    "no bbox": {"annotations": [without_box(entry(1)), without_box(entry(2, 2, segmentation=(SQUARE,)))]},
     "sizes as text": {"images": [{"id": n, "file_name": f"{name}.png", "height": "96", "width": "128.0"}
                                  for n, name in ((1, "a"), (2, "b"))]},
     "sizes -1": {"images": [{"id": n, "file_name": f"{name}.png", "height": -1, "width": -1}

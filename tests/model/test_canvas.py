@@ -65,7 +65,7 @@ def _detect(model, pictures, canvas):
         ("small", "group", "none"),
         ("small", "batch", "group"),
         ("resnet50", "frozen", "none"),
-        ("resnet50", "group", "none"),
+        pytest.param("resnet50", "group", "none", marks=pytest.mark.slow),
     ],
 )
 def test_the_canvas_does_not_matter(backbone, normalization, heads):

@@ -22,7 +22,7 @@ def _paths(**options):
     return [{v.path.split("/", 1)[1] for v in variables} for variables in (model.trainable_variables, model.variables)]
 
 
-@pytest.mark.parametrize("backbone", ["small", "resnet50"])
+@pytest.mark.parametrize("backbone", ["small", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_stages_by_number(backbone):
     stem = {"small": {"stem", "bn_stem"}, "resnet50": {"conv1", "bn_conv1"}}[backbone]
     free, variables = _paths(backbone=backbone)

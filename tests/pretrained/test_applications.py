@@ -15,7 +15,7 @@ from tpu_retinamask.pretrained import h5_file, keras_applications, load
 from tpu_retinamask.pretrained.h5_file import WeightsError
 
 # Blocks are lettered in the first and counted in the other two.
-DEPTHS = ["resnet50", pytest.param("resnet101", marks=pytest.mark.slow), "resnet152"]
+DEPTHS = ["resnet50", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet101", "resnet152"))]
 ENDS = {"resnet50": (4, 6, 3), "resnet101": (4, 23, 3), "resnet152": (8, 36, 3)}  # blocks of C3, C4, C5
 CLASSES = {"resnet50": "ResNet50", "resnet101": "ResNet101", "resnet152": "ResNet152"}
 

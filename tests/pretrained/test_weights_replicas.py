@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from reference.small_runs import SMALL, small_run
 
 from tpu_retinamask.pretrained import load
@@ -37,6 +38,7 @@ TrainState(target, model, optimizer).save()
 """
 
 
+@pytest.mark.slow
 def test_one_device_to_two_replicas_and_back(tmp_path):
     model, optimizer = small_run(num_classes=2, seed=6)
     optimizer.iterations.assign(7)

@@ -1,5 +1,6 @@
 """A tiny data set of coloured shapes, and the programs run on it as a user runs them."""
 
+import signal
 import subprocess
 import sys
 
@@ -105,11 +106,26 @@ def program(tmp_path_factory, program_environment):
             env=program_environment,
         )
 
-    run.command, run.folder, run.environment = _command, folder, program_environment
+    def kill_at(words, *command, gin=()):
+        """Start a program and kill it, without warning, when it says these words; return all that it said."""
+        process = subprocess.Popen(
+            _command(*command, gin=gin), cwd=folder, stderr=subprocess.PIPE, text=True, env=program_environment
+        )
+        seen = []
+        for line in process.stderr:
+            seen.append(line)
+            if words in line:
+                process.kill()
+                break
+        seen.append(process.stderr.read())
+        assert process.wait() == -signal.SIGKILL, "".join(seen)[-2000:]
+        return "".join(seen)
+
+    run.command, run.folder, run.environment, run.kill_at = _command, folder, program_environment, kill_at
     return run
 
 
-STEPS = 150
+STEPS, EVERY = 150, 50
 
 
 def train_flags(shapes, model_dir):
@@ -120,7 +136,7 @@ def train_flags(shapes, model_dir):
 TRAINING = TINY + [
     f"train.steps = {STEPS}",
     "train.batch_size = 2",
-    "train.checkpoint_every = 10",
+    f"train.checkpoint_every = {EVERY}",
     "train.log_every = 1",
 ]
 

@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as rle_codec
 
 from tpu_retinamask.cli import main
-from tpu_retinamask.programs import convert, evaluate, inspect_data  # noqa: F401  # gin takes no names once it has run
+from tpu_retinamask.programs import convert, evaluate, inspect_data, prepare  # noqa: F401  # gin takes no names once it has run
 
 HEIGHT, WIDTH = 96, 128
 SQUARES = {1: (20, 12, 40, 40), 2: (70, 20, 40, 50)}
@@ -207,6 +207,62 @@ def test_crowds_alone_are_refused_before_anything_is_written_and_taken_when_aske
     assert "no object is left" in said and "source.crowds='objects'" in said and not (here / "t.csv").exists()
     assert main([*CONVERT, "--gin_param=source.crowds='objects'"]) == 0
     assert (here / "t.csv").read_text().count("mug") == 2
+
+
+def test_run_lengths_along_the_rows_are_doubted(folder, capsys):
+    gt = truth("a.png", "b.png")
+    for entry in gt["annotations"]:
+        drawn = rle_codec.decode(rle(entry["id"]))
+        runs = np.diff(np.flatnonzero(np.diff(drawn.reshape(-1), prepend=2, append=2)))
+        entry["segmentation"] = {"size": [HEIGHT, WIDTH], "counts": [int(run) for run in runs]}
+    folder("gt.json", gt)
+    assert main([*CONVERT, "--classes=c.csv"]) == 0
+    said = capsys.readouterr().err
+    assert "2 of 2 masks have most of their pixels outside of their box" in said and "transposed" in said, said
+
+
+@pytest.fixture
+def phone(folder):
+    """A photograph that its camera held upright, stored lying: 96 x 128 when turned; the box is on the upright one."""
+    here = folder("x.json", {})
+    upright = np.zeros((WIDTH, HEIGHT, 3), np.uint8)
+    upright[100:120, 10:40] = 255
+    exif = PIL.Image.Exif()
+    exif[274] = 6  # to be turned clockwise by a quarter
+    stored = PIL.Image.fromarray(upright).transpose(PIL.Image.Transpose.ROTATE_90)
+    stored.save(here / "images" / "phone.jpg", exif=exif, quality=95)
+    (here / "train.csv").write_text("images/phone.jpg,10,100,40,120,mug,\n")
+    (here / "classes.csv").write_text("mug,0\n")
+    return here
+
+
+def test_a_turned_photograph_is_upright_in_prepare_and_inspect_data(phone, capsys):
+    here, flags = phone, ["--annotations=train.csv", "--classes=classes.csv"]
+    assert main(["prepare", *flags, "--data_dir=ds"]) == 2
+    upright = "--gin_param=source.exif_orientation='apply'"  # as it is to be typed
+    assert "--gin_param=\"source.exif_orientation='apply'\"" in capsys.readouterr().err
+    flags += [upright]
+    plain = ["--gin_param=InputPipeline.image_size=(128,128)", "--gin_param=InputPipeline.augmentation=None"]
+    seen = ["--gin_file=recipe/small.gin", *plain, "--batches=1"]
+    assert main(["prepare", *flags, "--data_dir=ds"]) == 0
+    for name, given in {"csv": flags, "records": ["--data_dir=ds"]}.items():
+        assert main(["inspect_data", *given, *seen, f"--output_dir={name}"]) == 0
+        picture = np.asarray(PIL.Image.open(next((here / name).glob("*.png"))).convert("L"))
+        scale = picture.shape[0] / 128
+        inside = picture[int(104 * scale) : int(116 * scale), int(14 * scale) : int(36 * scale)]
+        assert inside.mean() > 150 and picture[: int(90 * scale)].mean() < 40
+    assert "1 images, 1 objects" in capsys.readouterr().out
+    # As it is stored the box lies outside of it, which is told and not trained on.
+    assert main(["prepare", *flags[:2], "--data_dir=lying", "--gin_param=source.exif_orientation='ignore'"]) == 2
+    said = capsys.readouterr().err
+    assert "outside the image" in said and "128 x 96" in said and not (here / "lying").exists(), said
+
+
+@pytest.mark.parametrize("setting", ["exif_orientation", "train.exif_orientation", "InputPipeline.exif_orientation"])
+def test_a_setting_that_is_elsewhere_is_named(setting, phone, capsys):
+    flags = ["--annotations=train.csv", "--classes=classes.csv", "--model_dir=run", "--dry_run"]
+    assert main(["train", *flags, "--gin_file=recipe/small.gin", f"--gin_param={setting}='apply'"]) == 2
+    assert "source.exif_orientation" in capsys.readouterr().err and not (phone / "run").exists()
 
 
 def test_a_picture_of_the_users_is_never_replaced(folder):

@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-KILLS = {"tensorflow": 6, "pjrt": 2}  # the others are killed in the tests of the training
+KILLS = {"tensorflow": 6, "pjrt": 2}
 
 
-@pytest.mark.parametrize("runtime", [pytest.param("tensorflow", marks=pytest.mark.slow), "pjrt"])
+@pytest.mark.slow  # a kill of each is in test_train_program and test_pjrt_program
+@pytest.mark.parametrize("runtime", ["tensorflow", "pjrt"])
 def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path, program, runtime):
     if runtime == "pjrt":
         pytest.importorskip(

@@ -52,10 +52,13 @@ def half(model_dir, folder):
     return folder
 
 
-def test_it_goes_on_to_the_bit_with_the_program_that_was_kept(trained, shapes, quick_program, compiled, tmp_path):
+def test_killed_it_goes_on_to_the_bit_with_the_program_that_was_kept(
+    trained, shapes, program, quick_program, compiled, tmp_path
+):
     model_dir, said = trained
     assert "program compiled" in said and "program read" not in said
-    again = half(model_dir, tmp_path / "again")
+    again = tmp_path / "again"
+    program.kill_at("saved ", "train", *train_flags(shapes, again), *compiled, gin=GIN)
     done = quick_program("train", *train_flags(shapes, again), *compiled, gin=GIN)
     assert (
         "resuming at step 3" in done.stderr
@@ -69,11 +72,12 @@ def test_it_goes_on_to_the_bit_with_the_program_that_was_kept(trained, shapes, q
 
 def test_tensorflow_goes_on_where_pjrt_stopped(trained, shapes, quick_program, compiled, tmp_path):
     again = half(trained[0], tmp_path / "again")
-    done = quick_program("train", *train_flags(shapes, again), gin=GIN)
+    # Uncompiled, which its tests compare with the compiled step.
+    done = quick_program("train", *train_flags(shapes, again), gin=[*GIN, "train.jit_compile = False"])
     assert "resuming at step 3" in done.stderr, done.stderr
     expected = numbers(trained[0], 6)
     for name, value in numbers(again, 6).items():
-        # Three steps of another release of the same compiler.
+        # Three steps of other kernels.
         scale = max(np.abs(expected[name]).max(), 1e-3)
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-3 * scale, err_msg=name)
     back = half(again, tmp_path / "back")
@@ -125,6 +129,7 @@ def test_a_dry_run_traces_the_step_and_writes_nothing(shapes, quick_program, tmp
     assert "no forbidden ops for 2 replicas" in done.stderr and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow  # it compiles a program of its own
 def test_benchmark_says_what_it_ran(quick_program, compiled):
     settings = ["benchmark.image_size = (128, 128)", "benchmark.max_instances = 4", "benchmark.num_classes = 2"]
     done = quick_program("benchmark", "--mode=jit", *compiled, gin=[*GIN, *settings, "benchmark.steps = 2"])
@@ -132,6 +137,9 @@ def test_benchmark_says_what_it_ran(quick_program, compiled):
     figures = json.loads(done.stdout.strip().splitlines()[-1])
     assert figures["mode"] == "pjrt" and figures["batch"] == "2 x 128 x 128" and np.isfinite(figures["loss"])
     assert "program compiled" in done.stderr
+
+
+def test_benchmark_compiles_on_it_or_not_at_all(quick_program, compiled):
     done = quick_program("benchmark", "--mode=no_jit", *compiled, gin=GIN)
     assert done.returncode != 0 and "TensorFlow alone runs a step uncompiled" in done.stderr
 

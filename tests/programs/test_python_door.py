@@ -23,7 +23,12 @@ def test_the_readme_trains_and_predicts_in_ten_lines(shapes, training, tmp_path)
     assert len([line for line in SNIPPET.splitlines() if line.strip()]) <= 10
     shutil.copytree(shapes, tmp_path, dirs_exist_ok=True)
     PIL.Image.open(shapes / "two.png").convert("RGB").save(tmp_path / "photo.jpg", quality=95)
-    settings = [*training.gin, "train.steps = 2", "DetectionFilter.score_threshold = 0.001"]
+    settings = [
+        *training.gin,
+        "train.steps = 2",
+        "train.jit_compile = False",
+        "DetectionFilter.score_threshold = 0.001",
+    ]
     assert '"train.epochs = 40"' in SNIPPET
     code = SNIPPET.replace('"train.epochs = 40"', ", ".join(map(repr, settings)))
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -23,8 +23,8 @@ from tpu_retinamask.xla import audit
 SCRIPT = pathlib.Path(__file__).with_name("accumulating_replicas.py")
 
 
-# Statistics that move, on two replicas: fast in test_step_replicas, where the batch is undivided.
-@pytest.fixture(scope="module", params=["parts", pytest.param("statistics", marks=pytest.mark.slow)])
+# Two replicas, and statistics that move on them: fast in test_step_replicas, where the batch is undivided.
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.slow) for name in ("parts", "statistics")])
 def comparison(request):
     """What `accumulating_replicas.py` printed."""
     command = [sys.executable, str(SCRIPT), request.param]
@@ -116,7 +116,7 @@ def test_one_trace_serves_full_and_empty_batches(compiled):
     assert step.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize("mask_average", ["regions", "images"])
+@pytest.mark.parametrize("mask_average", ["regions", pytest.param("images", marks=pytest.mark.slow)])
 def test_without_detections_the_mask_loss_of_parts_is_that_of_the_whole(
     small_model, built_optimizer, make_batch, mask_average
 ):

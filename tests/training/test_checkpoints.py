@@ -91,7 +91,9 @@ def test_the_model_alone_is_restored_without_an_optimizer(tmp_path, small_model,
         assert old.numpy().tobytes() == new.numpy().tobytes(), old.path
 
 
-@pytest.mark.parametrize("change", [{"num_classes": 4}, {"fpn_channels": 24}, {"head_depth": 2}])
+@pytest.mark.parametrize(
+    "change", [{"num_classes": 4}, pytest.param({"fpn_channels": 24}, marks=pytest.mark.slow), {"head_depth": 2}]
+)
 def test_another_architecture_is_refused_and_told_what_to_do(tmp_path, small_model, built_optimizer, change):
     model = small_model()
     TrainState(str(tmp_path), model, built_optimizer(model)).save()

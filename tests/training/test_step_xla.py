@@ -27,7 +27,7 @@ def _run(model, optimizer, step, batches):
     return metrics, states
 
 
-@pytest.fixture(scope="module", params=["batch", "frozen"])
+@pytest.fixture(scope="module", params=["batch", pytest.param("frozen", marks=pytest.mark.slow)])
 def runs(request, small_model, built_optimizer, make_batch):
     """The same four steps, compiled by XLA and not: full, sparse, empty, half empty images."""
     batches = [make_batch(8, 8), make_batch(1, 3, seed=1), make_batch(0, 0, seed=2), make_batch(0, 8, seed=3)]
@@ -167,13 +167,13 @@ def test_an_optimizer_that_clips_is_refused(small_model, option):
     "layer",
     [
         "stem/kernel",
-        "res4a_branch2b/kernel",
-        "C4_reduced/kernel",
-        "P3/kernel",
-        "pyramid_classification/kernel",
+        pytest.param("res4a_branch2b/kernel", marks=pytest.mark.slow),
+        pytest.param("C4_reduced/kernel", marks=pytest.mark.slow),
+        pytest.param("P3/kernel", marks=pytest.mark.slow),
+        pytest.param("pyramid_classification/kernel", marks=pytest.mark.slow),
         "pyramid_regression_0/kernel",
-        "roi_mask_0/kernel",
-        "roi_mask/kernel",
+        pytest.param("roi_mask_0/kernel", marks=pytest.mark.slow),
+        pytest.param("roi_mask/kernel", marks=pytest.mark.slow),
     ],
 )
 def test_gradients_agree_with_the_slope_of_the_loss(small_model, make_batch, layer):

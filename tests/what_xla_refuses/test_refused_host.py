@@ -220,7 +220,9 @@ def test_training_given_twice_is_refused():
     np.testing.assert_allclose(compiled(lambda x: layer(x, training=True))(x), x / np.sqrt(1.001), rtol=1e-5)
 
 
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize(
+    "normalization", [pytest.param(name, marks=[pytest.mark.slow] * (name != "batch")) for name in NORMALIZATIONS]
+)
 def test_training_passes_through_nested_layers(normalization):
     """Row "multiple values for keyword argument 'training'", ours: named in every call, passed once."""
     keras.utils.set_random_seed(0)

@@ -64,6 +64,7 @@ def test_one_pixel_boxes_train(runs):
     assert largest_gradient(gradients, "roi_mask") > 0
 
 
+@pytest.mark.slow  # in the forward pass: test_golden_forward
 def test_odd_pyramid_sizes(step):
     """Row "ResizeNearestNeighborGrad", ours, in the whole step: levels of 13x17, 7x9, 4x5, 2x3 and 1x2 cells.
 

@@ -302,8 +302,15 @@ def test_the_list_is_readable():
     assert second.startswith("    ") and "tf.where(x > 0)" in second
 
 
-@pytest.mark.parametrize("normalization", ["batch", "frozen"])
-@pytest.mark.parametrize("detections", [0, 12])
+@pytest.mark.parametrize(
+    "normalization, detections",
+    [
+        ("batch", 12),
+        ("frozen", 0),
+        pytest.param("batch", 0, marks=pytest.mark.slow),
+        pytest.param("frozen", 12, marks=pytest.mark.slow),
+    ],
+)
 def test_the_training_step_is_clean(normalization, detections):
     keras.utils.set_random_seed(0)
     model = RetinaMask(
