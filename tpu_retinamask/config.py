@@ -176,7 +176,8 @@ def parse_gin(
         KeyError,
         tf.errors.OpError,
     ) as error:
-        raise UserError(f"{place}: {error}{advice(str(error), known_settings())}") from error
+        text = re.sub(r"malformed node or string.*\n", "no value; text stands in quotes\n", str(error))
+        raise UserError(f"{place}: {text}{advice(text, known_settings())}") from error
     finally:
         absl_logging.set_verbosity(absl_logging.WARNING)
     refuse_bare_names(params, texts, known_settings())

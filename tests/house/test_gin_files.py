@@ -175,13 +175,23 @@ def test_slips_are_found_without_tensorflow(tmp_path, monkeypatch, files, params
     [
         ("include 'slip.gin'\n", "files that include one another"),
         ("include '.'\n", "gin configuration: "),
-        ("train.steps = (5\n", "gin configuration: "),
+        ("train.steps = (5\n", "slip.gin: "),
+        ("train.seed = 1\ntrain.steps = inf\n", "slip.gin: no value; text stands in quotes"),
+        ("# \xe9\n", "slip.gin: expected text in UTF-8"),
+        ("include 'included.gin'\n", "configuration: included.gin: Couldn't parse statement"),
         (f"train.checkpoint_minutes = {'9' * 400}\n", "checkpoint_minutes"),
     ],
 )
 def test_a_slip_in_a_file_is_an_error_of_ours(tmp_path, monkeypatch, text, words):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "slip.gin").write_text(text)
+    (tmp_path / "slip.gin").write_text(text, encoding="latin-1")
+    (tmp_path / "included.gin").write_text("bla(\n")
     with pytest.raises(UserError, match=re.escape(words)):
         config.parse_gin(["slip.gin"], [])
         config.recipe()
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    (tmp_path / "mine.gin").write_bytes(b"\xef\xbb\xbftrain.steps = 3\n")
+    config.parse_gin([str(tmp_path / "mine.gin")], [])
+    assert config.recipe().train.steps == 3

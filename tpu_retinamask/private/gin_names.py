@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import tokenize
 from collections.abc import Callable, Iterator, Sequence
 
 import gin.config
@@ -9,6 +10,10 @@ import gin.config
 from tpu_retinamask.private.checking import require
 
 require(gin.config, "_FILE_READERS", library="gin-config", distributions=("gin-config",), works="0.5")
+
+
+class _InFile(ValueError):
+    """What is wrong in a gin file, by its name."""
 
 
 def read_files_by(readers: Sequence[tuple[Callable, Callable[[str], bool]]]) -> list[str]:
@@ -23,8 +28,17 @@ def read_files_by(readers: Sequence[tuple[Callable, Callable[[str], bool]]]) -> 
         @contextlib.contextmanager
         def read(path: str) -> Iterator[io.StringIO]:
             with open_path(path) as file:
-                texts.append(file.read())
-            yield io.StringIO(texts[-1])
+                try:
+                    text = file.read()
+                except UnicodeDecodeError as error:
+                    raise ValueError(f"{path}: expected text in UTF-8, got a byte that is none: {error}") from error
+            texts.append(text.removeprefix("\ufeff"))  # the mark that some editors begin a file with
+            try:
+                yield io.StringIO(texts[-1])
+            except (SyntaxError, ValueError, tokenize.TokenError) as error:
+                if isinstance(error, _InFile):  # which this one includes
+                    raise
+                raise _InFile(f"{path}: {error}") from error
 
         return read
 
