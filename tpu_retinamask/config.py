@@ -6,6 +6,7 @@ Flags say where, gin says what. A setting is a field of one of the dataclasses b
 
 import dataclasses
 import functools
+import importlib
 import inspect
 import os
 import re
@@ -160,10 +161,16 @@ def parse_gin(
     bindings = earlier_settings(earlier, OPERATIVE_FILE) if earlier else {}
     try:
         gin.parse_config([f"{name} = {value!r}" for name, value in bindings.items()])
-        place = "plan.gin"
+        place = os.path.join(resumed or "", "plan.gin")
         gin.parse_config(planned, skip_unknown=PROGRAMS)
+        _refuse_missing_imports([planned])
+        steps = given("train.steps")
         place = "gin configuration"
-        gin.parse_config_files_and_bindings(paths, list(params), skip_unknown=PROGRAMS)
+        gin.parse_config_files_and_bindings(paths, list(params), skip_unknown=PROGRAMS, finalize_config=False)
+        if planned and given("train.epochs") is not None and given("train.steps") == steps:
+            gin.parse_config("train.steps = None")  # epochs are given, and win over the steps of the plan
+        _refuse_missing_imports([*texts, *params])
+        gin.finalize()
     except RecursionError as error:
         raise UserError(f"{place}: files that include one another, or brackets in brackets") from error
     except (
@@ -176,13 +183,23 @@ def parse_gin(
         KeyError,
         tf.errors.OpError,
     ) as error:
-        text = re.sub(r"malformed node or string.*\n", "no value; text stands in quotes\n", str(error))
+        text = str(error)
+        if isinstance(error, tokenize.TokenError) and len(error.args) == 2:
+            text = f"{error.args[0]} (line {error.args[1][0]})"
+        text = re.sub(r"malformed node or string.*\n", "no value; text stands in quotes\n", text)
         raise UserError(f"{place}: {text}{advice(text, known_settings())}") from error
     finally:
         absl_logging.set_verbosity(absl_logging.WARNING)
     refuse_bare_names(params, texts, known_settings())
     if model_dir is None:  # a run that was started without a look at it is used as it was
         _refuse_unused_augmentation()
+
+
+def _refuse_missing_imports(texts: Sequence[str]) -> None:
+    """Refuse imports of what there is not, which gin passes over where it passes over other names."""
+    for text in texts:
+        for name in re.findall(r"^[ \t]*import[ \t]+([\w.]+)", text, re.MULTILINE):
+            importlib.import_module(name)
 
 
 def _refuse_unused_augmentation() -> None:

@@ -1,5 +1,6 @@
 """What all that write files share: a file that is either whole or as it was, and the reason of a failure."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,32 +11,71 @@ import tensorflow as tf
 from tpu_retinamask.errors import UserError
 
 
+class WriteError(UserError):
+    """A file could not be written."""
+
+
 def write_json_atomically(path: str | os.PathLike, content: Any, indent: int | None = None) -> None:
     """Write JSON as `write_atomically` does."""
     write_atomically(path, json.dumps(content, allow_nan=False, indent=indent))
 
 
 def write_atomically(path: str | os.PathLike, text: str) -> None:
-    """Write text to a neighbouring temporary file, then rename it to `path` (local or gs://)."""
+    """Write text to a neighbouring temporary file, then rename it to `path` (local or gs://).
+
+    Raises:
+      WriteError: it cannot be written, and what was there is as it was.
+    """
     path = os.fspath(path)
-    folder = os.path.dirname(path)
-    if folder:
-        tf.io.gfile.makedirs(folder)
-    temporary = f"{path}.{os.getpid()}.tmp"
+    folder, temporary = os.path.dirname(path), f"{path}.{os.getpid()}.tmp"
     try:
+        if folder:
+            tf.io.gfile.makedirs(folder)
         with tf.io.gfile.GFile(temporary, "w") as file:
             file.write(text)
         tf.io.gfile.rename(temporary, path, overwrite=True)
-    except BaseException:
-        if tf.io.gfile.exists(temporary):
-            tf.io.gfile.remove(temporary)
-        raise
+    except (tf.errors.OpError, OSError) as error:
+        raise WriteError(f"{path} could not be written: {reason_of(error)}") from error
+    finally:
+        with contextlib.suppress(tf.errors.OpError):
+            if tf.io.gfile.exists(temporary):
+                tf.io.gfile.remove(temporary)
+
+
+def check_folder(folder: str) -> None:
+    """Refuse a folder that cannot be written or made, before anything is worked out for it; makes none.
+
+    Raises:
+      UserError: it, or what it would lie in, is no folder or may not be written.
+    """
+    if "://" in folder:
+        return
+    there = os.path.abspath(folder)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        raise UserError(f"{folder} cannot be written: {there} is no folder; give another")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} cannot be written: no permission for {there}; give another")
 
 
 def reason_of(error: Exception) -> str:
     """Return what an error of the file system says, on one line."""
     text = (getattr(error, "message", None) or str(error) or type(error).__name__).splitlines()[0]
     return re.sub(r"^\{\{.*?\}\} ", "", text)  # the operation of TensorFlow's that met it
+
+
+def read_text(path: str) -> str:
+    """Read a whole text file in UTF-8, with or without a byte order mark, local or gs://.
+
+    Raises:
+      FileNotFoundError: it does not exist.
+      UserError: it cannot be read, or holds something else.
+    """
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: expected text in UTF-8, got a byte that is none: {error}") from error
 
 
 def read_bytes(path: str) -> bytes:

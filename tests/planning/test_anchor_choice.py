@@ -38,6 +38,13 @@ def test_tall_and_wide_boxes_get_their_own_shape(ratio):
     assert chosen.coverage > 0.99
 
 
+def test_cables_keep_their_shape():
+    assert cluster_ratios(np.log([0.00321] * 3)) == (0.0032,)
+    assert cluster_ratios(np.log([0.321] * 3)) == (0.32,)
+    chosen = choose_anchors(boxes_of(np.array(300.0), np.array(1.0)), 0.4)
+    assert chosen.ratios == (0.0033,)  # which an AnchorGrid takes
+
+
 def test_coverage_is_what_the_training_reports():
     boxes = boxes_of(*np.random.default_rng(2).uniform(5, 100, (2, 400)))
     chosen = choose_anchors(boxes, 0.4)

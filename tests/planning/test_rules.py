@@ -136,6 +136,16 @@ def test_a_canvas_has_the_shape_of_pictures_that_are_alike():
         assert canvas_rule(square, CPU).settings["InputPipeline.image_size"] == (320, 320)
 
 
+def test_a_backbone_that_is_given_gets_what_suits_it():
+    small = plan_network(CELLS, CPU, backbone="small").settings
+    assert small["RetinaMask.normalization"] == "group" and small["RetinaMask.head_channels"] == 64
+    assert not {"RetinaMask.backbone_options", "train.weights", "train.jit_compile"} & small.keys()
+    other = plan_network(CELLS, CPU, backbone="resnet50")
+    assert not [name for name in other.settings if "backbone" in name or "head" in name or name == "train.weights"]
+    assert "RetinaMask.anchor_sizes" in other.settings
+    assert any("the backbone 'resnet50'" in sentence for sentence in other.unsure)
+
+
 def test_anchors_fit_a_canvas_that_is_given():
     settings = plan_network(CELLS, CPU, (256, 256)).settings
     assert "InputPipeline.image_size" not in settings

@@ -91,6 +91,13 @@ def test_a_split_that_is_none_is_refused(text, line):
         from_csv(text, "split.csv")
 
 
+def test_blank_lines_are_none_and_an_image_is_in_one_part():
+    assert from_csv("image,split\n\na.png,train\n\n", "split.csv") == {"a.png": "train"}
+    twice = "image,split\na.png,train\na.png,train\na.png,validation\n"
+    with pytest.raises(UserError, match="split.csv: a.png is both train and validation"):
+        from_csv(twice, "split.csv")
+
+
 def test_one_image_cannot_be_divided():
     with pytest.raises(UserError, match="--val_share=0.2: 1 image cannot be divided"):
         split_names(["a.png"], 0.2)

@@ -6,6 +6,7 @@ import re
 import pytest
 from programs.conftest import TINY
 
+from tpu_retinamask import config
 from tpu_retinamask.programs import command_line, plan
 
 # The plan's network would train too long for a test: what is given wins over it.
@@ -40,7 +41,8 @@ def test_the_plan_is_written_with_its_reasons(run):
 def test_what_is_given_wins(run):
     folder, _, said = run
     assert "train.steps = 3" in (folder / "config.gin").read_text()
-    assert "train.steps = 3\n" not in (folder / "plan.gin").read_text()
+    # And stands in the plan, by which the same images are trained without it too.
+    assert "# as given\ntrain.steps = 3\n" in (folder / "plan.gin").read_text()
     assert "step 3/3" in said[0]
     # What is not given is the plan's.
     assert "Criterion.best_match_ties = 'all'" in (folder / "config.gin").read_text()
@@ -79,7 +81,46 @@ def test_an_edit_that_is_none_is_told_of_the_plan(shapes, quick_program, tmp_pat
     (tmp_path / "plan.gin").write_text("RetinaMask.anchor_size = (1, 2, 3)\n")
     done = quick_program("train", f"--annotations={shapes}/train.csv", f"--model_dir={tmp_path}")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "error: plan.gin: " in done.stderr and "anchor_sizes" in done.stderr, done.stderr
+    assert f"error: {tmp_path}/plan.gin: " in done.stderr and "anchor_sizes" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "holds no setting: remove it, so that a plan is made again"),
+        (b"# Planned for 5 minutes.\n# train.steps = 3\n", "holds no setting"),
+        (b"# caf\xe9\ntrain.steps = 3\n", "expected text in UTF-8"),
+        (b"# Planned for 1.2.3 minutes.\ntrain.steps = (3\n", "EOF in multi-line statement (line"),
+        (b"import nosuchmodule\ntrain.steps = 3\n", "No module named 'nosuchmodule'"),
+    ],
+)
+def test_a_damaged_plan_is_told_by_its_path(content, words, shapes, quick_program, tmp_path):
+    (tmp_path / "plan.gin").write_bytes(content)
+    done = quick_program("train", f"--annotations={shapes}/train.csv", f"--model_dir={tmp_path}", "--minutes=5")
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert words in done.stderr and f"{tmp_path}/plan.gin" in done.stderr, done.stderr
+
+
+def test_epochs_win_over_the_steps_of_a_plan(tmp_path):
+    config.parse_gin([], ["train.epochs = 3"], planned="train.steps = 500\ntrain.batch_size = 4\n")
+    assert (config.recipe().train.steps, config.recipe().train.epochs) == (None, 3)
+    config.parse_gin([], ["train.epochs = 3", "train.steps = 7"], planned="train.steps = 500\n")
+    assert config.recipe().train.steps == 7
+    config.parse_gin([], [], planned="train.steps = 500\n")
+    assert config.recipe().train.steps == 500
+
+
+def test_what_plan_held_out_train_does_not_train_on(run, quick_program, shapes, tmp_path):
+    folder, flags, _ = run
+    for name in ("plan.gin", "split.csv"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    there = [f"--annotations={shapes}/train.csv", f"--model_dir={tmp_path}", "--dry_run"]
+    done = quick_program("train", *there, gin=GIVEN)
+    assert done.returncode == 0 and "4 images are trained on and 2 scored" in done.stderr, done.stderr
+    done = quick_program("train", *there, "--val_share=0.6", gin=GIVEN)
+    assert "4 images are trained on and 2 scored" in done.stderr and "--val_share=0.6 would divide other" in done.stderr
+    done = quick_program("train", *there, f"--val_annotations={shapes}/val.csv", gin=GIVEN)
+    assert done.returncode == 2 and "leave --val_annotations out, or give another --model_dir" in done.stderr
 
 
 def test_other_minutes_are_refused(run, quick_program):
@@ -115,6 +156,13 @@ def test_a_split_that_leaves_an_image_out_is_refused(run, quick_program):
         (["--val_share=0.2", "--val_annotations=other.csv"], "and --val_annotations says which are scored: give one"),
         (["--minutes=0.5"], "of which nothing is learnt; give --minutes="),
         (["--tpu=fake:2x2", "--minutes=5", "--dry_run"], "whose speed cannot be measured"),
+        (["--minutes=nan"], "expected a number"),
+        (["--val_share=nan"], "expected a number"),
+        (["--minutes=5", "--weights=gone.h5"], "--weights=gone.h5: no such file"),
+        (["--minutes=5", "--model_dir=other.csv"], "is no folder; give another"),
+        (["--minutes=5", "--model_dir=other.csv/below"], "is no folder; give another"),
+        (["--minutes=5", "--model_dir="], "--model_dir is empty"),
+        (["--minutes=5", "--gin_param=import nosuchmodule"], "No module named 'nosuchmodule'"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(more, expected, shapes, quick_program, tmp_path):
@@ -123,8 +171,17 @@ def test_what_cannot_be_planned_is_refused(more, expected, shapes, quick_program
     more = [flag.replace("other.csv", str(other)) for flag in more]
     given = [line for line in GIVEN if "train.steps" not in line]
     done = quick_program("train", f"--annotations={shapes}/train.csv", f"--model_dir={tmp_path}/run", *more, gin=given)
-    assert done.returncode == 2 and expected in done.stderr and "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert done.returncode in (1, 2) and expected in done.stderr, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "run" / "plan.gin").exists()
+
+
+@pytest.mark.parametrize("size", ["64", "(64, 64, 3)", "(0, 64)"])
+def test_a_canvas_that_is_none_is_refused_before_anything_is_opened(size, shapes, quick_program, tmp_path):
+    given = [*GIVEN, f"InputPipeline.image_size = {size}"]
+    done = quick_program("plan", f"--annotations={shapes}/train.csv", f"--model_dir={tmp_path}/run", gin=given)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert "InputPipeline: image_size is" in done.stderr and "scan:" not in done.stderr
 
 
 @pytest.mark.parametrize(

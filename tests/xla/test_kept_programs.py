@@ -79,6 +79,25 @@ def test_a_damaged_program_is_compiled_again(tmp_path, damage):
     assert kept_programs._digest(path) == path.with_suffix(".sha256").read_text()
 
 
+@pytest.mark.parametrize("name", ["my cache", "it's mine", 'the "cache"', "a=b", "käche"])
+def test_a_folder_of_any_name_is_the_one_that_is_written(tmp_path, name):
+    _run(tmp_path / name)
+    assert len([*_folder(tmp_path / name).glob("*.pb")]) == 1 and [*tmp_path.iterdir()] == [tmp_path / name]
+
+
+def test_a_folder_that_no_quotes_hold_is_not_used(tmp_path):
+    KeptPrograms(tmp_path / 'it\'s "mine"')
+    assert FLAGS not in os.environ and not [*tmp_path.iterdir()]
+
+
+def test_a_digest_that_is_no_text_is_none(tmp_path):
+    KeptPrograms(tmp_path)
+    path = _a_program(tmp_path, seconds_ago=90)
+    path.with_suffix(".sha256").write_bytes(b"\xff\xfe\0")
+    KeptPrograms(tmp_path)
+    assert not path.exists()
+
+
 def test_what_has_no_digest_is_dropped_unless_it_was_written_just_now(tmp_path):
     KeptPrograms(tmp_path)
     old, new = (_a_program(tmp_path, name, seconds_ago=age, sealed=False) for name, age in (("old", 90), ("new", 1)))
@@ -106,7 +125,7 @@ def test_flags_of_the_user_stay(tmp_path, monkeypatch):
     folder = _folder(tmp_path)
     assert os.environ[FLAGS].split() == [
         "--tf_xla_clustering_debug",
-        f"--tf_xla_persistent_cache_directory={folder}",
+        f"--tf_xla_persistent_cache_directory='{folder}'",
         "--tf_xla_persistent_cache_device_types=CPU",
     ]
     monkeypatch.setenv(FLAGS, "--tf_xla_persistent_cache_directory=/of/the/user")

@@ -72,7 +72,7 @@ def cluster_ratios(logarithms: np.ndarray) -> tuple[float, ...]:
     for ratio in found[1:]:
         if ratio > kept[-1] * ALIKE:
             kept.append(ratio)
-    return tuple(round(ratio, 2) for ratio in kept)
+    return tuple(round(ratio, 2) if ratio >= 0.1 else float(f"{ratio:.2g}") for ratio in kept)
 
 
 def sizes_from(size: float) -> tuple[float, ...]:

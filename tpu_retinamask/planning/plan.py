@@ -19,7 +19,7 @@ TOLD = (
     "train.steps",
     "train.evaluate_every",
 )
-_MINUTES = re.compile(r"^# Planned for ([0-9.]+) minutes")
+_MINUTES = re.compile(r"^# Planned for ([0-9]+(?:\.[0-9]+)?(?:e\+?[0-9]+)?) minutes")
 
 
 class Line(NamedTuple):
@@ -51,9 +51,17 @@ class Plan:
         """Return the values by the names of the settings."""
         return {line.setting: line.value for line in self.lines}
 
-    def without(self, settings: Sequence[str]) -> "Plan":
-        """Return the plan without some settings, which somebody else gives."""
-        return Plan(tuple(line for line in self.lines if line.setting not in settings), self.unsure)
+    def with_given(self, given: Mapping[str, Any]) -> "Plan":
+        """Return the plan with the values that somebody else gives in place of its own."""
+        lines = []
+        for line in self.lines:
+            if line.setting == "train.steps" and "train.epochs" in given:
+                lines.append(Line("train.epochs", given["train.epochs"], "as given"))
+            elif line.setting in given:
+                lines.append(Line(line.setting, given[line.setting], "as given"))
+            else:
+                lines.append(line)
+        return Plan(tuple(lines), self.unsure)
 
     def to_gin(self, minutes: float, heading: Sequence[str]) -> str:
         """Return the text of plan.gin.

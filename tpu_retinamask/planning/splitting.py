@@ -84,11 +84,18 @@ def from_csv(text: str, place: str) -> dict[str, str]:
     Raises:
       UserError: a row that is none.
     """
-    rows = list(csv.reader(io.StringIO(text)))
-    wrong = [number for number, row in enumerate(rows[1:], 2) if len(row) != 2 or row[1] not in (TRAIN, VALIDATION)]
+    # Blank lines are kept, for the numbers; a byte that is no text ends the reader itself.
+    rows = list(csv.reader(io.StringIO(text.replace("\0", "\ufffd"))))
+    wrong = [
+        number for number, row in enumerate(rows[1:], 2) if row and (len(row) != 2 or row[1] not in (TRAIN, VALIDATION))
+    ]
     if not rows or rows[0] != ["image", "split"] or wrong:
         raise UserError(
             f"{place}, line {wrong[0] if wrong else 1}: expected image,split and then a row an image, with {TRAIN} or "
             f"{VALIDATION}"
         )
-    return dict(rows[1:])
+    split: dict[str, str] = {}
+    for name, part in filter(None, rows[1:]):
+        if split.setdefault(name, part) != part:
+            raise UserError(f"{place}: {name} is both {split[name]} and {part}")
+    return split

@@ -5,6 +5,7 @@ one process, and no flag is anyone's but its program's.
 """
 
 import ast
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -298,6 +299,7 @@ def _val_share(flags: Flags) -> None:
         upper_bound=0.9,
         flag_values=flags,
     )
+    _finite(flags, "val_share")
 
 
 def _minutes(flags: Flags, default: float | None) -> None:
@@ -311,6 +313,13 @@ def _minutes(flags: Flags, default: float | None) -> None:
         lower_bound=0.5,
         upper_bound=1e5,
         flag_values=flags,
+    )
+    _finite(flags, "minutes")
+
+
+def _finite(flags: Flags, name: str) -> None:
+    absl_flags.register_validator(
+        name, lambda value: value is None or math.isfinite(value), "expected a number", flag_values=flags
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 
+from tpu_retinamask.errors import UserError
 from tpu_retinamask.gin_files import refuse_unknown_settings
 from tpu_retinamask.programs.command_line import Flags
 
@@ -31,4 +32,15 @@ def check(program: str, flags: Flags) -> None:
             continue
         if not (os.path.exists(path) or os.path.exists(path.rpartition("#")[0])):
             raise FileNotFoundError(f"{path}: no such file")
+    if getattr(flags, "model_dir", None) == "":
+        raise UserError("--model_dir is empty: give a folder")
+    weights = getattr(flags, "weights", None)
+    if weights and weights != "imagenet" and "://" not in weights:
+        _refuse_missing_weights(weights)
     refuse_unknown_settings(getattr(flags, "gin_file", None) or [], getattr(flags, "gin_param", None) or [])
+
+
+def _refuse_missing_weights(path: str) -> None:
+    # A file, a model directory, or a checkpoint by its name without an ending.
+    if not any(os.path.exists(path + ending) for ending in ("", ".index")):
+        raise FileNotFoundError(f"--weights={path}: no such file")

@@ -10,7 +10,7 @@ from tpu_retinamask import config
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.sources.opening import Sources, open_sources
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.files import read_bytes, write_atomically
+from tpu_retinamask.files import read_text, write_atomically
 from tpu_retinamask.planning.splitting import SPLIT_FILE, TRAIN, VALIDATION, from_csv, split_names, to_csv
 from tpu_retinamask.programs.command_line import Flags
 
@@ -40,15 +40,25 @@ def sources_of(flags: Flags, *, notes: bool) -> Sources:
         image_folder=flags.images,
         val_image_folder=flags.val_images,
     )
-    if flags.val_share is None:
-        return sources
     split = _read(flags.model_dir)
     path = os.path.join(flags.model_dir, SPLIT_FILE)
     names = [image.name for image in sources.train]
+    if split is not None and (flags.val_annotations or flags.data_dir):
+        given = "--val_annotations" if flags.val_annotations else "--data_dir"
+        raise UserError(
+            f"{path} tells which images of --annotations this run scores: leave {given} out, or give another "
+            "--model_dir"
+        )
+    if split is None and flags.val_share is None:
+        return sources
     if split is None:
         split = split_names(names, flags.val_share, config.TrainSettings().seed)
         if notes:
             write_atomically(path, to_csv(split))
+        else:
+            path = "as --val_share says"
+    elif flags.val_share is not None and split != split_names(names, flags.val_share, config.TrainSettings().seed):
+        log.warning("%s was there, and holds; --val_share=%g would divide otherwise", path, flags.val_share)
     unknown = [name for name in names if name not in split]
     if unknown:
         raise UserError(
@@ -91,4 +101,4 @@ def of_split(images: Sequence[AnnotatedImage], model_dir: str, part: str) -> Seq
 
 def _read(model_dir: str) -> dict[str, str] | None:
     path = os.path.join(model_dir, SPLIT_FILE)
-    return from_csv(read_bytes(path).decode(), path) if tf.io.gfile.exists(path) else None
+    return from_csv(read_text(path), path) if tf.io.gfile.exists(path) else None

@@ -7,10 +7,13 @@ Writes MODEL_DIR/plan.gin, which can be read and edited, and which train begins 
 is given no settings. What --gin_file and --gin_param say wins over the plan, here and there.
 """
 
+import ast
 import logging
 import os
+import re
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -19,7 +22,7 @@ from tpu_retinamask.data.image_arrays import image_arrays
 from tpu_retinamask.data.sources.opening import Sources
 from tpu_retinamask.data.stream.decoded_cache import available_memory
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.files import read_bytes, write_atomically
+from tpu_retinamask.files import check_folder, read_text, write_atomically
 from tpu_retinamask.model.backbones.efficientnet_lite import package_of
 from tpu_retinamask.planning.fingerprint import fingerprint
 from tpu_retinamask.planning.plan import minutes_of
@@ -47,6 +50,8 @@ def run(flags: Flags) -> None:
                 f"{flags.model_dir} holds a {name} already, which is kept: remove it, or give another --model_dir"
             )
     config.parse_gin(flags.gin_file, flags.gin_param)
+    config.recipe()  # a slip is told before the images are opened
+    check_folder(flags.model_dir)
     runtime = make_runtime(flags)
     sources = sources_of(flags, notes=runtime.chief)
     text = make_plan(flags, sources, runtime, flags.minutes, began)
@@ -77,7 +82,9 @@ def read_plan(flags: Flags) -> str | None:
     """
     path = os.path.join(flags.model_dir, PLAN_FILE)
     if tf.io.gfile.exists(path):
-        text = read_bytes(path).decode()
+        text = read_text(path)
+        if not re.search(r"^[^#\n]*=", text, re.MULTILINE):
+            raise UserError(f"{path} holds no setting: remove it, so that a plan is made again")
         if flags.minutes is not None and minutes_of(text) not in (None, flags.minutes):
             raise UserError(
                 f"--minutes={flags.minutes:g}: {path} was made for {minutes_of(text):g}. Leave --minutes out to go on "
@@ -123,7 +130,11 @@ def make_plan(
     signs_of_life.now("looking at the images")
     found = fingerprint(sources.train, sources.classes, sources.validation)
     machine = _machine(runtime)
-    network = plan_network(found, machine, config.given("InputPipeline.image_size"))
+    network = plan_network(
+        found, machine, config.given("InputPipeline.image_size"), config.given("RetinaMask.backbone")
+    )
+    given = {line.setting: config.given(line.setting) for line in network.lines}
+    given |= {name: config.given(name) for name in ("train.steps", "train.epochs", "train.evaluate_every")}
     config.parse_gin(flags.gin_file, flags.gin_param, planned=network.to_gin(minutes, ()))
     recipe = config.recipe()
     step_seconds, first = measure_step(recipe, sources, runtime)
@@ -134,12 +145,20 @@ def make_plan(
         validation=found.validation,
         batch_size=recipe.train.batch_on(runtime.replicas),
     )
-    plan = network + schedule
+    plan = (network + schedule).with_given({name: value for name, value in given.items() if _written_out(value)})
     several = f", {runtime.replicas} replicas" if runtime.replicas > 1 else ""
     about = f"{machine.device.upper()}{several}, {machine.memory / 1e9:.0f} GB of memory free"
     log.info("%s", found)
     log.info("%s", f"planned for {minutes:g} minutes on this machine ({about}):\n{plan.told(told)}")
     return plan.to_gin(minutes, (f"The images: {found}.", f"The machine: {about}."))
+
+
+def _written_out(value: Any) -> bool:
+    """Tell whether gin reads a value from what Python shows of it; None: nothing is given."""
+    try:
+        return value is not None and ast.literal_eval(repr(value)) == value
+    except (ValueError, SyntaxError):
+        return False
 
 
 def _machine(runtime: Runtime) -> Machine:

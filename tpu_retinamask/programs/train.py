@@ -15,7 +15,7 @@ import time
 
 from tpu_retinamask import config
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.files import write_atomically
+from tpu_retinamask.files import check_folder, write_atomically
 from tpu_retinamask.planning.plan import TOLD
 from tpu_retinamask.programs import held_out, plan
 from tpu_retinamask.programs.command_line import Flags
@@ -43,6 +43,8 @@ def run(flags: Flags) -> int:
     if flags.debug and not flags.dry_run:
         training.refuse_debug_on_many(runtime)
     notes = runtime.chief and not (flags.dry_run or flags.debug)
+    if notes:
+        check_folder(flags.model_dir)  # or it is told after all that was made for it
     sources = held_out.sources_of(flags, notes=notes)
     if by_plan and text is None:
         text = plan.make_plan(flags, sources, runtime, flags.minutes, began, told=TOLD)

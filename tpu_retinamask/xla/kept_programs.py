@@ -43,7 +43,8 @@ class KeptPrograms:
         self._folder = None
         given = os.environ.get(_FLAGS, "")
         folder = pathlib.Path(cache_dir) / _named()
-        if _FOLDER in given and f"{_FOLDER}={folder}" not in given.split():
+        flag = _flag(folder)
+        if flag is None or (_FOLDER in given and flag not in given):
             return
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +56,7 @@ class KeptPrograms:
             return
         if _FOLDER not in given:
             # Only for the CPU, where it was tried.
-            more = f"{_FOLDER}={folder} --tf_xla_persistent_cache_device_types=CPU"
+            more = f"{flag} --tf_xla_persistent_cache_device_types=CPU"
             os.environ[_FLAGS] = f"{given} {more}".strip()  # read when the first program is compiled
         self._folder = folder
 
@@ -85,13 +86,19 @@ def _named():
     return f"tensorflow-{tf.__version__}-{hashlib.sha256(decided.encode()).hexdigest()[:12]}"
 
 
+def _flag(folder):
+    """Return the flag of the folder, in quotes for its blanks; None: no quotes hold it."""
+    quote = next((mark for mark in "'\"" if mark not in str(folder)), None)
+    return None if quote is None or not str(folder).isprintable() else f"{_FOLDER}={quote}{folder}{quote}"
+
+
 def _drop_what_is_not_whole(folder):
     whole = []
     for path in folder.glob("*.pb"):
         written, digest = path.stat().st_mtime, path.with_suffix(".sha256")
         if not digest.exists() and time.time() - written < _FRESH:
             continue
-        if digest.exists() and digest.read_text() == _digest(path):
+        if digest.exists() and digest.read_bytes() == _digest(path).encode():
             whole.append((written, path))
         else:
             _drop(path)

@@ -31,6 +31,7 @@ from tpu_retinamask.structures import Batch, FittedPicture
 
 log = logging.getLogger(__name__)
 
+_as_it_is = tf.autograph.experimental.do_not_convert  # graph operations already; to convert them takes seconds
 MOVED_MASK_OVERSAMPLING = 2  # cells along a mask that is to be turned, per cell of what becomes of it
 CACHES = ("files", "decoded", False, True)
 MIN_SIDE_DRAW = 1  # tells the seed of the drawn short side from those of the other changes
@@ -147,20 +148,18 @@ class InputPipeline:
         tensors = image_tensors(images, False) if data_service else self._source(images)
         order = self.order_of(images)
 
-        @tf.autograph.experimental.do_not_convert  # graph operations already; to convert them takes seconds
+        @_as_it_is
         def sample(number):
             return self._sample(tensors, *order.position(number, self.seed))
-
-        @tf.autograph.experimental.do_not_convert
-        def numbered(number):
-            return number, sample(number)
 
         numbers = sample_numbers(batch_size, start_step, replicas, shard, start_image)
         share = batch_size // replicas
         if data_service:
             return serve_batches(
                 numbers,
-                lambda own: self._batches(own.map(numbered, self.num_parallel_calls, deterministic=True), share),
+                lambda own: self._batches(
+                    own.map(_as_it_is(lambda n: (n, sample(n))), self.num_parallel_calls, deterministic=True), share
+                ),
                 share,
                 data_service,
             )
@@ -179,11 +178,7 @@ class InputPipeline:
         """
         # One pass decodes each image once: nothing to gain from decoded ones.
         tensors = image_tensors(images, self.cache in ("files", True))
-
-        @tf.autograph.experimental.do_not_convert
-        def sample(position):
-            return self._sample(tensors, position, None)
-
+        sample = _as_it_is(lambda position: self._sample(tensors, position, None))
         samples = tf.data.Dataset.range(len(images)).map(sample, self.num_parallel_calls, deterministic=True)
         padding = tf.data.Dataset.from_tensors(self.padding_sample()).repeat(-len(images) % batch_size)
         return self._batches(samples.concatenate(padding), batch_size)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.files import reason_of, write_json_atomically
+from tpu_retinamask.files import WriteError, reason_of, write_json_atomically
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class CheckpointFiles:
                 if re.fullmatch(r"ckpt-\d+\.(index|data-\d+-of-\d+)", name)
             }
             write_json_atomically(path + MANIFEST, {"step": step, "values": values or {}, "files": files}, indent=1)
-        except (tf.errors.OpError, OSError) as error:
+        except (tf.errors.OpError, OSError, WriteError) as error:
             self._remove([step])
             raise SaveError(f"checkpoint {path} could not be saved: {reason_of(error)}") from error
         others = sorted(finished - self._damaged - {step}, reverse=True)[: max(0, self.keep - 1)]

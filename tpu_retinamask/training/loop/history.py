@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
-from tpu_retinamask.files import reason_of, write_json_atomically
+from tpu_retinamask.files import WriteError, reason_of, write_json_atomically
 from tpu_retinamask.training.checkpoints.files import SaveError
 from tpu_retinamask.training.checkpoints.state import TrainState
 
@@ -99,8 +99,8 @@ class History:
         try:
             if self.path is not None:
                 write_json_atomically(self.path, self.entries)
-        except (tf.errors.OpError, OSError) as error:
-            log.error("%s could not be written: %s", self.path, reason_of(error))
+        except WriteError as error:
+            log.error("%s", error)
         self._judge()
 
     def _judge(self):
