@@ -141,6 +141,16 @@ def test_more_detections_are_counted_when_asked_and_other_settings_refused(folde
     assert "leave out --model_dir" in capsys.readouterr().err
 
 
+def test_what_cannot_be_written_is_shown_and_told(folder, capsys):
+    here = folder("gt.json", truth("a.png", "b.png"))
+    folder("res.json", [result(1), result(2)])
+    (here / "file").write_text("mine")
+    assert main([*SCORE[:-1], "--metrics=file/m.json"]) == 2
+    said = capsys.readouterr()
+    assert "AP50" in said.out and "error: file/m.json could not be written: " in said.err
+    assert "Traceback" not in said.err and (here / "file").read_text() == "mine"
+
+
 # ---- convert from anything
 
 

@@ -105,6 +105,7 @@ def evaluate(
 
 def run(flags: Flags) -> None:
     """Run the program."""
+    results: list = []
     if (flags.predictions and not flags.coco_json) or (flags.coco_json and not (flags.predictions or flags.model_dir)):
         raise UserError("--predictions and --coco_json go together: results, and the annotations that score them")
     if flags.predictions:
@@ -119,13 +120,14 @@ def run(flags: Flags) -> None:
         metrics, results, classes = evaluate(flags)
         names = None if flags.coco_json or classes is None else classes.names
         output = flags.metrics or os.path.join(flags.model_dir, "metrics.json")
-        write_results(os.path.join(os.path.dirname(output), "predictions.json"), results)
     else:
         raise UserError(
             "give --annotations and --model_dir, or --data_dir and --model_dir, to score a model, "
             "or --predictions and --coco_json to score a results file"
         )
-    print(format_table(metrics, names))
+    print(format_table(metrics, names), flush=True)  # first: where nothing can be written it is not lost
+    if not flags.predictions:
+        write_results(os.path.join(os.path.dirname(output), "predictions.json"), results)
     write_metrics(output, metrics)
     log.info("wrote %s", output)
 
