@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from pycocotools import mask as rle_codec
 
 from tpu_retinamask.coco.scores import evaluate_coco
@@ -15,6 +14,7 @@ from tpu_retinamask.evaluation.results import (
     result_entry,
     write_results,
 )
+from tpu_retinamask.files import WriteError
 from tpu_retinamask.structures import Detections
 
 
@@ -162,7 +162,7 @@ def test_file_is_complete_or_absent(tmp_path):
     write_results(path, [])
     assert json.loads(path.read_text()) == []
     (path.parent / "folder").mkdir()
-    with pytest.raises(tf.errors.OpError):
+    with pytest.raises(WriteError, match="folder could not be written: "):
         write_results(path.parent / "folder", [])
     # No temporary file is left, neither by success nor by failure.
     assert sorted(p.name for p in path.parent.iterdir()) == ["folder", "predictions.json"]

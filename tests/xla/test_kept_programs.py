@@ -68,7 +68,7 @@ def test_a_second_process_reads_what_the_first_compiled_whatever_it_traced_befor
     assert [path.stat().st_mtime_ns for path in _folder(tmp_path).glob("*.pb")] == [written]
 
 
-@pytest.mark.parametrize("damage", [lambda code: code[:-9], lambda code: code[:99] + b"?" + code[100:], lambda _: b""])
+@pytest.mark.parametrize("damage", [lambda code: code[:-9], lambda code: code[:99] + b"?" + code[100:]])
 def test_a_damaged_program_is_compiled_again(tmp_path, damage):
     _run(tmp_path)
     (path,) = _folder(tmp_path).glob("*.pb")
@@ -79,7 +79,7 @@ def test_a_damaged_program_is_compiled_again(tmp_path, damage):
     assert kept_programs._digest(path) == path.with_suffix(".sha256").read_text()
 
 
-@pytest.mark.parametrize("name", ["my cache", "it's mine", 'the "cache"', "a=b", "käche"])
+@pytest.mark.parametrize("name", ["it's my cache", 'the "käche" a=b'])
 def test_a_folder_of_any_name_is_the_one_that_is_written(tmp_path, name):
     _run(tmp_path / name)
     assert len([*_folder(tmp_path / name).glob("*.pb")]) == 1 and [*tmp_path.iterdir()] == [tmp_path / name]
