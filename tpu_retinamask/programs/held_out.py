@@ -49,16 +49,18 @@ def sources_of(flags: Flags, *, notes: bool) -> Sources:
             f"{path} tells which images of --annotations this run scores: leave {given} out, or give another "
             "--model_dir"
         )
-    if split is None and flags.val_share is None:
+    share: float | None = flags.val_share
+    if split is None and share is None:
         return sources
+    by_share = None if share is None else split_names(names, share, config.TrainSettings().seed)
     if split is None:
-        split = split_names(names, flags.val_share, config.TrainSettings().seed)
+        split = by_share or {}
         if notes:
             write_atomically(path, to_csv(split))
         else:
             path = "as --val_share says"
-    elif flags.val_share is not None and split != split_names(names, flags.val_share, config.TrainSettings().seed):
-        log.warning("%s was there, and holds; --val_share=%g would divide otherwise", path, flags.val_share)
+    elif by_share not in (None, split):
+        log.warning("%s was there, and holds; --val_share=%g would divide otherwise", path, share)
     unknown = [name for name in names if name not in split]
     if unknown:
         raise UserError(
