@@ -183,10 +183,7 @@ def parse_gin(
         KeyError,
         tf.errors.OpError,
     ) as error:
-        text = str(error)
-        if isinstance(error, tokenize.TokenError) and len(error.args) == 2:
-            text = f"{error.args[0]} (line {error.args[1][0]})"
-        text = re.sub(r"malformed node or string.*\n", "no value; text stands in quotes\n", text)
+        text = gin_names.told(error)
         raise UserError(f"{place}: {text}{advice(text, known_settings())}") from error
     finally:
         absl_logging.set_verbosity(absl_logging.WARNING)

@@ -1,6 +1,7 @@
 """What all that write files share: a file that is either whole or as it was, and the reason of a failure."""
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -23,10 +24,16 @@ def write_json_atomically(path: str | os.PathLike, content: Any, indent: int | N
 def write_atomically(path: str | os.PathLike, text: str) -> None:
     """Write text to a neighbouring temporary file, then rename it to `path` (local or gs://).
 
+    Where a symbolic link is, the file that it names is written.
+
     Raises:
-      WriteError: it cannot be written, and what was there is as it was.
+      WriteError: it cannot be written, or is a folder or a device; what was there is as it was.
     """
     path = os.fspath(path)
+    if os.path.islink(path):
+        path = os.path.realpath(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise WriteError(f"{path} could not be written: what is there is no file; give another")
     folder, temporary = os.path.dirname(path), f"{path}.{os.getpid()}.tmp"
     try:
         if folder:
@@ -92,3 +99,15 @@ def read_bytes(path: str) -> bytes:
         raise FileNotFoundError(f"{path}: no such file") from error
     except tf.errors.OpError as error:
         raise UserError(f"{path} cannot be read: {reason_of(error)}") from error
+
+
+def file_sha256(path: str) -> str | None:
+    """Return the SHA-256 of a file in hexadecimal; None where there is none."""
+    digest = hashlib.sha256()
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            while part := file.read(1 << 22):
+                digest.update(part)
+    except tf.errors.NotFoundError:
+        return None
+    return digest.hexdigest()

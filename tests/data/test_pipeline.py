@@ -1,5 +1,7 @@
 """The whole input pipeline against a slow NumPy reference, its static shapes, its counts."""
 
+import tempfile
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -103,6 +105,18 @@ def test_every_shape_is_static(mode, records, pipeline):
     assert Batch(*((tuple(spec.shape), spec.dtype) for spec in dataset.element_spec)) == expected
     for name, tensor in zip(Batch._fields, next(iter(dataset))):
         assert tensor.shape == getattr(expected, name)[0], name
+
+
+def test_autograph_converts_nothing(records, tmp_path, monkeypatch):
+    """Its conversions take seconds of each start, and lie in the temporary folder for ever where a run is killed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for cache in ("files", "decoded"):
+        pipeline = InputPipeline(image_size=(64, 64), max_instances=4, cache=cache, augmentation=EVERYTHING)
+        pipeline.train_dataset(records, 2)
+        pipeline.eval_dataset(records, 2)
+    assert not [*tmp_path.glob("__autograph_generated*")]
+    tf.data.Dataset.range(2).map(lambda x: tf.reduce_sum(x))  # what it would have left
+    assert [*tmp_path.glob("__autograph_generated*")]
 
 
 def test_min_side_and_max_side_leave_room_on_the_canvas(records, pipeline, samples):

@@ -47,7 +47,7 @@ BELOW = {
         "setting_types",
         "private",
     },
-    "xla": {"structures", "traced_for", "errors", "startup", "private"},
+    "xla": {"structures", "traced_for", "errors", "files", "startup", "private"},
     "pretrained": {"model", "training", "errors", "seats", "files", "private"},
     "keras_maskrcnn": {"model", "data", "ops", "structures", "errors", "files"},
     "recipe": {"model", "data", "training", "setting_types"},

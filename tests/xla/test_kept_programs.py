@@ -8,6 +8,7 @@ import time
 import pytest
 import tensorflow as tf
 
+from tpu_retinamask.files import file_sha256
 from tpu_retinamask.private import tensorflow_names
 from tpu_retinamask.xla import kept_programs
 from tpu_retinamask.xla.kept_programs import KeptPrograms
@@ -41,7 +42,7 @@ def _a_program(cache_dir, name="a", content=b"code", seconds_ago=0.0, sealed=Tru
     path = _folder(cache_dir) / f"{name}.pb"
     path.write_bytes(content)
     if sealed:
-        path.with_suffix(".sha256").write_text(kept_programs._digest(path))
+        path.with_suffix(".sha256").write_text(file_sha256(str(path)))
     os.utime(path, (time.time() - seconds_ago,) * 2)
     return path
 
@@ -76,7 +77,7 @@ def test_a_damaged_program_is_compiled_again(tmp_path, damage):
     path.write_bytes(damage(whole))
     _run(tmp_path)
     assert len(path.read_bytes()) == len(whole)
-    assert kept_programs._digest(path) == path.with_suffix(".sha256").read_text()
+    assert file_sha256(str(path)) == path.with_suffix(".sha256").read_text()
 
 
 @pytest.mark.parametrize("name", ["it's my cache", 'the "käche" a=b'])

@@ -17,6 +17,7 @@ TOLD = (
     "Augmentation.rot90",
     "train.batch_size",
     "train.steps",
+    "train.epochs",
     "train.evaluate_every",
 )
 _MINUTES = re.compile(r"^# Planned for ([0-9]+(?:\.[0-9]+)?(?:e\+?[0-9]+)?) minutes")

@@ -84,7 +84,7 @@ def from_csv(text: str, place: str) -> dict[str, str]:
     Raises:
       UserError: a row that is none.
     """
-    # Blank lines are kept, for the numbers; a byte that is no text ends the reader itself.
+    # csv itself refuses a NUL, in words of its own; here it is a name that no image has.
     rows = list(csv.reader(io.StringIO(text.replace("\0", "\ufffd"))))
     wrong = [
         number for number, row in enumerate(rows[1:], 2) if row and (len(row) != 2 or row[1] not in (TRAIN, VALIDATION))

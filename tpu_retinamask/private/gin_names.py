@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import tokenize
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,6 +15,14 @@ require(gin.config, "_FILE_READERS", library="gin-config", distributions=("gin-c
 
 class _InFile(ValueError):
     """What is wrong in a gin file, by its name."""
+
+
+def told(error: Exception) -> str:
+    """Return what gin says of a slip, in words for those who made it."""
+    text = str(error)
+    if isinstance(error, tokenize.TokenError) and len(error.args) == 2:
+        text = f"{error.args[0]} (line {error.args[1][0]})"
+    return re.sub(r"malformed node or string.*\n", "no value; text stands in quotes\n", text)
 
 
 def read_files_by(readers: Sequence[tuple[Callable, Callable[[str], bool]]]) -> list[str]:
@@ -31,14 +40,14 @@ def read_files_by(readers: Sequence[tuple[Callable, Callable[[str], bool]]]) -> 
                 try:
                     text = file.read()
                 except UnicodeDecodeError as error:
-                    raise ValueError(f"{path}: expected text in UTF-8, got a byte that is none: {error}") from error
+                    raise _InFile(f"{path}: expected text in UTF-8, got a byte that is none: {error}") from error
             texts.append(text.removeprefix("\ufeff"))  # the mark that some editors begin a file with
             try:
                 yield io.StringIO(texts[-1])
             except (SyntaxError, ValueError, tokenize.TokenError) as error:
                 if isinstance(error, _InFile):  # which this one includes
                     raise
-                raise _InFile(f"{path}: {error}") from error
+                raise _InFile(f"{path}: {told(error)}") from error
 
         return read
 

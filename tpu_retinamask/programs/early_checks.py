@@ -43,4 +43,6 @@ def check(program: str, flags: Flags) -> None:
 def _refuse_missing_weights(path: str) -> None:
     # A file, a model directory, or a checkpoint by its name without an ending.
     if not any(os.path.exists(path + ending) for ending in ("", ".index")):
-        raise FileNotFoundError(f"--weights={path}: no such file")
+        raise FileNotFoundError(
+            f"--weights={path}: no such file; give a file, a directory written by train, or 'imagenet'"
+        )

@@ -105,13 +105,12 @@ def evaluate(
 
 def run(flags: Flags) -> None:
     """Run the program."""
-    results: list = []
     if (flags.predictions and not flags.coco_json) or (flags.coco_json and not (flags.predictions or flags.model_dir)):
         raise UserError("--predictions and --coco_json go together: results, and the annotations that score them")
     if flags.predictions:
         _refuse_unread(flags)
         config.parse_gin(flags.gin_file, flags.gin_param)
-        (metrics, _, _), names = evaluate(flags), None
+        (metrics, _, _), names, results = evaluate(flags), None, None
         output = flags.metrics or "metrics.json"
     elif flags.data_dir and (flags.annotations or flags.classes):
         raise UserError("--data_dir holds images, annotations and classes: leave out --annotations and --classes")
@@ -126,7 +125,7 @@ def run(flags: Flags) -> None:
             "or --predictions and --coco_json to score a results file"
         )
     print(format_table(metrics, names), flush=True)  # first: where nothing can be written it is not lost
-    if not flags.predictions:
+    if results is not None:
         write_results(os.path.join(os.path.dirname(output), "predictions.json"), results)
     write_metrics(output, metrics)
     log.info("wrote %s", output)

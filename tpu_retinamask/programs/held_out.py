@@ -40,26 +40,21 @@ def sources_of(flags: Flags, *, notes: bool) -> Sources:
         image_folder=flags.images,
         val_image_folder=flags.val_images,
     )
-    split = _read(flags.model_dir)
-    path = os.path.join(flags.model_dir, SPLIT_FILE)
-    names = [image.name for image in sources.train]
-    if split is not None and (flags.val_annotations or flags.data_dir):
+    there, path = _read(flags.model_dir), os.path.join(flags.model_dir, SPLIT_FILE)
+    if there is not None and (flags.val_annotations or flags.data_dir):
         given = "--val_annotations" if flags.val_annotations else "--data_dir"
         raise UserError(
             f"{path} tells which images of --annotations this run scores: leave {given} out, or give another "
             "--model_dir"
         )
-    share: float | None = flags.val_share
-    if split is None and share is None:
-        return sources
+    names, share = [image.name for image in sources.train], flags.val_share
     by_share = None if share is None else split_names(names, share, config.TrainSettings().seed)
+    split = by_share if there is None else there
     if split is None:
-        split = by_share or {}
-        if notes:
-            write_atomically(path, to_csv(split))
-        else:
-            path = "as --val_share says"
-    elif by_share not in (None, split):
+        return sources
+    if there is None and notes:
+        write_atomically(path, to_csv(split))
+    elif there is not None and by_share not in (None, there):
         log.warning("%s was there, and holds; --val_share=%g would divide otherwise", path, share)
     unknown = [name for name in names if name not in split]
     if unknown:
@@ -73,7 +68,8 @@ def sources_of(flags: Flags, *, notes: bool) -> Sources:
         raise UserError(
             f"{path} leaves no image of --annotations for {empty[0]}: correct it, or give another --model_dir"
         )
-    log.info("%d images are trained on and %d scored: %s", len(parts[TRAIN]), len(parts[VALIDATION]), path)
+    told = path if notes or there is not None else "as --val_share says"
+    log.info("%d images are trained on and %d scored: %s", len(parts[TRAIN]), len(parts[VALIDATION]), told)
     return sources._replace(train=parts[TRAIN], validation=parts[VALIDATION])
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tpu_retinamask.files import WriteError, file_sha256, write_atomically
 from tpu_retinamask.private import tensorflow_names
 from tpu_retinamask.xla.processor import this_cpu
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _FLAGS, _FOLDER = "TF_XLA_FLAGS", "--tf_xla_persistent_cache_directory"
 _ROOM = 1 << 29  # bytes: a full disk would fail the first step; a ResNet-50 step takes a tenth of this
-_MOST = 50  # programs; the oldest give way
+_MOST = 20  # programs of some 10 MB, all of which each start verifies; the oldest give way
 _STALE = 3600.0  # seconds
 _FRESH = 60.0  # seconds; another process may have compiled it just now, and is about to seal it
 
@@ -63,10 +64,12 @@ class KeptPrograms:
     @contextlib.contextmanager
     def compiling(self) -> Iterator[None]:
         """Let what the block traces and compiles be found again, by its name and by the digest of its file."""
+        if self._folder is None:
+            yield
+            return
         tensorflow_names.count_functions_anew()
         yield
-        if self._folder is not None:
-            _seal(self._folder)
+        _seal(self._folder)
 
     def on_first_call(self, function: Callable) -> Callable:
         """Return the function, whose first call is in `compiling`."""
@@ -98,11 +101,11 @@ def _drop_what_is_not_whole(folder):
         written, digest = path.stat().st_mtime, path.with_suffix(".sha256")
         if not digest.exists() and time.time() - written < _FRESH:
             continue
-        if digest.exists() and digest.read_bytes() == _digest(path).encode():
+        if digest.exists() and digest.read_bytes() == str(file_sha256(str(path))).encode():
             whole.append((written, path))
         else:
             _drop(path)
-    for path in (*folder.glob("*.tmp"), *folder.glob("*.partial")):  # of processes that were killed
+    for path in folder.glob("*.tmp"):  # of processes that were killed
         if time.time() - path.stat().st_mtime > _STALE:
             path.unlink(missing_ok=True)
     for _, path in sorted(whole)[: max(0, len(whole) - _MOST)]:
@@ -112,17 +115,12 @@ def _drop_what_is_not_whole(folder):
 def _seal(folder):
     """Write the digests of what was compiled since; without one a program is compiled again."""
     for path in folder.glob("*.pb"):
-        digest, partial = path.with_suffix(".sha256"), path.with_suffix(f".{os.getpid()}.partial")
-        if not digest.exists():
-            with contextlib.suppress(OSError):
-                partial.write_text(_digest(path))
-                partial.replace(digest)
+        digest = path.with_suffix(".sha256")
+        if not digest.exists() and (found := file_sha256(str(path))):
+            with contextlib.suppress(WriteError):
+                write_atomically(digest, found)
 
 
 def _drop(path):
     path.unlink(missing_ok=True)
     path.with_suffix(".sha256").unlink(missing_ok=True)
-
-
-def _digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -23,6 +23,7 @@ from tpu_retinamask.data.image_arrays import ImageArrays
 from tpu_retinamask.data.masks import StoredMask
 from tpu_retinamask.data.record_format import StoredImage, StoredPlaces
 from tpu_retinamask.errors import UserError, listed
+from tpu_retinamask.files import file_sha256
 
 DATASET = "retinamask"  # the name in front of every shard, which TFDS asks for
 FORMAT = 1  # of the index and the record; another number is refused
@@ -228,18 +229,6 @@ def file_bytes(path: str) -> int | None:
         return tf.io.gfile.stat(path).length
     except tf.errors.NotFoundError:
         return None
-
-
-def file_sha256(path: str) -> str | None:
-    """Return the SHA-256 of a file in hexadecimal; None where there is none."""
-    digest = hashlib.sha256()
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            while part := file.read(1 << 22):
-                digest.update(part)
-    except tf.errors.NotFoundError:
-        return None
-    return digest.hexdigest()
 
 
 def _damaged(data_dir: str, wrong: list[str]) -> RecordsError:

@@ -36,13 +36,12 @@ from tpu_retinamask.data.prepared.reading import (
     RecordsError,
     SplitIndex,
     file_bytes,
-    file_sha256,
     index_name,
     read_if_there,
     shard_name,
 )
 from tpu_retinamask.data.record_format import FRAME_BYTES, tfds_features, tfds_serializer
-from tpu_retinamask.files import read_bytes
+from tpu_retinamask.files import file_sha256, read_bytes
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,46 @@
+"""Writing whole files: over what is there, through links, and never over what is no file."""
+
+import os
+import stat
+
+import pytest
+
+from tpu_retinamask.files import WriteError, write_atomically
+
+
+def test_a_file_that_is_there_is_written_anew(tmp_path):
+    path = tmp_path / "a.json"
+    for text in ("first", "second"):
+        write_atomically(path, text)
+        assert path.read_text() == text
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_the_file_that_a_link_names_is_written(tmp_path):
+    (tmp_path / "kept").mkdir()
+    for name in ("there", "not_yet"):
+        link = tmp_path / f"{name}.json"
+        link.symlink_to(tmp_path / "kept" / name)
+        (tmp_path / "kept" / "there").write_text("before")
+        write_atomically(link, "after")
+        assert link.is_symlink()
+        assert (tmp_path / "kept" / name).read_text() == "after"
+
+
+def _pipe(path):
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(("make", "is_one"), [(os.mkdir, stat.S_ISDIR), (_pipe, stat.S_ISFIFO)])
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_no_file_is_left_as_it_was(tmp_path, make, is_one, linked):
+    """A rename would put a file in the place of a pipe or of a device, /dev/null among them."""
+    path = there = tmp_path / "there"
+    make(there)
+    if linked:
+        path = tmp_path / "link"
+        path.symlink_to(there)
+    with pytest.raises(WriteError, match=r"there could not be written: what is there is no file; give another"):
+        write_atomically(path, "text")
+    assert is_one(there.stat().st_mode)
+    assert sorted(os.listdir(tmp_path)) == (["link", "there"] if linked else ["there"])
