@@ -1,5 +1,6 @@
 """What docs/extending.md adds, from files outside the package: trained, saved, scored and exported by gin alone."""
 
+import json
 import pathlib
 import re
 import subprocess
@@ -52,21 +53,22 @@ def run(tmp_path_factory, quick_program):
     def program(*arguments):
         return quick_program(*arguments, cwd=folder)
 
-    program.folder, program.said = folder, done.stderr
+    program.folder, program.said, program.printed = folder, done.stderr, done.stdout
     return program
 
 
 def test_the_page_holds_the_files_and_tells_each_in_under_30_lines():
-    assert set(BLOCKS) == {"toy.gin", "toy_backbone.py", "toy_term.py", "toy_source.py", "toy_exporter.py"}
+    toys = ("backbone", "term", "source", "exporter", "callback")
+    assert set(BLOCKS) == {"toy.gin", *(f"toy_{name}.py" for name in toys)}
     sections = PAGE.split("\n## ")[1:]
-    assert len(sections) == 5
+    assert len(sections) == 6
     for section in sections:  # prose and code, blank lines aside
         assert sum(bool(line.strip()) for line in section.splitlines()) < 30, section.splitlines()[0]
 
 
 def test_no_file_of_the_package_knows_them():
     sources = [path.read_text() for folder in ("ops", "tpu_retinamask") for path in (ROOT / folder).rglob("*.py")]
-    for word in ("two_strides", "TwoStrides", "area_loss", "ToySource", ".toy", "def write_text"):
+    for word in ("two_strides", "TwoStrides", "area_loss", "ToySource", ".toy", "def write_text", "Lowest"):
         assert not any(word in text for text in sources), word
 
 
@@ -81,6 +83,13 @@ def test_ten_steps_are_trained_with_a_backbone_a_term_and_a_source_of_ones_own(r
         assert total == pytest.approx(first + second + third + 0.1 * area, abs=3e-4) and area > 0
     assert terms[-1][0] < terms[0][0]  # it learns
     assert "2 images, 2 ground truths" in run.said  # and is scored on the source
+
+
+def test_a_callback_of_ones_own_is_told_of_every_step(run):
+    rows = [json.loads(line) for line in (run.folder / "run" / "steps.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert [row["step"] for row in rows] == [*range(1, 11), 10] and "val/segm/AP" in rows[-1]
+    assert f"lowest loss {min(losses):.4f} of 10 steps" in run.printed
 
 
 def test_the_run_knows_what_it_was_made_of(run):

@@ -12,9 +12,10 @@ import tensorflow as tf
 from tpu_retinamask.errors import NonFiniteLossError, UserError
 from tpu_retinamask.training.checkpoints.files import SaveError
 from tpu_retinamask.training.loop import outer_loop
+from tpu_retinamask.training.loop.callbacks import Callbacks
 from tpu_retinamask.training.loop.device_loop import BatchError, LoopResult, StepLoop
 from tpu_retinamask.training.loop.history import SCORE, History
-from tpu_retinamask.training.loop.outer_loop import loop_length, run_training
+from tpu_retinamask.training.loop.outer_loop import Processes, loop_length, run_training
 from tpu_retinamask.training.loop.progress import Progress
 from tpu_retinamask.training.loop.stop_request import StopRequest, TrainingInterrupted
 
@@ -185,18 +186,18 @@ def test_a_process_that_does_not_write_makes_the_same_loops(tmp_path):
     options = {"evaluate": lambda: scored.append(1) or {}, "evaluate_every": 5}
     _, lengths, _ = _train(tmp_path / "one", **options)
     assert scored == [1, 1]
-    saved, same, _ = _train(tmp_path / "two", settled=settled, writes=False, **options)
+    saved, same, _ = _train(tmp_path / "two", settled=settled, processes=Processes(writes=False), **options)
     assert same == lengths and (saved, settled, scored) == ([], [], [1, 1])
 
 
 def test_the_stop_of_another_process_stops_this_one(tmp_path):
     asked = []
 
-    def any_process(flag):
+    def any_says(flag):
         asked.append(flag)
         return len(asked) == 6  # before the third loop, and after it: the second answer of its step
 
-    saved, lengths, error = _train(tmp_path, any_process=any_process, checkpoint_every=100)
+    saved, lengths, error = _train(tmp_path, processes=Processes(any_says=any_says), checkpoint_every=100)
     assert not any(asked) and lengths == [1, 1, 1]
     assert saved == [3] and isinstance(error, TrainingInterrupted)
 
@@ -343,3 +344,24 @@ def test_a_step_begins_when_its_wait_has_been_timed(counting_step):
     before = [nodes[name[1:]] for name in step.input if name.startswith("^")]
     clock = next(node for node in before if node.op == "Timestamp")  # read once the batch is there
     assert any(nodes[name[1:].split(":")[0]].op == "IteratorGetNext" for name in clock.input if name.startswith("^"))
+
+
+def test_callbacks_are_told_in_the_order_in_which_things_happen(tmp_path):
+    told = []
+
+    class Told(Callbacks):
+        def steps(self, last, metrics):
+            told.append(f"{len(metrics['loss'])} steps to {last}")
+
+        def evaluated(self, step, scores):
+            told.append(f"{scores} at {step}")
+
+        def saved(self, step, path):
+            told.append(path)
+
+    _train(
+        tmp_path, callbacks=Told(), total_steps=6, steps_per_loop=2, fails=[3],
+        evaluate=lambda: {"score": 1.0}, evaluate_every=6,
+    )  # fmt: skip
+    loops = ["1 steps to 1", "1 steps to 2", "1 steps to 3", "1 steps to 4", "2 steps to 6"]
+    assert told == [*loops, "ckpt-6", "{'score': 1.0} at 6"]

@@ -25,8 +25,9 @@ from tpu_retinamask.training.checkpoints.state import TrainState
 from tpu_retinamask.training.debug import debug_step
 from tpu_retinamask.training.devices import placement
 from tpu_retinamask.training.learner import Learner
+from tpu_retinamask.training.loop.callbacks import CALLBACKS, Callbacks, Run
 from tpu_retinamask.training.loop.history import History
-from tpu_retinamask.training.loop.outer_loop import run_training
+from tpu_retinamask.training.loop.outer_loop import Processes, run_training
 from tpu_retinamask.training.loop.progress import Progress
 from tpu_retinamask.training.loop.stop_request import StopRequest
 from tpu_retinamask.training.runtimes.registry import Runtime
@@ -94,6 +95,8 @@ def prepare(
     """
     recipe = dataclasses.replace(recipe, criterion=recipe.criterion.for_classes(sources.classes.names))
     settings = recipe.train
+    for name in settings.callbacks:
+        CALLBACKS.get(name)  # a slip is told before anything is read
     batch_size = settings.batch_on(runtime.replicas)
     placement.replica_batch_size(runtime.strategy, batch_size)
     placement.refuse_local_paths([("--model_dir", model_dir)])
@@ -178,7 +181,11 @@ def run(training: Training, *, ends_process: bool = False) -> Progress:
         collapse_after=settings.collapse_after,
         stop_collapsed=settings.stop_collapsed,
     )
-    with StopRequest(ends_process=ends_process, alone=training.runtime.processes == 1).listening() as stop:
+    about = Run(model_dir, first.step, training.total_steps, training.config_files)
+    with (
+        contextlib.closing(Callbacks(settings.callbacks if chief else (), about)) as callbacks,
+        StopRequest(ends_process=ends_process, alone=training.runtime.processes == 1).listening() as stop,
+    ):
         run_training(
             loop,
             training.state,
@@ -190,8 +197,8 @@ def run(training: Training, *, ends_process: bool = False) -> Progress:
             evaluate_every=settings.evaluate_every,
             stop=stop,
             history=history,
-            writes=chief,
-            any_process=training.runtime.any_process,
+            callbacks=callbacks,
+            processes=Processes(chief, training.runtime.any_process),
         )
     left_out = f"; left out {progress.boxes_dropped} boxes beyond InputPipeline.max_instances"
     log.info("done: %d steps in %s%s", progress.step, model_dir, left_out if progress.boxes_dropped else "")

@@ -42,6 +42,8 @@ class TrainSettings:
       on_bad_record: as that of `source`, which it overrides; None: that holds.
       transform: Python function that changes each sample before the pipeline does, on the host, so not with a TPU or
         several replicas. See `data.augment.transform` for what goes in and out.
+      callbacks: names of what is told of steps, evaluations and checkpoints: 'jsonl' writes steps.jsonl; one's own
+        take a seat as docs/extending.md says.
 
     Raises:
       SettingError: a value of another type, or out of its range; names it.
@@ -69,6 +71,7 @@ class TrainSettings:
     weights: Literal["imagenet"] | None = None
     on_bad_record: Literal["stop", "skip"] | None = None
     transform: Callable | None = None
+    callbacks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_types(self)

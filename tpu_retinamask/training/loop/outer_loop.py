@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -10,12 +11,20 @@ from tpu_retinamask import signs_of_life
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.training.checkpoints.files import SaveError
 from tpu_retinamask.training.checkpoints.state import TrainState
+from tpu_retinamask.training.loop.callbacks import Callbacks
 from tpu_retinamask.training.loop.device_loop import BatchError, Loop
 from tpu_retinamask.training.loop.history import History
 from tpu_retinamask.training.loop.progress import Progress
 from tpu_retinamask.training.loop.stop_request import StopRequest, TrainingInterrupted
 
 log = logging.getLogger(__name__)
+
+
+class Processes(NamedTuple):
+    """The part of this process where several make the same steps."""
+
+    writes: bool = True  # saves, evaluates and tells callbacks
+    any_says: Callable[[bool], bool] = bool  # whether any of them says so; see `registry.Runtime.any_process`
 
 
 def loop_length(step: int, *, total_steps: int, steps_per_loop: int, boundaries: Iterable[int | None]) -> int:
@@ -43,8 +52,8 @@ def run_training(
     evaluate_every: int | None = None,
     stop: StopRequest | None = None,
     history: History | None = None,
-    writes: bool = True,
-    any_process: Callable[[bool], bool] = bool,
+    callbacks: Callbacks | None = None,
+    processes: Processes = Processes(),  # noqa: B008  # frozen
 ) -> None:
     """Update the model until it has made all updates of the run, `progress.total_steps`.
 
@@ -62,8 +71,8 @@ def run_training(
       evaluate_every: steps between evaluations; the last step is always evaluated.
       stop: asked after each loop.
       history: is told losses and scores, saves the best weights, and may end the training early.
-      writes: whether this process saves and evaluates, where several make the same steps.
-      any_process: tells whether any of them says so; see `registry.Runtime`.
+      callbacks: are told of steps, evaluations and checkpoints, by the process that writes.
+      processes: this one's part, where several make the same steps.
 
     Raises:
       NonFiniteLossError: a loss is not finite; the checkpoints before it are kept.
@@ -71,27 +80,28 @@ def run_training(
       SaveError: the last state could not be saved.
       UserError: the devices went away.
     """
-    total_steps, stop = progress.total_steps, stop or StopRequest()
+    total_steps, stop, callbacks = progress.total_steps, stop or StopRequest(), callbacks or Callbacks()
 
     def is_due(interval):
         return progress.step >= total_steps or (bool(interval) and progress.step > 0 and progress.step % interval == 0)
 
     def evaluate_now():
         assert evaluate is not None  # else nothing is ever due
-        if not writes:
+        if not processes.writes:
             return
         loop.settle()
         signs_of_life.now(f"scoring the validation images at step {progress.step}")
         scores = evaluate()
         progress.write_scalars(scores)
+        callbacks.evaluated(progress.step, scores)
         if history is not None:
             history.evaluated(progress.step, scores, state)
 
     def save(*, must):
-        if not writes:
+        if not processes.writes:
             return progress.step
         loop.settle()
-        return _save(state, progress.step, saved_step, must=must)
+        return _save(state, progress.step, saved_step, callbacks, must=must)
 
     if evaluate is None:
         evaluate_every = None
@@ -101,7 +111,7 @@ def run_training(
     longest, first, saved_step, saved_at = 1, True, progress.step, time.monotonic()
     while progress.step < total_steps:
         reason = history.stop_reason if history is not None else None
-        if any_process(reason is not None):
+        if processes.any_says(reason is not None):
             log.warning("stopped at step %d of %d: %s", progress.step, total_steps, reason or "another process did")
             break
         count = loop_length(
@@ -117,11 +127,12 @@ def run_training(
         metrics, waited = _run(loop, count, progress.step)
         stop.at(progress.step + count, saved_step)
         progress.update(metrics, waited)
+        callbacks.steps(progress.step, metrics)
         if history is not None:
             history.count(metrics["loss"])
             if is_due(evaluate_every or checkpoint_every):
                 history.end_interval(progress.step)
-        stopped = progress.step < total_steps and any_process(stop.received)
+        stopped = progress.step < total_steps and processes.any_says(stop.received)
         late = bool(checkpoint_minutes) and time.monotonic() - saved_at >= 60 * checkpoint_minutes
         scored = evaluate is not None and is_due(evaluate_every) and not stopped
         # Before it is scored too: an evaluation may take longer than the notice of a preemption.
@@ -130,7 +141,7 @@ def run_training(
         if scored:
             stop.at(progress.step, saved_step, long=True)
             evaluate_now()
-            stopped = progress.step < total_steps and any_process(stop.received)
+            stopped = progress.step < total_steps and processes.any_says(stop.received)
         if stopped:
             if saved_step != progress.step:
                 save(must=True)
@@ -142,10 +153,10 @@ def run_training(
         save(must=True)
 
 
-def _save(state, step, saved_step, *, must):
+def _save(state, step, saved_step, callbacks, *, must):
     """Save a step and return it; where that fails, and need not succeed, the step saved before."""
     try:
-        log.info("saved %s", state.save())
+        path = state.save()
     except SaveError as error:
         if must:
             raise
@@ -156,6 +167,8 @@ def _save(state, step, saved_step, *, must):
             saved_step,
         )
         return saved_step
+    log.info("saved %s", path)
+    callbacks.saved(step, path)
     return step
 
 
