@@ -26,7 +26,7 @@ MASK_AVERAGES = ("regions", "images")
 class Criterion:
     """Targets and losses of RetinaMask.
 
-    Args:
+    Attributes:
       positive_iou: anchors with at least this IoU are positive.
       negative_iou: anchors above this and below `positive_iou` are ignored.
       best_match_iou: each box also takes its best anchors if their IoU exceeds this; None: off.

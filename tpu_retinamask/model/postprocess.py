@@ -17,7 +17,7 @@ from tpu_retinamask.structures import AnchorFrame, Detections, RawOutputs
 class DetectionFilter:
     """How detections are chosen among the anchors.
 
-    Args:
+    Attributes:
       score_threshold: only scores above it count.
       nms_iou: detections of one class with a larger IoU suppress each other; None: nothing is suppressed.
       max_detections: K, kept an image.
