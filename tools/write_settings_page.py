@@ -54,7 +54,7 @@ def _first_line(docstring: str) -> str:
 
 
 def _row(owner: str, name: str, default: object, text: str) -> str:
-    value = getattr(default, "__name__", repr(default)).replace("|", "\\|")
+    value = repr(default).replace("|", "\\|")
     return f"| `{owner}.{name}` | `{value}` | {text[:1].upper()}{text[1:]} |".replace("  ", " ")
 
 
@@ -73,7 +73,8 @@ def page() -> str:
     for program in config.PROGRAMS:
         function = getattr(importlib.import_module(f"tpu_retinamask.programs.{program}"), program)
         texts = described(function.__doc__ or "", "Args")
-        given = [one for one in inspect.signature(function).parameters.values() if one.default is not one.empty]
+        parameters = inspect.signature(function).parameters.values()
+        given = [one for one in parameters if one.default is not one.empty and not callable(one.default)]
         rows = [_row(program, one.name, one.default, texts[one.name]) for one in given]
         tables.append(_table(f"The program `{program}`", _first_line(function.__doc__ or ""), rows))
     return "\n".join([HEAD, *tables])
