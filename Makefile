@@ -7,11 +7,11 @@ RUN_DIR ?= runs/nuclei_demo
 BIN = $(VENV)/bin
 NUCLEI = examples/nuclei
 
-.PHONY: help install demo lint test test-all benchmark tpu-install tpu-test tpu-check tpu-check-r50 clean
+.PHONY: help install demo lint test test-ci test-all benchmark tpu-install tpu-test tpu-check tpu-check-r50 clean
 
 help:
 	@echo "make demo      install, train on examples/nuclei, evaluate, write pictures to $(RUN_DIR)/pictures"
-	@echo "make test      install and run the tests; make test-all adds the slow ones"
+	@echo "make test      install and run the tests; make test-ci those that CI adds, make test-all all, the slow ones too"
 	@echo "make lint      ruff and pyright, as CI runs them"
 	@echo "make benchmark the training step of ResNet-50 at 512 x 512, with and without XLA"
 	@echo "make tpu-test        the TPU kernels and four host replicas, tested (installs 3.3 GB)"
@@ -40,6 +40,9 @@ PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 test: $(VENV)/installed-engines
 	$(PYTEST)
+
+test-ci: $(VENV)/installed-engines
+	$(PYTEST) -m "ci and not slow and not tpu"
 
 test-all: $(VENV)/installed-engines
 	$(PYTEST) -m "not tpu"
