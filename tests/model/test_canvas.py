@@ -59,17 +59,18 @@ def _detect(model, pictures, canvas):
 
 
 @pytest.mark.parametrize(
-    "backbone, normalization, heads",
+    "backbone, normalization, options",
     [
-        ("small", "frozen", "none"),
-        ("small", "group", "none"),
-        ("small", "batch", "group"),
-        ("resnet50", "frozen", "none"),
-        pytest.param("resnet50", "group", "none", marks=pytest.mark.slow),
+        ("small", "frozen", {}),
+        ("small", "group", {}),
+        ("small", "batch", {"head_normalization": "group"}),
+        ("resnet50", "frozen", {}),
+        pytest.param("resnet50", "frozen", {"backbone_options": {"stride_in_1x1": False}}, marks=pytest.mark.ci),
+        pytest.param("resnet50", "group", {}, marks=pytest.mark.slow),
     ],
 )
-def test_the_canvas_does_not_matter(backbone, normalization, heads):
-    model = _model(backbone, normalization, head_normalization=heads)
+def test_the_canvas_does_not_matter(backbone, normalization, options):
+    model = _model(backbone, normalization, **options)
     picture, others = _picture(_SIZE), [_picture((90, 64), 1), _picture((128, 100), 2)]
     expected = _detect(model, [picture], _SIZE)
     assert (expected[2] >= 0).sum() > 20 and np.median(np.ptp(expected[0], axis=1)) > 10  # something to compare

@@ -15,18 +15,22 @@ import numpy as np
 from tpu_retinamask.model.backbones.resnet import APPLICATION_OPTIONS
 from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.pretrained import keras_applications
+from tpu_retinamask.pretrained.array_pickle import read_array_pickle
+from tpu_retinamask.pretrained.detector_names import recognise, to_our_layers
 from tpu_retinamask.pretrained.efficientnet_lite import to_efficientnet_lite
 from tpu_retinamask.pretrained.h5_file import IMAGENET, WeightsError, read_h5
 from tpu_retinamask.pretrained.own_checkpoint import find_checkpoint, read_checkpoint
-from tpu_retinamask.pretrained.torch_file import installed_file, read_torch
+from tpu_retinamask.pretrained.torch_file import installed_file, is_torch_file, read_torch
 
 log = logging.getLogger(__name__)
 
 # What a backbone must be built with to compute keras-resnet's features (its versions differ in conv1_padding).
-KERAS_RESNET_OPTIONS = {"pool_padding": "same", "epsilon": 1e-5}
+KERAS_RESNET_OPTIONS = {"stride_in_1x1": True, "pool_padding": "same", "epsilon": 1e-5}
 # Layers whose numbers are constants here: keras-retinanet forks keep the anchors as weights.
 IGNORED_LAYERS = re.compile(r"anchors(_\d+)?")
 MASK_HEAD_LAYERS = re.compile(r"roi_mask.*")
+# What a detector of another library may have in other shapes than ours.
+AROUND_BACKBONE = re.compile(r"C\d_reduced|P\d|pyramid_.*|roi_mask.*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +79,10 @@ def load_weights(model: RetinaMask, source: str, *, skip_mismatched: bool = Fals
     Args:
       model: RetinaMask with its weights created.
       source: a `.h5` file of keras-maskrcnn, keras-retinanet, keras-resnet or keras.applications (weights or whole
-        model); a directory written by train, its folder `best`, or one checkpoint, of which the average of the weights
-        is taken where it holds one; or "imagenet": what the backbone names, which keras downloads or a package
-        holds.
+        model); a `.pth` or `.pkl` of torchvision's or detectron2's ResNet, Mask R-CNN or RetinaNet, whose heads start
+        anew where their shapes differ; a directory written by train, its folder `best`, or one checkpoint, of which
+        the average of the weights is taken where it holds one; or "imagenet": what the backbone names, which keras
+        downloads or a package holds.
       skip_mismatched: layers whose shapes differ keep their initial weights (a head for other classes).
 
     Returns:
@@ -99,12 +104,28 @@ def load_weights(model: RetinaMask, source: str, *, skip_mismatched: bool = Fals
             checkpoint.path + " (the average of its weights)" * averaged,
             skip_mismatched=skip_mismatched,
         )
+    if source.endswith(".pkl") or is_torch_file(source):
+        return _load_detector(model, source, skip_mismatched=skip_mismatched)
     layers = read_h5(source)
     options = KERAS_RESNET_OPTIONS
     if keras_applications.recognise(layers):
         layers, options = keras_applications.to_keras_resnet(layers), APPLICATION_OPTIONS
     check_construction(model, source, options)
     return assign(model, layers, source, skip_mismatched=skip_mismatched)
+
+
+def _load_detector(model: RetinaMask, source: str, *, skip_mismatched: bool) -> WeightsReport:
+    """Lay the weights of a detector of torchvision's or detectron2's upon the model."""
+    tensors = read_array_pickle(source) if source.endswith(".pkl") else read_torch(source)
+    detectors = recognise(tensors)
+    if detectors is None:
+        raise WeightsError(
+            f"{source}: its tensors are none of a ResNet of torchvision or detectron2, nor of a detector with one: it "
+            f"has {_some(tensors)}"
+        )
+    check_construction(model, source, detectors.construction, detectors.pixel_mode)
+    layers = to_our_layers(tensors, detectors)
+    return assign(model, layers, source, skip_mismatched=skip_mismatched, may_differ=AROUND_BACKBONE)
 
 
 def model_layers(model: keras.Model) -> dict:
@@ -116,8 +137,18 @@ def model_layers(model: keras.Model) -> dict:
     return layers
 
 
-def assign(model: RetinaMask, layers: dict, source: str, *, skip_mismatched: bool = False) -> WeightsReport:
-    """Lay `{layer: {weight: array}}` upon a model; see `load_weights`. Nothing changes if it raises."""
+def assign(
+    model: RetinaMask,
+    layers: dict,
+    source: str,
+    *,
+    skip_mismatched: bool = False,
+    may_differ: re.Pattern | None = None,
+) -> WeightsReport:
+    """Lay `{layer: {weight: array}}` upon a model; see `load_weights`. Nothing changes if it raises.
+
+    Layers whose whole names match `may_differ` start anew where their shapes differ, asked or not.
+    """
     ours = model_layers(model)
     ignored = tuple(name for name in layers if IGNORED_LAYERS.fullmatch(name))
     common = [name for name in ours if name in layers]
@@ -131,10 +162,11 @@ def assign(model: RetinaMask, layers: dict, source: str, *, skip_mismatched: boo
         theirs, mine = _shapes(layers[name]), _shapes(ours[name])
         if theirs != mine:
             mismatched[name] = f"the source has {_describe(theirs)}, the model has {_describe(mine)}"
-    if mismatched and not skip_mismatched:
-        listed = "\n".join(f"  {name}: {why}" for name, why in mismatched.items())
+    refused = {name: why for name, why in mismatched.items() if not (may_differ and may_differ.fullmatch(name))}
+    if refused and not skip_mismatched:
+        listed = "\n".join(f"  {name}: {why}" for name, why in refused.items())
         raise WeightsError(
-            f"{source}: {len(mismatched)} layers have other shapes than the model's:\n{listed}\nConfigure the model as "
+            f"{source}: {len(refused)} layers have other shapes than the model's:\n{listed}\nConfigure the model as "
             "the source was, or give --skip_mismatched to start these layers anew (a head for other classes)."
         )
     loaded = tuple(name for name in common if name not in mismatched)

@@ -19,13 +19,13 @@ from tpu_retinamask.errors import UserError
 from tpu_retinamask.pretrained.h5_file import WeightsError
 from tpu_retinamask.pretrained.torch_pickle import Storage, Tensor, described, load
 
-_ZIP_START = b"PK\x03\x04"
+_ZIP_START, _PICKLE_START = b"PK\x03\x04", b"\x80"
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _REMEDY = (
     "take the file anew from where it was published, or save the weights with torch.save(model.state_dict(), path)"
 )
 # What a pickle, a zip or a number that was cut or changed makes Python's readers raise.
-_FAULTS = (
+FAULTS = (
     zipfile.BadZipFile,
     struct.error,
     ArithmeticError,
@@ -67,11 +67,20 @@ def read_torch(path: str) -> dict[str, np.ndarray]:
             return {name: _array(name, tensor, numbers_of) for name, tensor in state.items()}
     except WeightsError as error:
         raise WeightsError(f"{path} as weights of PyTorch: found {error}; {_REMEDY}") from error
-    except _FAULTS as error:
+    except FAULTS as error:
         raise WeightsError(
             f"{path} as weights of PyTorch: found a file that is cut, damaged or of another kind "
             f"({type(error).__name__}: {error}), expected one that torch.save wrote; {_REMEDY}"
         ) from error
+
+
+def is_torch_file(path: str) -> bool:
+    """Return whether a file begins as those of `torch.save`, or a pickle, do."""
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        start = file.read(len(_ZIP_START))
+    return start == _ZIP_START or start[:1] == _PICKLE_START
 
 
 def installed_file(distribution: str, ending: str = ".pth") -> str:

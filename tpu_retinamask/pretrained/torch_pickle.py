@@ -61,16 +61,20 @@ class _Name(NamedTuple):
     name: str
 
 
-def load(file: IO[bytes]) -> Any:
+def load(file: IO[bytes], machine: "Machine | None" = None) -> Any:
     """Return what the pickle at the place of a file holds: text, whole numbers, lists, dictionaries and tensors.
 
     The file is left after its end.
+
+    Args:
+      file: of the pickle.
+      machine: knows what else may be in it; None: tensors alone.
 
     Raises:
       WeightsError: an operation, a name or a value that no weights have.
       ValueError: the bytes are no pickle.
     """
-    machine = _Machine()
+    machine = machine or Machine()
     for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
         if count > MOST_OPERATIONS:
             raise WeightsError(f"a pickle of more than {MOST_OPERATIONS} operations, expected one of weights")
@@ -80,21 +84,36 @@ def load(file: IO[bytes]) -> Any:
     raise WeightsError("a pickle without an end")
 
 
-class _Machine:
+class Machine:
     """The stack and the memo of a pickle."""
 
     def __init__(self) -> None:
+        """Start with both empty."""
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
     def pop(self) -> Any:
+        """Take the value on top of the stack."""
         value = self._stack.pop()
         if value is _MARK:
             raise WeightsError("a pickle that ends a list which it has not begun")
         return value
 
+    def push(self, value: Any) -> None:
+        """Lay a value on the stack."""
+        self._stack.append(value)
+
+    def known(self, name: str) -> Any:
+        """Return what stands for a name that weights have; it is never looked up."""
+        return _known(name)
+
+    def built(self, name: Any, arguments: Any) -> Any:
+        """Return what a name called with these arguments would give."""
+        return _built(name, arguments)
+
     def do(self, operation: str, argument: Any) -> None:
-        push = self._stack.append
+        """Do one operation of a pickle."""
+        push = self.push
         if operation in _PASSED_OVER:
             return
         if operation in _CONSTANTS:
@@ -115,35 +134,36 @@ class _Machine:
             push(tuple(self._since_mark()))
         elif operation in ("APPEND", "APPENDS"):
             values = [self.pop()] if operation == "APPEND" else self._since_mark()
-            self._top(list).extend(values)
+            self.top(list).extend(values)
         elif operation in ("SETITEM", "SETITEMS"):
             values = [self.pop(), self.pop()][::-1] if operation == "SETITEM" else self._since_mark()
-            self._set(self._top(dict), values)
+            self._set(self.top(dict), values)
         elif operation in ("BINPUT", "LONG_BINPUT", "PUT"):
-            self._memo[argument] = self._top(object)
+            self._memo[argument] = self.top(object)
         elif operation == "MEMOIZE":
-            self._memo[len(self._memo)] = self._top(object)
+            self._memo[len(self._memo)] = self.top(object)
         elif operation in ("BINGET", "LONG_BINGET", "GET"):
             push(self._memo[argument])
         elif operation == "GLOBAL":
-            push(_known(_short(argument).replace(" ", ".", 1)))
+            push(self.known(_short(argument).replace(" ", ".", 1)))
         elif operation == "STACK_GLOBAL":
             name, module = self.pop(), self.pop()
             if not (isinstance(name, str) and isinstance(module, str)):
                 raise WeightsError("a name that is no text")
-            push(_known(f"{module}.{name}"))
+            push(self.known(f"{module}.{name}"))
         elif operation == "BINPERSID":
             push(_storage(self.pop()))
         elif operation == "REDUCE":
             arguments, name = self.pop(), self.pop()
-            push(_built(name, arguments))
+            push(self.built(name, arguments))
         elif operation == "BUILD":
             self.pop()  # PyTorch keeps versions of layers in an attribute of its dictionaries
-            self._top(dict)
+            self.top(dict)
         else:
             raise WeightsError(f"the operation {operation} in its pickle, which no weights need; nothing of it was run")
 
-    def _top(self, kind: type) -> Any:
+    def top(self, kind: type) -> Any:
+        """Return the value on top of the stack, which must be of a kind."""
         value = self._stack[-1]
         if value is _MARK or not isinstance(value, kind):
             raise WeightsError(f"{described(value)} where a pickle of weights has a {kind.__name__}")

@@ -212,6 +212,7 @@ def dry_run(training: Training) -> str:
       ForbiddenOpError: an operation that XLA or a TPU cannot compile; names it and its line.
     """
     first = _start(training)
+    signs_of_life.now("tracing the training, to look at every operation", timed=True)
     audited = preflight.audit_training(training.runtime, _step(training), _batches(training, first))
     said = f"{training.total_steps} steps of {training.batch_size} images; {audited}; nothing was trained"
     log.info("dry run: %s", said)

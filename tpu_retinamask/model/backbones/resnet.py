@@ -12,16 +12,21 @@ import tensorflow as tf
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.model.backbones.registry import BACKBONES, Backbone, PretrainedWeights
 from tpu_retinamask.model.layers.content import Content, relu_of_content
-from tpu_retinamask.model.layers.convolution import pad_sides
+from tpu_retinamask.model.layers.convolution import StridedConv2D, pad_sides
 from tpu_retinamask.model.layers.normalization import check_normalization, make_normalization
 
 BLOCKS: dict[str, tuple[int, ...]] = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
 # What a ResNet must be built with to compute the features of keras.applications' ImageNet weights.
-APPLICATION_OPTIONS = {"conv1_padding": "explicit", "pool_padding": "explicit", "epsilon": 1.001e-5}
+APPLICATION_OPTIONS = {
+    "stride_in_1x1": True,
+    "conv1_padding": "explicit",
+    "pool_padding": "explicit",
+    "epsilon": 1.001e-5,
+}
 
 
 class ResNet(Backbone):
-    """ResNet with bottleneck blocks, stride 2 in the first 1x1 of a stage (arXiv 1512.03385)."""
+    """ResNet with bottleneck blocks (arXiv 1512.03385)."""
 
     def __init__(
         self,
@@ -31,6 +36,7 @@ class ResNet(Backbone):
         padding: str = "symmetric",
         conv1_padding: str = "explicit",
         pool_padding: str | None = None,
+        stride_in_1x1: bool = True,
         epsilon: float = 1e-5,
         name: str | None = None,
     ) -> None:
@@ -44,6 +50,8 @@ class ResNet(Backbone):
             (keras-resnet 0.2); the two differ for even sides only.
           pool_padding: "same" (keras-resnet), or "explicit", one zero on each side (keras.applications); the
             two differ for even sides only.
+          stride_in_1x1: stride 2 in the first 1x1 of a stage (the paper, keras-resnet, keras.applications, detectron2);
+            False: in its 3x3, padded by one zero on each side (torchvision).
           epsilon: of the normalisation; keras.applications has 1.001e-5.
           name: of the layer.
 
@@ -59,6 +67,7 @@ class ResNet(Backbone):
             if padding not in ("explicit", "same"):
                 raise SettingError(f"ResNet: {option} {padding!r} is neither 'explicit' nor 'same'")
         self.conv1_padding, self.pool_padding, self.epsilon = conv1_padding, pool_padding, epsilon
+        self.stride_in_1x1 = stride_in_1x1
         self.conv1 = keras.layers.Conv2D(
             64, 7, 2, "valid" if conv1_padding == "explicit" else "same", use_bias=False, name="conv1"
         )
@@ -75,6 +84,7 @@ class ResNet(Backbone):
                         suffix,
                         project=index == 0,
                         normalization=normalization,
+                        stride_in_1x1=stride_in_1x1,
                         epsilon=epsilon,
                     )
                     for index, suffix in enumerate(block_suffixes(blocks, stage))
@@ -113,10 +123,12 @@ class ResNet(Backbone):
         x = relu_of_content(self.bn1(self.conv1(x), training=training, inside=inside), inside)
         outputs = [x]  # [B, H/2, W/2, 64]
         x = self.pool(pad_sides(x, 1) if self.pool_padding == "explicit" else x)  # [B, H/4, W/4, 64]
+        before = content and content.mask(4)
         for stage, stride in zip(self.stages, (4, 8, 16, 32)):
             inside = content and content.mask(stride)
             for block in stage:
-                x = block(x, training=training, inside=inside)
+                x = block(x, training=training, inside=inside, before=before)
+                before = inside
             outputs.append(x)  # C2 [B, H/4, W/4, 256] ... C5 [B, H/32, W/32, 2048]
         return tuple(outputs)
 
@@ -136,39 +148,52 @@ class BottleneckBlock(keras.Layer):
     """1x1, 3x3, 1x1 convolutions beside a shortcut."""
 
     def __init__(
-        self, filters: int, stride: int, suffix: str, *, project: bool, normalization: str, epsilon: float = 1e-5
+        self,
+        filters: int,
+        stride: int,
+        suffix: str,
+        *,
+        project: bool,
+        normalization: str,
+        stride_in_1x1: bool = True,
+        epsilon: float = 1e-5,
     ) -> None:
         """Create the layers; `suffix` is the stage and block letter of their names, as in "2a"."""
         super().__init__(name=f"res{suffix}")
+        self.late_stride = stride > 1 and not stride_in_1x1
 
         def conv_and_norm(branch, channels, size, step):
-            conv = keras.layers.Conv2D(
-                channels,
-                size,
-                step,
-                "same",
-                use_bias=False,
-                name=f"res{suffix}_{branch}",
-                kernel_initializer="he_normal",
-            )
+            options = dict(use_bias=False, name=f"res{suffix}_{branch}", kernel_initializer="he_normal")
+            if size > 1 and step > 1:
+                conv = StridedConv2D(channels, size, **options)
+            else:
+                conv = keras.layers.Conv2D(channels, size, step, "same", **options)
             return conv, make_normalization(normalization, f"bn{suffix}_{branch}", epsilon)
 
-        self.reduce = conv_and_norm("branch2a", filters, 1, stride)
-        self.spatial = conv_and_norm("branch2b", filters, 3, 1)
+        self.reduce = conv_and_norm("branch2a", filters, 1, 1 if self.late_stride else stride)
+        self.spatial = conv_and_norm("branch2b", filters, 3, stride if self.late_stride else 1)
         self.expand = conv_and_norm("branch2c", 4 * filters, 1, 1)
         self.shortcut = conv_and_norm("branch1", 4 * filters, 1, stride) if project else None
 
-    def call(self, x: tf.Tensor, training: bool = False, inside: tf.Tensor | None = None) -> tf.Tensor:
+    def call(
+        self,
+        x: tf.Tensor,
+        training: bool = False,
+        inside: tf.Tensor | None = None,
+        before: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Return the block's output, its side divided by the stride (rounded up).
 
         Args:
           x: [B, h, w, F].
           training: see `Backbone.call`.
           inside: [B, h', w', 1] of the output's cells, 1 where the picture is; None: everywhere.
+          before: [B, h, w, 1] of the input's cells.
         """
         given = {"training": training, "inside": inside}
+        reduced = before if self.late_stride else inside
         # The 3x3 alone sees its neighbours, so its input alone must be zero beside the picture.
-        y = relu_of_content(self.reduce[1](self.reduce[0](x), **given), inside)
+        y = relu_of_content(self.reduce[1](self.reduce[0](x), training=training, inside=reduced), reduced)
         y = tf.nn.relu(self.spatial[1](self.spatial[0](y), **given))
         y = self.expand[1](self.expand[0](y), **given)
         if self.shortcut is not None:
