@@ -1,6 +1,7 @@
 """What is planned for ten data sets, the settings that follow from each, and what a rule says at its borders."""
 
 import dataclasses
+import functools
 import pathlib
 
 import gin
@@ -16,6 +17,7 @@ DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs" / "planning.md"
 CELLS = made_up(140, (256, 256), side=16, counts=(5, 130), turnable=True)
 
 
+@functools.cache
 def planned(name):
     found, machine, minutes, step = DATA_SETS[name]
     network = plan_network(found, machine)

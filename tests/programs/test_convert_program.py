@@ -43,6 +43,7 @@ def test_there_and_back_again(coco_json, shapes, quick_program, tmp_path):
     assert first["categories"] == second["categories"]
 
 
+@pytest.mark.ci
 def test_a_model_is_scored_against_the_coco_file(coco_json, shapes, trained, quick_program, tmp_path):
     # The same truth in other numbers: image and category ids as COCO has them, one object become a crowd.
     truth = json.loads(coco_json.read_text())

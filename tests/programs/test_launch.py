@@ -19,6 +19,7 @@ def _saved_numbers(folder):
     }
 
 
+@pytest.mark.ci
 def test_the_whole_training_is_traced_for_a_tpu_without_one(training, quick_program, tmp_path):
     done = quick_program(
         "train",
@@ -57,6 +58,7 @@ def test_two_replicas_train_in_loops_save_and_evaluate(training, quick_program, 
     assert _saved_numbers(tmp_path)["optimizer/iteration/.ATTRIBUTES/VARIABLE_VALUE"] == 4
 
 
+@pytest.mark.ci
 def test_stopped_by_sigterm_it_goes_on_in_other_loops_to_the_same_bits(
     trained, training, program, quick_program, tmp_path
 ):

@@ -52,6 +52,7 @@ def half(model_dir, folder):
     return folder
 
 
+@pytest.mark.ci
 def test_killed_it_goes_on_to_the_bit_with_the_program_that_was_kept(
     trained, shapes, program, quick_program, compiled, tmp_path
 ):
@@ -70,6 +71,7 @@ def test_killed_it_goes_on_to_the_bit_with_the_program_that_was_kept(
     assert [name for name in expected if not np.array_equal(expected[name], found[name])] == []
 
 
+@pytest.mark.ci
 def test_tensorflow_goes_on_where_pjrt_stopped(trained, shapes, quick_program, compiled, tmp_path):
     again = half(trained[0], tmp_path / "again")
     # Uncompiled, which its tests compare with the compiled step.
@@ -85,6 +87,7 @@ def test_tensorflow_goes_on_where_pjrt_stopped(trained, shapes, quick_program, c
     assert done.returncode == 0 and "resuming at step 3" in done.stderr, done.stderr
 
 
+@pytest.mark.ci
 def test_evaluate_and_predict_find_the_same(trained, shapes, quick_program, compiled, tmp_path):
     model_dir, said = trained
     assert said.count("evaluation") == 2

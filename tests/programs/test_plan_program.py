@@ -53,6 +53,7 @@ def test_the_same_command_goes_on_by_the_same_plan(run):
     assert "planned for" not in said[1] and "resuming at step 3 of 3" in said[1]
 
 
+@pytest.mark.ci
 def test_a_share_is_held_out_scored_and_found_again(run, shapes, quick_program):
     folder, _, said = run
     with open(folder / "split.csv", newline="") as file:
@@ -110,6 +111,7 @@ def test_epochs_win_over_the_steps_of_a_plan(tmp_path):
     assert config.recipe().train.steps == 500
 
 
+@pytest.mark.ci
 def test_what_plan_held_out_train_does_not_train_on(run, quick_program, shapes, tmp_path):
     folder, flags, _ = run
     for name in ("plan.gin", "split.csv"):

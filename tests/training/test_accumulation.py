@@ -96,6 +96,7 @@ def compiled(small_model, built_optimizer, make_batch):
     return step, batches, statistics, average
 
 
+@pytest.mark.ci
 def test_all_options_together_hold_no_forbidden_op(compiled):
     step, batches, _, _ = compiled
     traced = step.get_concrete_function(batches[0])
@@ -103,6 +104,7 @@ def test_all_options_together_hold_no_forbidden_op(compiled):
     audit.check(traced)
 
 
+@pytest.mark.ci
 def test_one_trace_serves_full_and_empty_batches(compiled):
     step, batches, statistics, average = compiled
     metrics = [{name: float(value) for name, value in step(batch).items()} for batch in batches[:2]]
@@ -116,6 +118,7 @@ def test_one_trace_serves_full_and_empty_batches(compiled):
     assert step.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("mask_average", ["regions", pytest.param("images", marks=pytest.mark.slow)])
 def test_without_detections_the_mask_loss_of_parts_is_that_of_the_whole(
     small_model, built_optimizer, make_batch, mask_average

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from programs import killed_runs
 
+pytestmark = pytest.mark.ci  # eight programs are compiled
+
 pytest.importorskip("jax", reason="NO JAX: Python 3.10 has none that is supported, so nothing ran on PJRT here")
 
 SCRIPT = pathlib.Path(__file__).with_name("pjrt_steps.py")

@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.ci  # two programs are compiled, one of four replicas
+
 SCRIPT = pathlib.Path(__file__).with_name("two_replicas.py")
 
 

@@ -85,6 +85,7 @@ def test_the_input_pipeline_holds_no_python(crowd):
         assert not {op_type for op_type in used if "PyFunc" in op_type or "Generator" in op_type}
 
 
+@pytest.mark.ci
 def test_more_than_m_instances_are_counted_and_train(step, runs, crowd):
     """Row "PyFunc", ours, with what kills other detectors: 120 instances meet 100 rows, 20 are counted."""
     for dataset in (pipeline(augmentation=None).train_dataset(crowd, 2), pipeline().eval_dataset(crowd, 2)):

@@ -69,6 +69,7 @@ def test_a_second_process_reads_what_the_first_compiled_whatever_it_traced_befor
     assert [path.stat().st_mtime_ns for path in _folder(tmp_path).glob("*.pb")] == [written]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("damage", [lambda code: code[:-9], lambda code: code[:99] + b"?" + code[100:]])
 def test_a_damaged_program_is_compiled_again(tmp_path, damage):
     _run(tmp_path)
@@ -80,6 +81,7 @@ def test_a_damaged_program_is_compiled_again(tmp_path, damage):
     assert file_sha256(str(path)) == path.with_suffix(".sha256").read_text()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["it's my cache", 'the "käche" a=b'])
 def test_a_folder_of_any_name_is_the_one_that_is_written(tmp_path, name):
     _run(tmp_path / name)

@@ -25,7 +25,7 @@ from tpu_retinamask.pretrained.torch_file import installed_file, is_torch_file, 
 log = logging.getLogger(__name__)
 
 # What a backbone must be built with to compute keras-resnet's features (its versions differ in conv1_padding).
-KERAS_RESNET_OPTIONS = {"stride_in_1x1": True, "pool_padding": "same", "epsilon": 1e-5}
+KERAS_RESNET_OPTIONS = {"pool_padding": "same", "epsilon": 1e-5, "stride_in_1x1": True}
 # Layers whose numbers are constants here: keras-retinanet forks keep the anchors as weights.
 IGNORED_LAYERS = re.compile(r"anchors(_\d+)?")
 MASK_HEAD_LAYERS = re.compile(r"roi_mask.*")

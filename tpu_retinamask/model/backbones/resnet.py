@@ -18,10 +18,10 @@ from tpu_retinamask.model.layers.normalization import check_normalization, make_
 BLOCKS: dict[str, tuple[int, ...]] = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
 # What a ResNet must be built with to compute the features of keras.applications' ImageNet weights.
 APPLICATION_OPTIONS = {
-    "stride_in_1x1": True,
     "conv1_padding": "explicit",
     "pool_padding": "explicit",
     "epsilon": 1.001e-5,
+    "stride_in_1x1": True,
 }
 
 
