@@ -29,10 +29,14 @@ def test_table_line_by_line(metrics):
         "box   0.417  0.417  0.417    0.417         -        -  0.250  0.500  0.500    0.500         -        -",
         "mask  0.417  0.417  0.417    0.417         -        -  0.250  0.500  0.500    0.500         -        -",
         "",
-        "class    ground truths  detections  box AP  box AP50  mask AP  mask AP50",
-        "nucleus              2           3   0.835     0.835    0.835      0.835",
-        "dust                 1           0   0.000     0.000    0.000      0.000",
+        "class    ground truths  detections  box AP  box AP50  mask AP  mask AP50  best F1  above score",
+        "nucleus              2           3   0.835     0.835    0.835      0.835    0.800        0.700",
+        "dust                 1           0   0.000     0.000    0.000      0.000        -            -",
         "No ground truth, hence no part in the means, for 2 of 4 classes: hair, bubble (1 detections)",
+        "",
+        # The one of class bubble is wrong: of all, 2 of 3 are right and 2 of 3 are found down to 0.7.
+        "One threshold for all: masks that score above 0.650 are best balanced, at IoU 0.5: precision 0.667, recall",
+        "0.667, F1 0.667",
     ]
 
 
@@ -68,6 +72,9 @@ def test_file_holds_plain_numbers(metrics, tmp_path):
     assert numbers["segm/APlarge"] is None and numbers["bbox/AP/hair"] is None
     assert (numbers["ground_truths/nucleus"], numbers["detections/bubble"]) == (2, 1)
     assert (numbers["images"], numbers["detections"], numbers["max_detections"]) == (1, 4, 50)
+    assert (numbers["threshold"], numbers["f1"]) == (pytest.approx(0.65), pytest.approx(2 / 3))
+    assert (numbers["threshold/nucleus"], numbers["recall/nucleus"]) == (pytest.approx(0.7), 1.0)
+    assert numbers["threshold/dust"] is None and numbers["precision/hair"] is None
     assert all(value is None or type(value) in (int, float) for value in numbers.values())
 
 

@@ -30,6 +30,7 @@ from tpu_retinamask.coco.reading import (
 from tpu_retinamask.data.sources.coco_ids import order_of
 from tpu_retinamask.errors import UserError, gin_param
 from tpu_retinamask.evaluation.report import IOU_NAMES, ClassMetrics, Metrics, format_table, write_metrics
+from tpu_retinamask.evaluation.thresholds import best_threshold
 
 __all__ = ["ClassMetrics", "Metrics", "evaluate_coco", "format_table", "write_metrics"]
 
@@ -94,7 +95,7 @@ def evaluate_coco(
     _warn(truth, wanted, without_mask, max_detections)
 
     category_ids = sorted(truth.categories, key=order_of)
-    overall, ap, ap50 = {}, {}, {}
+    overall, ap, ap50, matches = {}, {}, {}, []
     for iou_type in iou_types:
         start = time.monotonic()
         if progress:
@@ -110,6 +111,7 @@ def evaluate_coco(
         precision = scored.eval["precision"][..., 0, -1]  # [T, R, classes]: all areas, max_detections
         ap[iou_type] = [_mean(precision[:, :, k]) for k in range(len(category_ids))]
         ap50[iou_type] = [_mean(precision[0, :, k]) for k in range(len(category_ids))]
+        matches = [_matches(scored, k) for k in range(len(category_ids))]  # of masks, which come last
         if progress:
             log.info("Scoring %s took %.1f s", IOU_NAMES[iou_type], time.monotonic() - start)
 
@@ -123,6 +125,7 @@ def evaluate_coco(
             detections=detection_count[category_id],
             ap={iou_type: ap[iou_type][k] for iou_type in iou_types},
             ap50={iou_type: ap50[iou_type][k] for iou_type in iou_types},
+            best=best_threshold(*matches[k]),
         )
         for k, category_id in enumerate(category_ids)
     )
@@ -135,7 +138,25 @@ def evaluate_coco(
         without_mask=without_mask,
         detections=len(detections),
         max_detections=max_detections,
+        best=best_threshold(
+            np.concatenate([np.zeros(0), *(scores for scores, _, _ in matches)]),
+            np.concatenate([np.zeros(0, bool), *(found for _, found, _ in matches)]),
+            sum(wanted for _, _, wanted in matches),
+        ),
     )
+
+
+def _matches(scored: COCOeval, index: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return scores and whether they are found at IoU 0.5 of a class's detections that count, and what is wanted."""
+    images = len(scored.params.imgIds)
+    first = index * len(scored.params.areaRng) * images  # of all areas
+    looked_at = [one for one in scored.evalImgs[first : first + images] if one is not None]
+    scores, found = [np.zeros(0)], [np.zeros(0, bool)]
+    for one in looked_at:
+        counts = ~one["dtIgnore"][0].astype(bool)
+        scores.append(np.asarray(one["dtScores"], float)[counts])
+        found.append(one["dtMatches"][0][counts] > 0)
+    return np.concatenate(scores), np.concatenate(found), sum(int(np.sum(one["gtIgnore"] == 0)) for one in looked_at)
 
 
 def _run_cocoeval(truth: GroundTruth, detections: list[dict], iou_type: str, max_detections: int) -> COCOeval:

@@ -6,6 +6,7 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from tpu_retinamask.evaluation.thresholds import Threshold
 from tpu_retinamask.files import write_json_atomically
 
 IOU_NAMES = {"bbox": "box", "segm": "mask"}  # pycocotools' word -> the reader's word
@@ -22,6 +23,7 @@ class ClassMetrics:
     detections: int
     ap: dict[str, float]  # 'bbox' and/or 'segm' -> AP; nan where the class has no ground truth
     ap50: dict[str, float]
+    best: Threshold | None  # at IoU 0.5, of masks where there are masks; None: no ground truth, or none found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +38,16 @@ class Metrics:
     without_mask: int  # ground truths that have a box only; ignored regions in 'segm'
     detections: int
     max_detections: int  # best detections that count, per image and class
+    best: Threshold | None = None  # one for all classes
 
     def flat(self) -> dict[str, float]:
         """Return one number a key: 'segm/AP50', 'segm/AP50/nucleus', 'ground_truths', ..."""
         numbers = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("overall", "per_class")
+            if field.name not in ("overall", "per_class", "best")
         }
+        numbers.update(_flat_threshold(self.best, ""))
         for iou_type, values in self.overall.items():
             numbers.update({f"{iou_type}/{name}": value for name, value in values.items()})
         names = [row.name for row in self.per_class]
@@ -55,6 +59,7 @@ class Metrics:
             for iou_type in self.overall:
                 numbers[f"{iou_type}/AP/{name}"] = row.ap[iou_type]
                 numbers[f"{iou_type}/AP50/{name}"] = row.ap50[iou_type]
+            numbers.update(_flat_threshold(row.best, f"/{name}"))
         return numbers
 
 
@@ -94,16 +99,24 @@ def format_table(metrics: Metrics, class_names: Mapping[int, str] | Sequence[str
         rows = [["class", "ground truths", "detections"]]
         for iou_type in metrics.overall:
             rows[0] += [f"{IOU_NAMES[iou_type]} AP", f"{IOU_NAMES[iou_type]} AP50"]
+        rows[0] += ["best F1", "above score"]
         for name, row in present:
             cells = [name, str(row.ground_truths), str(row.detections)]
             for iou_type in metrics.overall:
                 cells += [_number(row.ap[iou_type]), _number(row.ap50[iou_type])]
+            cells += [_number(row.best.f1), _number(row.best.score)] if row.best else ["-", "-"]
             rows.append(cells)
         lines += _align(rows)
     if absent:
         listed = ", ".join(f"{name} ({row.detections} detections)" if row.detections else name for name, row in absent)
         heading = f"No ground truth, hence no part in the means, for {len(absent)} of {len(names)} classes: "
         lines += textwrap.wrap(heading + listed, _WIDTH, subsequent_indent="  ")
+    if metrics.best:
+        best, kind = metrics.best, "masks" if "segm" in metrics.overall else "boxes"
+        lines += ["", *textwrap.wrap(
+            f"One threshold for all: {kind} that score above {best.score:.3f} are best balanced, at IoU 0.5: precision "
+            f"{best.precision:.3f}, recall {best.recall:.3f}, F1 {best.f1:.3f}", _WIDTH
+        )]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -116,6 +129,12 @@ def write_metrics(path: str | os.PathLike, metrics: Metrics) -> None:
     """
     numbers = {key: None if math.isnan(value) else value for key, value in metrics.flat().items()}
     write_json_atomically(path, numbers, indent=1)
+
+
+def _flat_threshold(best: Threshold | None, of: str) -> dict[str, float]:
+    values = best or [math.nan] * len(Threshold._fields)
+    names = ("threshold", *Threshold._fields[1:])
+    return {f"{name}{of}": value for name, value in zip(names, values)}
 
 
 def _class_names(metrics: Metrics, class_names) -> list[str]:
