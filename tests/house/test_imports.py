@@ -52,6 +52,7 @@ BELOW = {
     "keras_maskrcnn": {"model", "data", "ops", "structures", "errors", "files"},
     "recipe": {"model", "data", "training", "setting_types"},
     "tasks": {
+        "planning",
         "signs_of_life",
         "recipe",
         "ops",

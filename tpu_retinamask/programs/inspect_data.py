@@ -32,6 +32,7 @@ from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.ops.images import normalize_images
 from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.structures import Batch
+from tpu_retinamask.tasks.preflight import report_coverage
 
 _SIZE = re.compile(r"([1-9][0-9]*)x([1-9][0-9]*)")
 
@@ -131,6 +132,7 @@ def show_images(flags: Flags) -> None:
         if validation is not None:
             print(f"{flags.val_annotations}: {summarize(validation, names, pipeline)}\n\n{flags.annotations}: ", end="")
     print(summarize(images, names, pipeline))
+    report_coverage(config.NetworkSettings().anchor_grid(), images, pipeline, config.Criterion().positive_iou)
     batches = flags.batches or (1 if flags.output_dir else 0)
     for step, batch in enumerate(pipeline.train_dataset(images, flags.batch_size).take(batches)):
         batch = type(batch)(*(field.numpy() for field in batch))

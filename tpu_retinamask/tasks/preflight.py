@@ -10,7 +10,9 @@ from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.image_arrays import image_arrays
 from tpu_retinamask.data.record_format import HasPlaces, StoredImage
 from tpu_retinamask.data.stream.pipeline import InputPipeline
+from tpu_retinamask.errors import gin_param
 from tpu_retinamask.ops.anchors import AnchorGrid
+from tpu_retinamask.planning.anchor_choice import FINEST_STRIDE, LEVELS, choose_anchors
 from tpu_retinamask.training.runtimes.registry import Runtime
 from tpu_retinamask.xla import audit
 
@@ -18,6 +20,8 @@ log = logging.getLogger(__name__)
 
 MOST_COMPARED = 200_000  # boxes, evenly among all: a share is known to 0.1 % by then
 MAX_UNCOVERED = 0.05  # share of boxes without an anchor at the positive IoU above which to warn
+MOST_FITTED = 5_000  # boxes that anchors are proposed for, evenly among all
+WORTH_SAYING = 0.01  # gain of coverage from which others are proposed
 
 
 def files_of(images: Iterable[AnnotatedImage]) -> Iterator[tuple[str, str]]:
@@ -67,12 +71,26 @@ def report_coverage(
     )
     if missed > MAX_UNCOVERED:
         log.warning(
-            "%s. Boxes without an anchor are found late or never: choose RetinaMask.anchor_sizes, "
-            "anchor_ratios or a larger InputPipeline.image_size to fit them",
+            "%s. Boxes without an anchor are found late or never: %s",
             message,
+            _remedy(grid, boxes, positive_iou, 1.0 - missed),
         )
     else:
         log.info("%s", message)
+
+
+def _remedy(grid: AnchorGrid, boxes: np.ndarray, positive_iou: float, coverage: float) -> str:
+    """Return what to write so that more boxes have an anchor."""
+    larger = "a larger InputPipeline.image_size makes small boxes larger"
+    if tuple(grid.strides) != tuple(FINEST_STRIDE * 2**level for level in range(LEVELS)):
+        return f"choose RetinaMask.anchor_sizes and anchor_ratios to fit them; {larger}"
+    rows = np.linspace(0, len(boxes) - 1, min(len(boxes), MOST_FITTED)).astype(np.int64)
+    chosen = choose_anchors(boxes[rows], positive_iou)
+    if chosen.coverage < coverage + WORTH_SAYING:
+        return f"{larger}, a lower Criterion.positive_iou lets more of them have one"
+    settings = ("anchor_sizes", chosen.sizes), ("anchor_ratios", chosen.ratios), ("anchor_scales", chosen.scales)
+    params = " ".join(gin_param(f"RetinaMask.{name}", value) for name, value in settings)
+    return f"{chosen.coverage:.1%} would have one with {params}; {larger}"
 
 
 def audit_training(runtime: Runtime, step: Callable, batches: Any) -> str:
