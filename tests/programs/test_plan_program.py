@@ -2,6 +2,9 @@
 
 import csv
 import re
+import signal
+import subprocess
+import sys
 
 import pytest
 from programs.conftest import TINY
@@ -204,3 +207,32 @@ def test_when_a_plan_is_made(more, there, expected, tmp_path):
         (tmp_path / there).write_text("")
     flags, _ = command_line.parse("train", ["--annotations=a.csv", f"--model_dir={tmp_path}", *more])
     assert plan.planned(flags) is expected
+
+
+SIGNALLED = """
+import os, sys, time
+from tpu_retinamask import cli
+from tpu_retinamask.programs import plan
+
+def measure_step(*arguments):
+    os.kill(os.getpid(), int(sys.argv[1]))
+    for _ in range(200):
+        time.sleep(0.1)
+
+plan.measure_step = measure_step
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_while_a_step_is_measured_ends_at_once_with_one_line(shapes, program, tmp_path, name):
+    number = getattr(signal, name)
+    flags = [f"--annotations={shapes}/train.csv", f"--model_dir={tmp_path / 'run'}", "--minutes=7.5"]
+    command = [sys.executable, "-c", SIGNALLED, str(int(number)), "train", *flags]
+    done = subprocess.run(
+        command, cwd=program.folder, capture_output=True, text=True, check=False, env=program.environment
+    )
+    assert done.returncode == 128 + number, done.stderr[-2000:]
+    assert f"{name}: ended; no step had been made, so nothing is lost" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()

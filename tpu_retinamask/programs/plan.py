@@ -33,6 +33,7 @@ from tpu_retinamask.programs.command_line import MINUTES, Flags
 from tpu_retinamask.programs.held_out import sources_of
 from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.tasks.step_speed import measure_step
+from tpu_retinamask.training.loop.stop_request import StopRequest
 from tpu_retinamask.training.runtimes.registry import Runtime
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,9 @@ def make_plan(
     given |= {name: config.given(name) for name in ("train.steps", "train.epochs", "train.evaluate_every")}
     config.parse_gin(flags.gin_file, flags.gin_param, planned=network.to_gin(minutes, ()))
     recipe = config.recipe()
-    step_seconds, first = measure_step(recipe, sources, runtime)
+    with StopRequest(ends_process=True).listening() as stop:
+        stop.at(0, 0, long=True)  # it compiles for a minute, in which Python hears nothing
+        step_seconds, first = measure_step(recipe, sources, runtime)
     schedule = plan_schedule(
         minutes,
         Speed(step_seconds, first, time.monotonic() - began),
