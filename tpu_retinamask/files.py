@@ -1,15 +1,26 @@
-"""What all that write files share: a file that is either whole or as it was, and the reason of a failure."""
+"""What all that read and write files share: regular files alone, whole or as they were, and the reason of a failure."""
 
 import contextlib
 import hashlib
 import json
 import os
 import re
+import stat
 from typing import Any
 
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
+
+
+MOST_BYTES = 4 << 30  # of a file that is read whole: more is no list, no text and no picture of anyone's
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
 
 
 class WriteError(UserError):
@@ -72,6 +83,27 @@ def reason_of(error: Exception) -> str:
     return re.sub(r"^\{\{.*?\}\} ", "", text)  # the operation of TensorFlow's that met it
 
 
+def refuse_no_file(path: str | os.PathLike) -> None:
+    """Refuse what is there and no file, before it is opened: the reading of a pipe or of a device may never end.
+
+    What is not there, or lies in a bucket, is left to those who open it.
+
+    Raises:
+      UserError: a folder, a pipe, a device or a socket; a name that no file has.
+    """
+    path = os.fspath(path)
+    try:
+        path.encode()  # TensorFlow takes names in UTF-8
+        mode = os.stat(path.removeprefix("file://")).st_mode
+    except ValueError as error:  # a zero in it, or bytes that are no text
+        raise UserError(f"{path!r} is no name of a file: {error}") from error
+    except OSError:
+        return
+    if not stat.S_ISREG(mode):
+        kind = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "something else")
+        raise UserError(f"{path} is {kind}, expected a file")
+
+
 def read_text(path: str) -> str:
     """Read a whole text file in UTF-8, with or without a byte order mark, local or gs://.
 
@@ -85,24 +117,55 @@ def read_text(path: str) -> str:
         raise UserError(f"{path}: expected text in UTF-8, got a byte that is none: {error}") from error
 
 
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str, most: int = MOST_BYTES) -> bytes:
     """Read a whole file, local or gs://.
+
+    Args:
+      path: of a regular file.
+      most: bytes that it may have.
 
     Raises:
       FileNotFoundError: it does not exist.
-      UserError: it cannot be read.
+      UserError: it is no file, too large, or cannot be read.
     """
+    refuse_no_file(path)
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
-            return file.read()
+            size = file.size()
+            if size > most:
+                raise UserError(f"{path}: {size:,} bytes, expected at most {most:,}")
+            return file.read(size)
     except tf.errors.NotFoundError as error:
         raise FileNotFoundError(f"{path}: no such file") from error
     except tf.errors.OpError as error:
         raise UserError(f"{path} cannot be read: {reason_of(error)}") from error
 
 
+def read_if_there(path: str, most: int = MOST_BYTES) -> bytes | None:
+    """Read a whole file as `read_bytes` does; None where there is none."""
+    try:
+        return read_bytes(path, most)
+    except FileNotFoundError:
+        return None
+
+
+def read_head(path: str, count: int) -> bytes:
+    """Read the first bytes of a file; none of what cannot be read, whatever the reason."""
+    try:
+        refuse_no_file(path)
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read(count)
+    except (tf.errors.OpError, UserError):
+        return b""
+
+
 def file_sha256(path: str) -> str | None:
-    """Return the SHA-256 of a file in hexadecimal; None where there is none."""
+    """Return the SHA-256 of a file in hexadecimal; None where there is none.
+
+    Raises:
+      UserError: it is no file, or cannot be read.
+    """
+    refuse_no_file(path)
     digest = hashlib.sha256()
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
@@ -110,4 +173,6 @@ def file_sha256(path: str) -> str | None:
                 digest.update(part)
     except tf.errors.NotFoundError:
         return None
+    except tf.errors.OpError as error:
+        raise UserError(f"{path} cannot be read: {reason_of(error)}") from error
     return digest.hexdigest()

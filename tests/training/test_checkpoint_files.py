@@ -1,5 +1,6 @@
 """Checkpoints as files: what is damaged or unfinished is passed over by name, on a disk as in a bucket."""
 
+import hashlib
 import json
 import os
 
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.training.checkpoints.files import CheckpointFiles, DamagedCheckpointError, SaveError
+from tpu_retinamask.training.checkpoints.manifest import read_manifest
 
 
 @pytest.fixture(params=["disk", "ram"])
@@ -169,3 +171,111 @@ def test_the_manifest_lists_every_file_with_its_size(tmp_path):
     assert {name: entry["bytes"] for name, entry in manifest["files"].items()} == {
         path.name: path.stat().st_size for path in tmp_path.glob("ckpt-3.[id]*")
     }
+
+
+GARBAGE = {
+    "one byte": lambda old: old[:30] + b"\xff" + old[31:],
+    "random": lambda old: bytes(range(256)),
+    "other names": lambda old: old.replace(b"-20", b"-24"),
+    "a line of proto": lambda old: b"model_checkpoint_path: 3\n",
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+@pytest.mark.parametrize("kind", ["ours", "manager"])
+def test_a_damaged_pointer_is_passed_over_beside_whole_checkpoints(kind, garbage, directory, said):
+    if kind == "ours":
+        _write(directory, 10, 20)
+    else:
+        number = tf.Variable(10)
+        manager = tf.train.CheckpointManager(tf.train.Checkpoint(part={"a/number": number}), directory, max_to_keep=3)
+        for step in (10, 20):
+            number.assign(step)
+            manager.save(checkpoint_number=step)
+    pointer = os.path.join(directory, "checkpoint")
+    _bytes(pointer, GARBAGE[garbage](_bytes(pointer)))
+    found = CheckpointFiles(directory).newest()
+    assert found.step == 20 and _number(found.path) == 20
+    assert ("checkpoint is damaged and passed over" in said()) == (kind == "manager")  # ours need none
+    _write(directory, 30)
+    assert tf.train.latest_checkpoint(directory).endswith("ckpt-30")
+
+
+def test_a_pointer_that_is_a_pipe_or_a_folder_is_passed_over(tmp_path):
+    _write(str(tmp_path), 10)
+    for make in (os.mkfifo, os.mkdir):
+        (tmp_path / "checkpoint").unlink()
+        make(tmp_path / "checkpoint")
+        (tmp_path / "ckpt-11.index").write_bytes(b"")  # without a manifest: the pointer is asked
+        with pytest.raises(DamagedCheckpointError, match="ckpt-11"):
+            CheckpointFiles(str(tmp_path)).at(11)
+        assert CheckpointFiles(str(tmp_path)).newest().step == 10
+        (tmp_path / "checkpoint").rename(tmp_path / make.__name__)
+        (tmp_path / "checkpoint").write_text("")
+
+
+def _manifest(path, **changes):
+    """Return a manifest with some of it replaced, and its own digest made to fit."""
+    content = json.loads(_bytes(path)) | changes
+    content.pop("sha256")
+    return content | {"sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
+
+
+FORGED = {
+    "another's": lambda path, other: json.loads(_bytes(other)),
+    "no files": lambda path, other: _manifest(path, files={}),
+    "no index": lambda path, other: _manifest(
+        path, files={k: v for k, v in json.loads(_bytes(path))["files"].items() if not k.endswith("index")}
+    ),
+    "another's files": lambda path, other: _manifest(path, files=json.loads(_bytes(other))["files"]),
+    "files elsewhere": lambda path, other: _manifest(
+        path, files={f"../c/{name}": entry for name, entry in json.loads(_bytes(path))["files"].items()}
+    ),
+    "a list of files": lambda path, other: _manifest(path, files=list(json.loads(_bytes(path))["files"])),
+    "values of text": lambda path, other: _manifest(path, values={"score": "high"}),
+    "another step": lambda path, other: _manifest(path, step=21),
+    "a step that is true": lambda path, other: _manifest(path, step=True),
+    "a changed value": lambda path, other: json.loads(_bytes(path)) | {"values": {"note": 11.0}},
+    "a list": lambda path, other: [],
+    "without a digest, another's": lambda path, other: {
+        k: v for k, v in json.loads(_bytes(other)).items() if k != "sha256"
+    },
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_a_manifest_is_that_of_exactly_its_checkpoint(forged, tmp_path, said):
+    _write(str(tmp_path), 10, 20)
+    path, other = (tmp_path / f"ckpt-{step}.manifest.json" for step in (20, 10))
+    path.write_text(json.dumps(FORGED[forged](str(path), str(other))))
+    files = CheckpointFiles(str(tmp_path))
+    assert files.newest().step == 10
+    assert "ckpt-20 is damaged and passed over: its manifest" in said()
+    assert files.last_noted() == (20, {})
+
+
+def test_every_flipped_bit_of_a_manifest_is_seen_or_changes_nothing(tmp_path):
+    _write(str(tmp_path), 10)
+    path = tmp_path / "ckpt-10.manifest.json"
+    whole, accepted = path.read_bytes(), 0
+    for place in range(0, 8 * len(whole), 5):
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            found = read_manifest(str(tmp_path / "ckpt-10"), 10)
+        except UserError:
+            continue
+        accepted += 1
+        assert found.values == {"note": 5.0} and found.files == json.loads(whole)["files"]
+    assert accepted < 30  # blanks for other blanks
+
+
+def test_a_manifest_of_before_it_had_a_digest_is_read(tmp_path):
+    _write(str(tmp_path), 10)
+    path = tmp_path / "ckpt-10.manifest.json"
+    content = json.loads(path.read_text())
+    assert set(content) == {"step", "values", "files", "sha256"}
+    del content["sha256"]
+    path.write_text(json.dumps(content))
+    assert CheckpointFiles(str(tmp_path)).newest().values == {"note": 5.0}

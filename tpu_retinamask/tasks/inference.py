@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tensorflow as tf
@@ -65,7 +66,7 @@ def load_model(
     Raises:
       UserError: the directory holds no such checkpoint, or none that is intact.
     """
-    if checkpoint not in (LAST, BEST) and not checkpoint.isdecimal():
+    if checkpoint not in (LAST, BEST) and not re.fullmatch("[0-9]{1,18}", checkpoint):
         raise UserError(f"--checkpoint={checkpoint}: expected {LAST}, {BEST} or the number of a step")
     classes = read_classes(os.path.join(model_dir, CLASSES_FILE))
     model = build_model(classes.num_classes).create_weights(image_size)

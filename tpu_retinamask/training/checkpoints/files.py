@@ -1,12 +1,11 @@
 """Checkpoints as files: whole or absent, verified before they are read, the newest kept.
 
 A checkpoint `ckpt-STEP` is TensorFlow's index and data files and, written last, `ckpt-STEP.manifest.json` with the size
-and digest of each: without it the save never ended, and a file that differs from it is damaged. All goes through
-tf.io.gfile, so that a bucket (gs://) is a directory like any other.
+and digest of each (`manifest`): without it the save never ended, and a file that differs from it is damaged. All goes
+through tf.io.gfile, so that a bucket (gs://) is a directory like any other.
 """
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -15,14 +14,20 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.files import WriteError, reason_of, write_json_atomically
+from tpu_retinamask.files import WriteError, read_if_there, reason_of, refuse_no_file
+from tpu_retinamask.training.checkpoints.manifest import MANIFEST, is_part, read_manifest, write_manifest
 
 log = logging.getLogger(__name__)
 
-NAME = re.compile(r"ckpt-(\d+)[._].*")
-MANIFEST = ".manifest.json"
+NAME = re.compile(r"ckpt-(0|[1-9]\d*)[._].*", re.ASCII)
 POINTER = "checkpoint"  # names the newest, for tf.train.latest_checkpoint
+LONGEST_POINTER = 1 << 20
 CHUNK = 1 << 24  # bytes read at once
+# The lines of a pointer: those of ours, and two more that TensorFlow's manager writes.
+_POINTED = re.compile(
+    r'(?:model_checkpoint_path|all_model_checkpoint_paths): "(?P<path>.*)"'
+    r"|(?:all_model_checkpoint_timestamps|last_preserved_timestamp): [0-9.e+]+"
+)
 
 
 class SaveError(UserError):
@@ -38,7 +43,7 @@ class SavedCheckpoint(NamedTuple):
 
     path: str  # prefix of its files
     step: int
-    values: dict  # what was noted with it: the learning rate, a score
+    values: dict[str, float]  # what was noted with it: the learning rate, a score
 
 
 class CheckpointFiles:
@@ -53,6 +58,7 @@ class CheckpointFiles:
         """
         self.directory, self.keep = directory, keep
         self._damaged = set()  # steps passed over, removed with the next that is written
+        self._told = False  # that the pointer is damaged
 
     def write(self, checkpoint: tf.train.Checkpoint, step: int, values: dict | None = None) -> str:
         """Write a checkpoint, then remove those that are too many, damaged or unfinished; return its path.
@@ -60,7 +66,7 @@ class CheckpointFiles:
         Args:
           checkpoint: what is saved.
           step: names it; one of the same step is replaced.
-          values: JSON values noted with it.
+          values: numbers noted with it.
 
         Raises:
           SaveError: it could not be written. No other checkpoint is touched.
@@ -75,9 +81,9 @@ class CheckpointFiles:
             files = {
                 name: _describe(os.path.join(self.directory, name))
                 for name in sorted(self._steps()[step])
-                if re.fullmatch(r"ckpt-\d+\.(index|data-\d+-of-\d+)", name)
+                if is_part(f"ckpt-{step}", name)
             }
-            write_json_atomically(path + MANIFEST, {"step": step, "values": values or {}, "files": files}, indent=1)
+            write_manifest(path, step, values or {}, files)
         except (tf.errors.OpError, OSError, WriteError) as error:
             self._remove([step])
             raise SaveError(f"checkpoint {path} could not be saved: {reason_of(error)}") from error
@@ -122,9 +128,8 @@ class CheckpointFiles:
         if step is None:
             return None
         try:
-            with tf.io.gfile.GFile(self.path(step) + MANIFEST, "r") as file:
-                return step, dict(json.load(file)["values"])
-        except (tf.errors.OpError, ValueError, LookupError, TypeError):  # `newest` says what is wrong with it
+            return step, read_manifest(self.path(step), step).values
+        except (FileNotFoundError, UserError):  # `newest` says what is wrong with it
             return step, {}
 
     def at(self, step: int) -> SavedCheckpoint:
@@ -165,22 +170,44 @@ class CheckpointFiles:
     def _finished(self) -> set:
         """Return the steps whose save ended: those with a manifest, or written by a TensorFlow manager before."""
         steps = self._steps()
-        state = tf.train.get_checkpoint_state(self.directory) if steps else None
-        pointed = {os.path.basename(path) for path in (state.all_model_checkpoint_paths if state else ())}
-        return {step for step, names in steps.items() if f"ckpt-{step}{MANIFEST}" in names or f"ckpt-{step}" in pointed}
+        finished = {step for step, names in steps.items() if f"ckpt-{step}{MANIFEST}" in names}
+        without = steps.keys() - finished
+        pointed = self._pointed({f"ckpt-{step}" for step in steps}) if without else set()
+        if pointed is None:  # nothing tells which of them are whole but they themselves
+            return finished | {step for step in without if f"ckpt-{step}.index" in steps[step]}
+        return finished | {step for step in without if f"ckpt-{step}" in pointed}
+
+    def _pointed(self, there: set[str]) -> set[str] | None:
+        """Return the names of the checkpoints that the pointer lists; None: it is damaged, or lists others."""
+        path = os.path.join(self.directory, POINTER)
+        try:
+            lines = (read_if_there(path, LONGEST_POINTER) or b"").decode("ascii", "replace").splitlines()
+            found = [_POINTED.fullmatch(line) for line in lines]
+            pointed = {os.path.basename(line["path"]) for line in found if line and line["path"]}
+            if all(found) and pointed <= there:
+                return pointed
+            reason = "it names what is not there"
+        except UserError as error:
+            reason = str(error)
+        if not self._told:
+            log.warning("%s is damaged and passed over: %s", path, reason)
+        self._told = True
+        return None
 
     def _examine(self, step: int):
         """Return (what is wrong or None, noted values) of a finished checkpoint."""
         path = self.path(step)
         try:
+            for name in self._steps()[step]:
+                if is_part(f"ckpt-{step}", name):
+                    refuse_no_file(os.path.join(self.directory, name))
             if not tf.io.gfile.exists(path + MANIFEST):
                 reader = tf.compat.v1.train.NewCheckpointReader(path)  # it checks a CRC of each tensor
                 for name in reader.get_variable_to_shape_map():
                     reader.get_tensor(name)
                 return None, {}
-            with tf.io.gfile.GFile(path + MANIFEST, "r") as file:
-                manifest = json.load(file)
-            for name, expected in manifest["files"].items():
+            manifest = read_manifest(path, step)
+            for name, expected in manifest.files.items():
                 file = os.path.join(self.directory, name)
                 if not tf.io.gfile.exists(file):
                     return f"{name} is missing", {}
@@ -189,8 +216,8 @@ class CheckpointFiles:
                     return f"{name} has {size} bytes, {expected['bytes']} were written", {}
                 if _describe(file) != expected:
                     return f"{name} does not hold what was written", {}
-            return None, manifest["values"]
-        except (tf.errors.OpError, OSError, ValueError, LookupError, TypeError) as error:
+            return None, manifest.values
+        except (tf.errors.OpError, OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
             return reason_of(error), {}
 
     def _point(self, step: int, kept):

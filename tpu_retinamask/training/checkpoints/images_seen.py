@@ -10,6 +10,7 @@ import tensorflow as tf
 from tpu_retinamask.files import read_bytes
 
 NOTED = "images"  # with each checkpoint
+MOST_IMAGES = 1 << 62  # the numbers of samples are of 64 bits
 _BATCH = re.compile(r"^train\.batch_size = (\d+)$", re.MULTILINE)
 _OF_REPLICAS = re.compile(r"^train\.images_per_replica = \d+$", re.MULTILINE)
 
@@ -32,7 +33,7 @@ def images_seen(step: int, values: Mapping, batch_size: int, configs: Iterable[s
       configs: paths of what the run wrote down of its settings; the first that tells the batch is taken for a
         checkpoint that tells no images.
     """
-    if NOTED in values:
+    if 0 <= values.get(NOTED, -1) < MOST_IMAGES:
         return Seen(step, int(values[NOTED]))
     batch = next(filter(None, map(_batch_in, configs)), None)
     return Seen(step, step * (batch or batch_size), known=batch is not None or not step)
