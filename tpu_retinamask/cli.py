@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from absl import flags as absl_flags
 
 from tpu_retinamask import signs_of_life, startup
-from tpu_retinamask.errors import UserError
+from tpu_retinamask.errors import UserError, printable
 from tpu_retinamask.programs import command_line, early_checks
 from tpu_retinamask.version import __version__
 
@@ -33,13 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(overview())
         return 0
     if name not in command_line.PROGRAMS:
-        print(f"retinamask: no program {name!r}\n\n{overview()}", file=sys.stderr)
+        print(printable(f"retinamask: no program {name!r}\n\n{overview()}"), file=sys.stderr)
         return WRONG_FLAGS
     try:
         flags, modes = command_line.parse(name, rest)
         _check_modes(name, modes)
     except absl_flags.Error as error:
-        print(f"error: {error}\nSee `retinamask {name} --help`.", file=sys.stderr)
+        print(printable(f"error: {error}\nSee `retinamask {name} --help`."), file=sys.stderr)
         return WRONG_FLAGS
     if flags.help:
         print(command_line.help_text(name, flags))
@@ -102,7 +102,7 @@ def run_program(name: str, flags: command_line.Flags, modes: Sequence[str] = ())
             if flags.traceback:
                 raise
             message = str(error).split("\n  In call to configurable", maxsplit=1)[0]  # gin's own traceback
-            print(f"error: {message}", file=sys.stderr)
+            print(printable(f"error: {message}"), file=sys.stderr)
             return WRONG_INPUT
 
 

@@ -23,6 +23,7 @@ from tpu_retinamask.data.sources.settings import SourceSettings as _SourceSettin
 from tpu_retinamask.data.stream.pipeline import InputPipeline as _InputPipeline
 from tpu_retinamask.earlier import earlier_settings
 from tpu_retinamask.errors import SettingError, UserError
+from tpu_retinamask.file_kinds import refuse_no_file
 from tpu_retinamask.gin_files import find_gin_file, gin_folder
 from tpu_retinamask.model import retinamask
 from tpu_retinamask.model.losses import Criterion as _Criterion
@@ -146,7 +147,7 @@ def parse_gin(
     gin.add_config_file_search_path(str(gin_folder()))
     # Instead of gin's own: it takes `recipe/small.gin` for a file of a package `recipe` and fails where a folder lies
     # about that has this name.
-    texts = gin_names.read_files_by([(open, os.path.isfile), (tf.io.gfile.GFile, tf.io.gfile.exists)])
+    texts = gin_names.read_files_by([(open, os.path.isfile), (_open, tf.io.gfile.exists)])
     paths, place = [find_gin_file(name) for name in files], "gin configuration"
     if model_dir is not None:
         recorded = [os.path.join(model_dir, name) for name in (CONFIG_FILE, OPERATIVE_FILE)]
@@ -190,6 +191,11 @@ def parse_gin(
     refuse_bare_names(params, texts, known_settings())
     if model_dir is None:  # a run that was started without a look at it is used as it was
         _refuse_unused_augmentation()
+
+
+def _open(path: str) -> tf.io.gfile.GFile:
+    refuse_no_file(path)
+    return tf.io.gfile.GFile(path)
 
 
 def _refuse_missing_imports(texts: Sequence[str]) -> None:

@@ -5,22 +5,15 @@ import hashlib
 import json
 import os
 import re
-import stat
 from typing import Any
 
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.file_kinds import refuse_no_file
 
 
 MOST_BYTES = 4 << 30  # of a file that is read whole: more is no list, no text and no picture of anyone's
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-    (stat.S_ISSOCK, "a socket"),
-)
 
 
 class WriteError(UserError):
@@ -81,27 +74,6 @@ def reason_of(error: Exception) -> str:
     """Return what an error of the file system says, on one line."""
     text = (getattr(error, "message", None) or str(error) or type(error).__name__).splitlines()[0]
     return re.sub(r"^\{\{.*?\}\} ", "", text)  # the operation of TensorFlow's that met it
-
-
-def refuse_no_file(path: str | os.PathLike) -> None:
-    """Refuse what is there and no file, before it is opened: the reading of a pipe or of a device may never end.
-
-    What is not there, or lies in a bucket, is left to those who open it.
-
-    Raises:
-      UserError: a folder, a pipe, a device or a socket; a name that no file has.
-    """
-    path = os.fspath(path)
-    try:
-        path.encode()  # TensorFlow takes names in UTF-8
-        mode = os.stat(path.removeprefix("file://")).st_mode
-    except ValueError as error:  # a zero in it, or bytes that are no text
-        raise UserError(f"{path!r} is no name of a file: {error}") from error
-    except OSError:
-        return
-    if not stat.S_ISREG(mode):
-        kind = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "something else")
-        raise UserError(f"{path} is {kind}, expected a file")
 
 
 def read_text(path: str) -> str:

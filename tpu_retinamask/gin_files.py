@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.file_kinds import refuse_no_file
 from tpu_retinamask.own_sources import parsed
 from tpu_retinamask.setting_names import advice
 
@@ -32,6 +33,8 @@ def find_gin_file(name: str) -> str:
         with contextlib.suppress(OSError):  # a name longer than names can be
             if candidate.is_file():
                 return str(candidate.resolve())
+            if not candidate.is_dir():
+                refuse_no_file(candidate)
     known = sorted(str(path.relative_to(gin_folder())) for path in gin_folder().rglob("*.gin"))
     raise UserError(f"--gin_file {name}: no such file, here or in the project's gin folder, which holds {known}")
 

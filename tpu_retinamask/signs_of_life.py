@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
+from tpu_retinamask.errors import printable
+
 SILENCE = 8.0  # seconds; nobody waits for ten without a word
 _FORMAT, _CLOCK = "%(asctime)s %(message)s", "%H:%M:%S"
 
@@ -30,13 +32,20 @@ def now(what: str | None, *, timed: bool = True) -> None:
     _Now.what, _Now.since = what, time.monotonic() if timed else None
 
 
+class _Printable(logging.Formatter):
+    """Lines as a terminal is given them, whatever names they hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 class TerminalHandler(logging.StreamHandler):
     """Writes the project's lines to the terminal, and remembers when."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         """Take the stream; standard error where none is given."""
         super().__init__(stream)
-        self.setFormatter(logging.Formatter(_FORMAT, _CLOCK))
+        self.setFormatter(_Printable(_FORMAT, _CLOCK))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line."""

@@ -3,6 +3,7 @@
 import os
 
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.file_kinds import refuse_no_file
 from tpu_retinamask.gin_files import refuse_unknown_settings
 from tpu_retinamask.programs.command_line import Flags
 
@@ -25,6 +26,8 @@ def check(program: str, flags: Flags) -> None:
     Raises:
       FileNotFoundError, UserError: in the words of those who would find it later.
     """
+    for name in flags:
+        _refuse_bytes(name, getattr(flags, name))
     for name, spared in READ.items():
         path = getattr(flags, name, None)
         # A bucket is asked by TensorFlow alone; of a source, a part may be named: data.yaml#val.
@@ -32,12 +35,22 @@ def check(program: str, flags: Flags) -> None:
             continue
         if not (os.path.exists(path) or os.path.exists(path.rpartition("#")[0])):
             raise FileNotFoundError(f"{path}: no such file")
+        if not os.path.isdir(path):
+            refuse_no_file(path)
     if getattr(flags, "model_dir", None) == "":
         raise UserError("--model_dir is empty: give a folder")
     weights = getattr(flags, "weights", None)
     if weights and weights != "imagenet" and "://" not in weights:
         _refuse_missing_weights(weights)
     refuse_unknown_settings(getattr(flags, "gin_file", None) or [], getattr(flags, "gin_param", None) or [])
+
+
+def _refuse_bytes(name: str, value: object) -> None:
+    for text in value if isinstance(value, list) else [value]:
+        try:
+            str(text).encode()
+        except UnicodeEncodeError as error:  # TensorFlow takes names in UTF-8
+            raise UserError(f"--{name}={text}: got bytes that are no text in UTF-8; rename what it names") from error
 
 
 def _refuse_missing_weights(path: str) -> None:

@@ -20,7 +20,7 @@ from tpu_retinamask.coco.numbering import renumber_results
 from tpu_retinamask.coco.scores import evaluate_coco
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.sources.opening import open_images
-from tpu_retinamask.errors import SettingError, UserError, gin_param
+from tpu_retinamask.errors import SettingError, UserError, gin_param, printable
 from tpu_retinamask.evaluation.report import Metrics, format_table, write_metrics
 from tpu_retinamask.evaluation.results import write_results
 from tpu_retinamask.programs.command_line import Flags
@@ -124,7 +124,7 @@ def run(flags: Flags) -> None:
             "give --annotations and --model_dir, or --data_dir and --model_dir, to score a model, "
             "or --predictions and --coco_json to score a results file"
         )
-    print(format_table(metrics, names), flush=True)  # first: where nothing can be written it is not lost
+    print(printable(format_table(metrics, names)), flush=True)  # first: where nothing can be written it is not lost
     if results is not None:
         write_results(os.path.join(os.path.dirname(output), "predictions.json"), results)
     write_metrics(output, metrics)

@@ -23,7 +23,7 @@ from tpu_retinamask import config
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.sources.opening import open_images, open_sources
 from tpu_retinamask.data.stream.summary import batch_digest, summarize
-from tpu_retinamask.errors import UserError
+from tpu_retinamask.errors import UserError, printable
 from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
 from tpu_retinamask.evaluation.results import paste_masks
 from tpu_retinamask.keras_maskrcnn.outputs import keras_maskrcnn_outputs
@@ -130,8 +130,9 @@ def show_images(flags: Flags) -> None:
             source_format=flags.format,
         )
         if validation is not None:
-            print(f"{flags.val_annotations}: {summarize(validation, names, pipeline)}\n\n{flags.annotations}: ", end="")
-    print(summarize(images, names, pipeline))
+            said = f"{flags.val_annotations}: {summarize(validation, names, pipeline)}\n\n{flags.annotations}: "
+            print(printable(said), end="")
+    print(printable(summarize(images, names, pipeline)))
     report_coverage(config.NetworkSettings().anchor_grid(), images, pipeline, config.Criterion().positive_iou)
     batches = flags.batches or (1 if flags.output_dir else 0)
     for step, batch in enumerate(pipeline.train_dataset(images, flags.batch_size).take(batches)):

@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 # Every id up to the highest costs an output of the classification head per anchor and a mask channel:
 # a larger id is a slip (a category id of another numbering), not a plan.
 MAX_CLASS_ID = 65535
+_WHOLE = re.compile("[+-]?[0-9]+")  # str.isdigit is true of superscripts, of which int makes no number
+_LONGEST_ID = 20  # characters; of thousands of digits int makes no number
+_LONGEST_NAME = 200  # characters of a name whose nearest is looked for, which takes their square
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +54,10 @@ class ClassNames:
     def expected(self, name: str) -> str:
         """Say what was expected in place of a name that is none of these: the nearest, or the first."""
         ids = self.ids
-        if name.isdigit() and int(name) in ids.values():
+        if whole_number(name) in ids.values():
             return "the name of a class, not its id"
         by_lower = {known.lower(): known for known in ids}
-        near = difflib.get_close_matches(name, ids, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name, ids, n=3, cutoff=0.5) if len(name) <= _LONGEST_NAME else []
         if name.lower() in by_lower:
             near = [by_lower[name.lower()]]
         if near:
@@ -100,7 +103,8 @@ def read_classes(path: str) -> ClassNames:
         if problem:
             problems.append(problem)
             continue
-        name, class_id = fields[0], int(fields[1])
+        name, class_id = fields[0], whole_number(fields[1])
+        assert class_id is not None  # as was checked
         name_lines[name] = id_lines[class_id] = line
         by_id[class_id] = name
     if not by_id and not problems:
@@ -121,6 +125,11 @@ def read_classes(path: str) -> ClassNames:
     return classes
 
 
+def whole_number(text: str) -> int | None:
+    """Return a number written in the digits 0 to 9; None: it is none, or longer than any id."""
+    return int(text) if len(text) <= _LONGEST_ID and _WHOLE.fullmatch(text) else None
+
+
 def _check_row(file, line, fields, name_lines, id_lines) -> str | None:
     if len(fields) != 2:
         return describe(
@@ -135,11 +144,12 @@ def _check_row(file, line, fields, name_lines, id_lines) -> str | None:
     name, class_id = fields
     if not name:
         return describe(file, line, 1, "name", name, "a class name")
-    if not re.fullmatch("[+-]?[0-9]+", class_id, re.ASCII):
+    number = whole_number(class_id)
+    if number is None and not _WHOLE.fullmatch(class_id):
         return describe(file, line, 2, "id", class_id, "a whole number from 0")
-    if int(class_id) < 0:
+    if number is not None and number < 0:
         return describe(file, line, 2, "id", class_id, "an id that is not negative; ids start at 0")
-    if int(class_id) > MAX_CLASS_ID:
+    if number is None or number > MAX_CLASS_ID:
         return describe(file, line, 2, "id", class_id, f"an id up to {MAX_CLASS_ID}; ids start at 0")
     if name in name_lines:
         return describe(
@@ -150,13 +160,13 @@ def _check_row(file, line, fields, name_lines, id_lines) -> str | None:
             name,
             f"a new name; line {name_lines[name]} has this one already (duplicate class name)",
         )
-    if int(class_id) in id_lines:
+    if number in id_lines:
         return describe(
             file,
             line,
             2,
             "id",
             class_id,
-            f"a new id; line {id_lines[int(class_id)]} has this one already (duplicate class id)",
+            f"a new id; line {id_lines[number]} has this one already (duplicate class id)",
         )
     return None

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tpu_retinamask.data.annotated_image import ListedImage, ListedInstance
-from tpu_retinamask.data.annotations.class_names import ClassNames
+from tpu_retinamask.data.annotations.class_names import ClassNames, whole_number
 from tpu_retinamask.data.annotations.csv_masks import read_mask_cell
 from tpu_retinamask.data.annotations.csv_rows import AnnotationError, describe, raise_if_any, read_rows
 from tpu_retinamask.data.images.image_files import BadFile
 from tpu_retinamask.data.masks import ColourMask, FileMask, Mask
-from tpu_retinamask.errors import gin_param, listed
+from tpu_retinamask.errors import gin_param, listed, read_as
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class _RowReader:
             return
         other = next((OTHER_FORMATS[field.lower()] for field in fields if field.lower() in OTHER_FORMATS), None)
         if other:
-            self.problems.append(f"{self.file}, line {line}: read {','.join(fields)!r}, {other}")
+            self.problems.append(f"{self.file}, line {line}: read {read_as(','.join(fields))}, {other}")
             return
         hint = f" ({XYWH_HINT})" if {"x", "y"} <= {field.lower() for field in fields} else ""
         self.problems.append(
@@ -285,12 +285,13 @@ class _RowReader:
         if re.fullmatch("[0-9A-Fa-f]{6}", suffixed[2]):
             red, green, blue = bytes.fromhex(suffixed[2])
             return ColourMask(suffixed[1], (red, green, blue))
-        if not suffixed[2].isdigit() or not 1 <= int(suffixed[2]) <= 65535:
+        label = whole_number(suffixed[2])
+        if label is None or not 1 <= label <= 65535:
             raise BadFile(
                 "bad label",
                 "a label from 1 to 65535 after '#' (0 is the background of a label map), or a colour such as #ff0000",
             )
-        return FileMask(suffixed[1], int(suffixed[2]))
+        return FileMask(suffixed[1], label)
 
     def _exists(self, path: str) -> bool:
         # One listing per folder: a label map has a suffix per instance, and asking a bucket for each

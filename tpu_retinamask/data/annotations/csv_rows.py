@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Sequence
 
-from tpu_retinamask.errors import UserError, listed
+from tpu_retinamask.errors import UserError, listed, read_as
 from tpu_retinamask.files import read_bytes
 
 LONGEST_FIELD = 1 << 26  # characters: a mask's polygons and run lengths are one field
@@ -27,7 +27,7 @@ class AnnotationError(UserError):
 def describe(file: str, line: int, column: int | None, name: str, read: str, expected: str) -> str:
     """Format one problem as `FILE, line N, column C (NAME): read 'X', expected Y`."""
     where = f"{file}, line {line}" + (f", column {column} ({name})" if column is not None else "")
-    return f"{where}: read {read!r}, expected {expected}"
+    return f"{where}: read {read_as(read)}, expected {expected}"
 
 
 def raise_if_any(file: str, problems: list[str], leave_out: str | None = None) -> None:

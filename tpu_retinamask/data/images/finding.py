@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tpu_retinamask.data.images.image_files import read_head
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.files import read_head
 
 # By these endings a file is meant as an image, readable or not; others are looked into.
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2")

@@ -13,6 +13,8 @@ from tpu_retinamask.data.images.bad_file import BadFile
 from tpu_retinamask.data.images.converted import DARKEST_MAXIMUM, EXIF_ORIENTATION, to_png, too_dark
 from tpu_retinamask.data.images.decode import decode_image, decode_mask, label_step
 from tpu_retinamask.data.pixel_reading import CONVERTED_FORMATS, ConvertedImage, PixelReading
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.files import read_bytes
 
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP")  # MPO: a JPEG with further pictures behind the first
 
@@ -138,25 +140,15 @@ def read_file(path: str) -> bytes:
     """Read a whole file.
 
     Raises:
-      BadFile: missing or not readable.
+      BadFile: missing, no file, or not readable.
     """
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return file.read()
-    except tf.errors.NotFoundError:
+        return read_bytes(path)
+    except FileNotFoundError:
         hint = r" (the path holds '\'; write '/' between folders)" if "\\" in path else ""
         raise BadFile("missing", f"no such file: {path}{hint}") from None
-    except tf.errors.OpError as error:
-        raise BadFile("missing", f"cannot be read: {path}: {error.message}") from None
-
-
-def read_head(path: str, count: int) -> bytes:
-    """Read the first bytes of a file; none of one that cannot be read."""
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return file.read(count)
-    except tf.errors.OpError:
-        return b""
+    except UserError as error:
+        raise BadFile("missing", f"cannot be read: {error}") from None
 
 
 def png_bit_depth(data: bytes) -> int | None:

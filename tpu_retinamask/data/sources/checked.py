@@ -9,14 +9,12 @@ from xml.etree.ElementTree import Element, ParseError
 
 import defusedxml
 import defusedxml.ElementTree
-import tensorflow as tf
 
 from tpu_retinamask.data.annotations.csv_rows import AnnotationError
 from tpu_retinamask.data.sources.settings import SourceSettings
 from tpu_retinamask.errors import UserError, gin_param, listed
 from tpu_retinamask.files import read_bytes
 
-MOST_BYTES = 4 << 30  # of one annotation file: more is no list of objects that a person made
 FARTHEST_PIXEL = 1e7  # no picture is as large: beyond it arithmetic would overflow somewhere
 LONGEST_SHOWN = 60  # characters of a value in an error
 
@@ -133,7 +131,7 @@ def load_text(path: str) -> str:
       FileNotFoundError: it does not exist.
       UserError: it is no UTF-8 text, or too large.
     """
-    data = _bounded_bytes(path)
+    data = read_bytes(path)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -175,7 +173,7 @@ def load_xml(path: str) -> Element:
       FileNotFoundError: it does not exist.
       UserError: it is no XML, too large, or holds entities.
     """
-    text = _bounded_bytes(path)
+    text = read_bytes(path)
     try:
         return defusedxml.ElementTree.fromstring(text)
     except defusedxml.DefusedXmlException as error:
@@ -218,13 +216,3 @@ def shown(value: Any) -> str:
         return text if value else text.replace(" of 0", " that is empty")
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
-
-
-def _bounded_bytes(path: str) -> bytes:
-    try:
-        length = tf.io.gfile.stat(path).length
-    except tf.errors.OpError:
-        length = 0  # whatever is wrong is said by the reading
-    if length > MOST_BYTES:
-        raise UserError(f"{path}: {length:,} bytes, expected at most {MOST_BYTES:,} in one file of annotations")
-    return read_bytes(path)

@@ -4,6 +4,8 @@ import re
 
 import tensorflow as tf
 
+from tpu_retinamask.files import read_head
+
 FIRST = 1 << 18  # bytes read
 MOST_TOKENS = 50_000  # texts and brackets looked at
 
@@ -31,9 +33,8 @@ def exists(path: str) -> bool:
 def first_text(path: str) -> str:
     """Return the first characters of a file; empty: it cannot be read, whatever the reason."""
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return file.read(FIRST).decode("utf-8-sig", "ignore")
-    except Exception:  # a folder, a file that is not there, a path that is none: no kind recognises it
+        return read_head(path, FIRST).decode("utf-8-sig", "ignore")
+    except Exception:  # a path that is none: no kind recognises it
         return ""
 
 

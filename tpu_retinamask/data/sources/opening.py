@@ -13,9 +13,11 @@ from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
 from tpu_retinamask.data.annotations.doubts import doubts
 from tpu_retinamask.data.annotations.scan import ScanResult, scan_images
 from tpu_retinamask.data.prepared.reading import open_records
+from tpu_retinamask.data.sources.first_bytes import first_text
 from tpu_retinamask.data.sources.registry import SOURCES, ReadOptions, SourceContent
 from tpu_retinamask.data.sources.settings import SourceSettings
 from tpu_retinamask.errors import UserError, gin_param, listed
+from tpu_retinamask.file_kinds import refuse_no_file
 from tpu_retinamask.files import read_bytes
 
 log = logging.getLogger(__name__)
@@ -238,7 +240,7 @@ def recognise(path: str) -> str:
 
     Raises:
       FileNotFoundError: there is nothing.
-      UserError: a folder, or a JSON file, that no kind recognises.
+      UserError: a folder, or a JSON file, that no kind recognises; a pipe or a device.
     """
     # The CSV last: it takes whatever is called one.
     names = sorted(SOURCES.names(), key=lambda name: name == "csv")
@@ -249,9 +251,8 @@ def recognise(path: str) -> str:
         raise FileNotFoundError(f"{path}: no such file")
     if tf.io.gfile.isdir(path):
         raise UserError(f"--annotations={path} is a folder of no kind that is known ({names}); name one by --format")
-    with tf.io.gfile.GFile(path, "rb") as file:
-        head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if head[:1] in (b"{", b"["):
+    refuse_no_file(path)
+    if first_text(path).lstrip().startswith(("{", "[")):
         raise UserError(f"--annotations={path} is JSON of no kind that is known ({names}); name one by --format")
     return "csv"
 

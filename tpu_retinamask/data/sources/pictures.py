@@ -13,7 +13,7 @@ import tensorflow as tf
 from tpu_retinamask.data.images.image_files import EXIF_ORIENTATION
 from tpu_retinamask.data.sources.checked import BadEntry, shown
 from tpu_retinamask.data.sources.settings import SourceSettings
-from tpu_retinamask.files import read_bytes
+from tpu_retinamask.files import read_bytes, read_head
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")  # what training reads
 HEADER = 1 << 16  # bytes that hold the header of most files
@@ -128,10 +128,8 @@ def picture_sizes(paths: Sequence[str]) -> dict[str, PictureSize]:
 
 def _size_of(path: str) -> PictureSize | None:
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            header = file.read(HEADER)
         try:
-            return _header_size(header)
+            return _header_size(read_head(path, HEADER))
         except Exception:  # the header goes on: EXIF with a large preview
             return _header_size(read_bytes(path))
     except Exception:  # whatever is wrong with the file is said when it is opened whole

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.files import WriteError, read_if_there, reason_of, refuse_no_file
+from tpu_retinamask.file_kinds import refuse_no_file
+from tpu_retinamask.files import WriteError, read_if_there, reason_of
 from tpu_retinamask.training.checkpoints.manifest import MANIFEST, is_part, read_manifest, write_manifest
 
 log = logging.getLogger(__name__)
