@@ -12,7 +12,6 @@ import tensorflow as tf
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.file_kinds import refuse_no_file
 
-
 MOST_BYTES = 4 << 30  # of a file that is read whole: more is no list, no text and no picture of anyone's
 
 
@@ -110,6 +109,8 @@ def read_bytes(path: str, most: int = MOST_BYTES) -> bytes:
     except tf.errors.NotFoundError as error:
         raise FileNotFoundError(f"{path}: no such file") from error
     except tf.errors.OpError as error:
+        if "://" not in path and not os.path.lexists(path):  # below a file instead of a folder
+            raise FileNotFoundError(f"{path}: no such file") from error
         raise UserError(f"{path} cannot be read: {reason_of(error)}") from error
 
 

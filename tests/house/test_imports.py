@@ -19,6 +19,7 @@ BELOW = {
     "structures": set(),
     "errors": set(),
     "file_kinds": {"errors"},
+    "batch_errors": {"errors"},
     "files": {"errors", "file_kinds"},
     "version": set(),
     "startup": set(),
@@ -32,10 +33,11 @@ BELOW = {
     "private": {"errors"},
     "traced_for": set(),
     "model": {"ops", "structures", "traced_for", "errors", "seats", "setting_types", "private"},
-    "data": {"ops", "structures", "errors", "file_kinds", "files", "seats", "setting_types", "private"},
+    "data": {"ops", "structures", "batch_errors", "errors", "file_kinds", "files", "seats", "setting_types", "private"},
     "evaluation": {"structures", "errors", "files"},
     "coco": {"data", "evaluation", "structures", "errors", "files"},
     "training": {
+        "batch_errors",
         "signs_of_life",
         "model",
         "ops",
@@ -55,6 +57,7 @@ BELOW = {
     "recipe": {"model", "data", "training", "setting_types"},
     "tasks": {
         "planning",
+        "batch_errors",
         "signs_of_life",
         "recipe",
         "ops",

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tpu_retinamask.batch_errors import BatchError
 from tpu_retinamask.errors import NonFiniteLossError, UserError
 from tpu_retinamask.training.checkpoints.files import SaveError
 from tpu_retinamask.training.loop import outer_loop
 from tpu_retinamask.training.loop.callbacks import Callbacks
-from tpu_retinamask.training.loop.device_loop import BatchError, LoopResult, StepLoop
+from tpu_retinamask.training.loop.device_loop import LoopResult, StepLoop
 from tpu_retinamask.training.loop.history import SCORE, History
 from tpu_retinamask.training.loop.outer_loop import Processes, loop_length, run_training
 from tpu_retinamask.training.loop.progress import Progress

@@ -4,13 +4,25 @@ A record is a `tf.train.Example` in the layout of TFDS: a list of dictionaries `
 of their keys. The masks are those of `packed_masks`.
 """
 
+import contextlib
 import dataclasses
+import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from tpu_retinamask.data.record_checks import (
+    MOST_PIXELS,
+    RecordsError,
+    check_windows,
+    checked_masks,
+    checked_record,
+)
+from tpu_retinamask.file_kinds import refuse_no_file
 
 FRAME_HEAD, FRAME_BYTES = 12, 16  # a TFRecord puts its length and checksum before the data, a checksum behind
 
@@ -37,6 +49,7 @@ class StoredPlaces(NamedTuple):
     shard: np.ndarray  # [n] int32; number of each image's shard
     offset: np.ndarray  # [n] int64; as of `StoredImage`
     length: np.ndarray  # [n] int64
+    num_classes: int  # one more than the highest id among them
 
 
 @runtime_checkable
@@ -111,12 +124,18 @@ def tfds_serializer(features: Any) -> Any:
     return example_serializer.ExampleSerializer(features.get_serialized_info())
 
 
-def parse_example(serialized: tf.Tensor) -> Example:
-    """Parse a record in graph operations."""
+def parse_example(serialized: tf.Tensor, num_classes: tf.Tensor) -> Example:
+    """Parse a record in graph operations; its use raises InvalidArgumentError where it is not as it was written.
+
+    Args:
+      serialized: string scalar.
+      num_classes: int64 scalar; one more than the highest id that the index names.
+    """
     scalar = {
         key: tf.io.FixedLenFeature([], kind)
         for key, kind in (
             ("image", tf.string),
+            ("image/filename", tf.string),
             ("image/id", tf.int64),
             ("image/orientation", tf.int64),
             ("masks", tf.string),
@@ -132,6 +151,8 @@ def parse_example(serialized: tf.Tensor) -> Example:
         )
     }
     found = tf.io.parse_single_example(serialized, scalar | rows | {"image/size": tf.io.FixedLenFeature([2], tf.int64)})
+    found = checked_record(found, num_classes)
+    packed = tf.io.decode_raw(tf.io.decode_compressed(found["masks"], "ZLIB"), tf.uint8)
     return Example(
         image=found["image"],
         image_id=found["image/id"],
@@ -141,28 +162,67 @@ def parse_example(serialized: tf.Tensor) -> Example:
         classes=tf.cast(found["objects/class"], tf.int32),
         has_mask=found["objects/has_mask"] > 0,
         windows=tf.cast(found["objects/mask_window"], tf.int32),
-        packed=tf.io.decode_raw(tf.io.decode_compressed(found["masks"], "ZLIB"), tf.uint8),
+        packed=checked_masks(packed, found["objects/mask_window"]),
     )
 
 
 def read_stored_image(place: StoredImage) -> bytes:
-    """Read the image file of one record on the host."""
-    return _read_features(place)["image"].bytes_list.value[0]
+    """Read the image file of one record on the host.
+
+    Raises:
+      RecordsError: the record is not as it was written.
+    """
+    features = _read_features(place)
+    with _told(place):
+        return features["image"].bytes_list.value[0]
 
 
 def read_stored_masks(place: StoredImage) -> tuple[np.ndarray, np.ndarray]:
-    """Read the masks of one record on the host: (packed bytes uint8, windows [n, 4]) of `packed_masks`."""
+    """Read the masks of one record on the host: (packed bytes uint8, windows [n, 4]) of `packed_masks`.
+
+    Raises:
+      RecordsError: the record is not as it was written.
+    """
     features = _read_features(place)
-    packed = np.frombuffer(zlib.decompress(features["masks"].bytes_list.value[0]), np.uint8)
-    return packed, np.array(features["objects/mask_window"].int64_list.value, np.int64).reshape(-1, 4)
+    with _told(place):
+        height, width = features["image/size"].int64_list.value
+        if not (height > 0 and width > 0 and height * width <= MOST_PIXELS):
+            raise RecordsError(f"a picture of {width} x {height} pixels")
+        windows = np.array(features["objects/mask_window"].int64_list.value, np.int64).reshape(-1, 4)
+        wanted = check_windows(windows, height, width)
+        reader = zlib.decompressobj()
+        packed = reader.decompress(features["masks"].bytes_list.value[0], wanted + 1)  # 0 would be no bound
+        if len(packed) != wanted or not reader.eof:
+            raise RecordsError(f"the masks have more or fewer bytes than the {wanted} that were written")
+        return np.frombuffer(packed, np.uint8), windows
 
 
 def read_serialized(place: StoredImage) -> bytes:
     """Read one record on the host, without its frame."""
-    with tf.io.gfile.GFile(place.shard, "rb") as file:
-        file.seek(place.offset + FRAME_HEAD)
-        return file.read(place.length)
+    refuse_no_file(place.shard)
+    with _told(place), tf.io.gfile.GFile(place.shard, "rb") as file:
+        file.seek(place.offset)
+        framed = file.read(place.length + FRAME_BYTES)
+        if len(framed) != place.length + FRAME_BYTES or struct.unpack("<Q", framed[:8])[0] != place.length:
+            raise RecordsError("its length is not the one that was written")
+        return framed[FRAME_HEAD : FRAME_HEAD + place.length]
 
 
 def _read_features(place: StoredImage):
-    return tf.train.Example.FromString(read_serialized(place)).features.feature
+    with _told(place):
+        return tf.train.Example.FromString(read_serialized(place)).features.feature
+
+
+@contextlib.contextmanager
+def _told(place: StoredImage) -> Iterator[None]:
+    """Say which record it is that does not hold what was written."""
+    try:
+        yield
+    except (DecodeError, LookupError, ValueError, zlib.error, tf.errors.OpError) as error:
+        if isinstance(error, RecordsError) and place.shard in str(error):
+            raise
+        reason = getattr(error, "message", None) or error
+        raise RecordsError(
+            f"{place.shard}: the record at byte {place.offset} does not hold what was written: {reason}; "
+            "`prepare --verify` names damaged files"
+        ) from error

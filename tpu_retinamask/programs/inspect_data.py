@@ -20,6 +20,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tpu_retinamask import config
+from tpu_retinamask.batch_errors import each_batch
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.sources.opening import open_images, open_sources
 from tpu_retinamask.data.stream.summary import batch_digest, summarize
@@ -135,7 +136,7 @@ def show_images(flags: Flags) -> None:
     print(printable(summarize(images, names, pipeline)))
     report_coverage(config.NetworkSettings().anchor_grid(), images, pipeline, config.Criterion().positive_iou)
     batches = flags.batches or (1 if flags.output_dir else 0)
-    for step, batch in enumerate(pipeline.train_dataset(images, flags.batch_size).take(batches)):
+    for step, batch in enumerate(each_batch(pipeline.train_dataset(images, flags.batch_size).take(batches))):
         batch = type(batch)(*(field.numpy() for field in batch))
         print(f"batch {step}: images {batch.image_id.tolist()}, digest {batch_digest(batch)}")
         if flags.output_dir:

@@ -24,8 +24,9 @@ from tpu_retinamask.data.annotations.instance_checks import Checked
 from tpu_retinamask.data.annotations.scan import Problem, ScannedImage, ScanResult, gather, scan_image
 from tpu_retinamask.data.masks import ColourMask, FileMask, Mask
 from tpu_retinamask.data.pixel_reading import ConvertedImage, PixelReading
-from tpu_retinamask.data.prepared.reading import UNFINISHED, RecordsError
+from tpu_retinamask.data.prepared.reading import UNFINISHED
 from tpu_retinamask.data.prepared.writing import RecordsBuilder, refuse_other_files
+from tpu_retinamask.data.record_checks import RecordsError
 from tpu_retinamask.data.sources.registry import SOURCES, ReadOptions
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.files import read_bytes, write_json_atomically

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tensorflow as tf
 
+from tpu_retinamask.batch_errors import each_batch
 from tpu_retinamask.coco.scores import evaluate_coco
 from tpu_retinamask.coco.writing import coco_from_images
 from tpu_retinamask.data.annotated_image import AnnotatedImage
@@ -125,7 +126,7 @@ def detect_all(
       (image_id, list of results) one an image.
     """
     cut = 0
-    for batch in dataset:
+    for batch in each_batch(dataset):
         found = detector(batch)
         cut += int(tf.reduce_sum(found.cut))
         batch = Batch(*[part.numpy() for part in batch])

@@ -148,7 +148,7 @@ def read_file(path: str) -> bytes:
         hint = r" (the path holds '\'; write '/' between folders)" if "\\" in path else ""
         raise BadFile("missing", f"no such file: {path}{hint}") from None
     except UserError as error:
-        raise BadFile("missing", f"cannot be read: {error}") from None
+        raise BadFile("missing", str(error)) from None
 
 
 def png_bit_depth(data: bytes) -> int | None:

@@ -26,6 +26,7 @@ from tpu_retinamask.data.masks import (
     WindowMask,
 )
 from tpu_retinamask.data.pixel_reading import ConvertedImage
+from tpu_retinamask.data.record_checks import RecordsError
 from tpu_retinamask.data.record_format import StoredImage, read_stored_image, read_stored_masks
 
 Instance = ListedInstance | AnnotatedInstance
@@ -80,7 +81,10 @@ class MaskReader:
     def _unpack(self, mask: StoredMask, height: int, width: int) -> np.ndarray:
         if mask.image != self._stored or self._packed is None:
             self._stored, self._packed = mask.image, read_stored_masks(mask.image)
-        return unpack_mask(*self._packed, mask.number, height, width)
+        try:
+            return unpack_mask(*self._packed, mask.number, height, width)
+        except (LookupError, ValueError) as error:  # a record of another picture or of fewer objects
+            raise RecordsError(f"{mask.image.shard}: the record at byte {mask.image.offset} lacks a mask") from error
 
     def _of_file(self, mask: FileMask) -> np.ndarray:
         if mask.path != self._path:

@@ -7,13 +7,10 @@ the annotation file says, masks aside) and `SHA256SUMS`, written last: a folder 
 
 import concurrent.futures
 import hashlib
-import io
-import json
 import posixpath
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 import tqdm
 
@@ -21,48 +18,26 @@ from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstanc
 from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
 from tpu_retinamask.data.image_arrays import ImageArrays
 from tpu_retinamask.data.masks import StoredMask
-from tpu_retinamask.data.record_format import StoredImage, StoredPlaces
-from tpu_retinamask.errors import UserError, listed
-from tpu_retinamask.files import file_sha256
+from tpu_retinamask.data.prepared.checksums import (
+    CHECKSUMS_FILE,
+    CLASSES_FILE,
+    PREPARED_FILE,
+    damaged,
+    index_name,
+    parse_checksums,
+    parse_prepared,
+    shard_name,
+    shard_names,
+)
+from tpu_retinamask.data.prepared.frames import check_frames
+from tpu_retinamask.data.prepared.index import BadIndex, SplitIndex
+from tpu_retinamask.data.record_checks import RecordsError
+from tpu_retinamask.data.record_format import FRAME_BYTES, StoredImage, StoredPlaces
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.file_kinds import refuse_no_file
+from tpu_retinamask.files import file_sha256, read_if_there
 
-DATASET = "retinamask"  # the name in front of every shard, which TFDS asks for
-FORMAT = 1  # of the index and the record; another number is refused
-CLASSES_FILE, PREPARED_FILE, CHECKSUMS_FILE = "classes.csv", "prepared.json", "SHA256SUMS"
 UNFINISHED = ".unfinished"  # folder of what a preparation needs to go on
-
-
-class RecordsError(UserError):
-    """A prepared data set that is missing, unfinished, damaged or of another format."""
-
-
-class SplitIndex(NamedTuple):
-    """All that is known of the n images and T instances of a split without opening a shard."""
-
-    shard_bytes: np.ndarray  # [S] int64; size of each shard
-    shard: np.ndarray  # [n] int32; number of the record's shard
-    offset: np.ndarray  # [n] int64; byte at which the record starts
-    length: np.ndarray  # [n] int64; its bytes, without the frame
-    image_id: np.ndarray  # [n] int64
-    name: np.ndarray  # [n] text; the path as the annotation file writes it
-    size: np.ndarray  # [n, 2] int32; height, width
-    orientation: np.ndarray  # [n] int32
-    splits: np.ndarray  # [n + 1] int64; instances splits[i]:splits[i + 1] belong to image i
-    line: np.ndarray  # [T] int64; in the annotation file
-    box: np.ndarray  # [T, 4] float64; x1, y1, x2, y2 in pixels
-    class_id: np.ndarray  # [T] int32
-    has_mask: np.ndarray  # [T] bool
-
-    def to_bytes(self) -> bytes:
-        """Return the content of an index file; equal indexes give equal bytes."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **self._asdict())
-        return buffer.getvalue()
-
-    @classmethod
-    def from_bytes(cls, content: bytes) -> "SplitIndex":
-        """Read what `to_bytes` wrote."""
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return cls(**{field: arrays[field] for field in cls._fields})
 
 
 class RecordSplit(Sequence):
@@ -84,7 +59,10 @@ class RecordSplit(Sequence):
 
     def places(self) -> StoredPlaces:
         """Return where each record lies."""
-        return StoredPlaces(self._shards, self._index.shard, self._index.offset, self._index.length)
+        index = self._index
+        return StoredPlaces(
+            self._shards, index.shard, index.offset, index.length, int(index.class_id.max(initial=-1)) + 1
+        )
 
     def __getitem__(self, position: int | slice) -> Any:
         if isinstance(position, slice):
@@ -130,29 +108,31 @@ class PreparedData(NamedTuple):
         return list(self.prepared["splits"])
 
     def split(self, name: str) -> RecordSplit:
-        """Return the records of a split; sees that its shards are there, whole by their size.
+        """Return the records of a split; sees that its shards are there, whole by their size, and fit the index.
 
         Raises:
           RecordsError: no such split, a damaged index, or a shard that is missing or of another size.
         """
         if name not in self.splits:
             raise RecordsError(f"{self.data_dir} has no split {name!r}; it has {self.splits}")
-        file = index_name(name)
+        told, file = self.prepared["splits"][name], index_name(name)
+        shards = [posixpath.join(self.data_dir, shard) for shard in shard_names(name, told["shards"])]
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            sizes = list(pool.map(file_bytes, shards))
         content = read_if_there(posixpath.join(self.data_dir, file))
         if content is None or hashlib.sha256(content).hexdigest() != self.checksums.get(file):
-            raise _damaged(self.data_dir, [f"{file}: {'missing' if content is None else 'another checksum'}"])
-        index = SplitIndex.from_bytes(content)
-        count = len(index.shard_bytes)
-        names = [shard_name(name, shard, count) for shard in range(count)]
-        with concurrent.futures.ThreadPoolExecutor(16) as pool:
-            found = pool.map(lambda shard: file_bytes(posixpath.join(self.data_dir, shard)), names)
-            wrong = [
-                f"{shard}: {'missing' if size is None else f'{size} bytes, expected {expected}'}"
-                for shard, size, expected in zip(names, found, index.shard_bytes.tolist())
-                if size != expected
-            ]
-        if wrong:
-            raise _damaged(self.data_dir, wrong)
+            raise damaged(self.data_dir, [f"{file}: {'missing' if content is None else 'another checksum'}"])
+        try:
+            index = SplitIndex.from_bytes(content, sum(size or 0 for size in sizes) // FRAME_BYTES)
+            expected = index.shard_bytes.tolist()
+            if len(expected) == len(sizes) and expected != sizes:
+                raise damaged(self.data_dir, _differences(shards, sizes, expected))
+            index.check([size or 0 for size in sizes], self.classes.num_classes)
+            if (len(index.shard), len(index.line)) != (told["images"], told["instances"]):
+                raise BadIndex(f"it has {len(index.shard)} images, and {PREPARED_FILE} tells of {told['images']}")
+            check_frames(shards, index)
+        except BadIndex as error:
+            raise damaged(self.data_dir, [f"{file}: {error}"]) from error
         return RecordSplit(self.data_dir, name, index)
 
 
@@ -172,19 +152,17 @@ def open_records(data_dir: str) -> PreparedData:
                 f"{data_dir} is unfinished: run prepare again with the same flags; it goes on where it was stopped"
             )
         raise RecordsError(f"{data_dir} holds no prepared data set (no {CHECKSUMS_FILE}): write one with prepare")
-    prepared = json.loads(read_if_there(posixpath.join(data_dir, PREPARED_FILE)) or b"{}")
-    if prepared.get("format") != FORMAT:
-        raise RecordsError(
-            f"{data_dir}: {PREPARED_FILE} says format {prepared.get('format')}, expected {FORMAT}: "
-            "prepare the data set anew"
-        )
-    pairs = (line.split("  ", 1) for line in checksums.decode().splitlines())
-    return PreparedData(
-        data_dir,
-        read_classes(posixpath.join(data_dir, CLASSES_FILE)),
-        prepared,
-        {name: digest for digest, name in pairs},
-    )
+    files = {name: read_if_there(posixpath.join(data_dir, name)) for name in (PREPARED_FILE, CLASSES_FILE)}
+    prepared = parse_prepared(data_dir, files[PREPARED_FILE])
+    found = parse_checksums(data_dir, checksums, prepared)
+    wrong = [
+        f"{name}: {'missing' if content is None else 'its content has changed'}"
+        for name, content in files.items()
+        if content is None or hashlib.sha256(content).hexdigest() != found[name]
+    ]
+    if wrong:
+        raise damaged(data_dir, wrong)
+    return PreparedData(data_dir, read_classes(posixpath.join(data_dir, CLASSES_FILE)), prepared, found)
 
 
 def verify_records(data_dir: str, *, progress: bool = False) -> int:
@@ -196,43 +174,34 @@ def verify_records(data_dir: str, *, progress: bool = False) -> int:
     data = open_records(data_dir)
     wrong = []
     for name, expected in tqdm.tqdm(data.checksums.items(), desc="verify", unit="file", disable=not progress):
-        found = file_sha256(posixpath.join(data_dir, name))
+        try:
+            found = file_sha256(posixpath.join(data_dir, name))
+        except UserError as error:
+            wrong.append(f"{name}: {error}")
+            continue
         if found != expected:
             wrong.append(f"{name}: {'missing' if found is None else 'its content has changed'}")
     if wrong:
-        raise _damaged(data_dir, wrong)
+        raise damaged(data_dir, wrong)
     return len(data.checksums)
 
 
-def shard_name(split: str, shard: int, count: int) -> str:
-    """Name a shard as TFDS does."""
-    return f"{DATASET}-{split}.tfrecord-{shard:05d}-of-{count:05d}"
-
-
-def index_name(split: str) -> str:
-    """Name the index of a split."""
-    return f"index-{split}.npz"
-
-
-def read_if_there(path: str) -> bytes | None:
-    """Read a whole file; None where there is none."""
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return file.read()
-    except tf.errors.NotFoundError:
-        return None
-
-
 def file_bytes(path: str) -> int | None:
-    """Return the size of a file; None where there is none."""
+    """Return the size of a file; None where there is none.
+
+    Raises:
+      UserError: what is there is no file.
+    """
+    refuse_no_file(path)
     try:
         return tf.io.gfile.stat(path).length
     except tf.errors.NotFoundError:
         return None
 
 
-def _damaged(data_dir: str, wrong: list[str]) -> RecordsError:
-    return RecordsError(
-        f"{data_dir}: {len(wrong)} damaged files; copy them again, or delete the folder and prepare it anew:\n"
-        + listed(wrong)
-    )
+def _differences(shards: list[str], sizes: list[int | None], expected: list[int]) -> list[str]:
+    return [
+        f"{posixpath.basename(shard)}: {'missing' if size is None else f'{size} bytes, expected {wanted}'}"
+        for shard, size, wanted in zip(shards, sizes, expected)
+        if size != wanted
+    ]

@@ -26,26 +26,23 @@ from tpu_retinamask.data.images.image_files import read_file
 from tpu_retinamask.data.images.mask_reader import draw_mask, inside_box, is_shared, picture_bytes, shared_mask_files
 from tpu_retinamask.data.images.packed_masks import pack_masks
 from tpu_retinamask.data.masks import ArrayMask, FileMask, Mask
-from tpu_retinamask.data.prepared.reading import (
+from tpu_retinamask.data.prepared.checksums import (
     CHECKSUMS_FILE,
     CLASSES_FILE,
     DATASET,
     FORMAT,
     PREPARED_FILE,
-    UNFINISHED,
-    RecordsError,
-    SplitIndex,
-    file_bytes,
+    TFDS_FILES,
     index_name,
-    read_if_there,
     shard_name,
 )
+from tpu_retinamask.data.prepared.index import SplitIndex
+from tpu_retinamask.data.prepared.reading import UNFINISHED, file_bytes
+from tpu_retinamask.data.record_checks import RecordsError
 from tpu_retinamask.data.record_format import FRAME_BYTES, tfds_features, tfds_serializer
-from tpu_retinamask.files import file_sha256, read_bytes
+from tpu_retinamask.files import file_sha256, read_bytes, read_if_there
 
 log = logging.getLogger(__name__)
-
-TFDS_FILES = ("dataset_info.json", "features.json", "objects-class.labels.txt")
 
 
 class RecordsBuilder:

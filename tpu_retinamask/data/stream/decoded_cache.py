@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tpu_retinamask.batch_errors import BatchError, each_batch
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.image_arrays import image_arrays
 from tpu_retinamask.data.stream.image_tensors import Images, SourceImage, crop_packed, pack_image
@@ -114,7 +115,10 @@ def decoded_tensors(images: Sequence[AnnotatedImage], source: Images, threads: i
 
     decoded = tf.data.Dataset.range(count).map(decode, tf.data.AUTOTUNE, deterministic=True)
     found = []
-    for number, (picture, *fields) in enumerate(decoded.as_numpy_iterator()):
+    for number, (picture, *fields) in enumerate(each_batch(decoded.as_numpy_iterator())):
+        annotated = images[number]
+        if picture.shape[:2] != (annotated.height, annotated.width) or len(fields[1]) != len(annotated.instances):
+            raise BatchError(f"{annotated.name} does not hold what was said of it: other objects, or another size")
         pixels[pixel_splits[number] : pixel_splits[number + 1]] = picture.reshape(-1)
         found.append(fields)
     image_ids, boxes, classes, has_mask = zip(*found)

@@ -44,10 +44,13 @@ class SourceImage(NamedTuple):
     crop_masks: Callable  # (boxes [m, 4], their rows among the instances [m], R) -> uint8 [m, R, R]
 
     def picture(self) -> tf.Tensor:
-        """Return the upright picture, uint8 [h, w, 3]."""
+        """Return the upright picture, uint8 [h, w, 3]; of another size than was said, it is an error of the graph."""
         if self.pixels is not None:
             return self.pixels
-        return apply_orientation(decode_image(self.contents), self.orientation)
+        picture = apply_orientation(decode_image(self.contents), self.orientation)
+        told = ["a picture has another height and width than was said of it:", tf.shape(picture)[:2], self.size]
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(tf.shape(picture)[:2] == self.size), told)]):
+            return tf.identity(picture)
 
 
 class Images(Protocol):
@@ -149,6 +152,7 @@ class StoredTensors(NamedTuple):
     shard: tf.Tensor  # [n] int32
     offsets: tf.Tensor  # [n] int64
     lengths: tf.Tensor  # [n] int64; of the record in its frame
+    num_classes: tf.Tensor  # int64 scalar; one more than the highest id among them
     contents: tf.Tensor | None  # [n] string; the records, where they are kept in memory
 
     def read(self, position: tf.Tensor) -> SourceImage:
@@ -157,7 +161,7 @@ class StoredTensors(NamedTuple):
             serialized = self.contents[position]
         else:
             serialized = _read_record(self.shards[self.shard[position]], self.offsets[position], self.lengths[position])
-        found = parse_example(serialized)
+        found = parse_example(serialized, self.num_classes)
         return SourceImage(
             contents=found.image,
             pixels=None,
@@ -199,7 +203,7 @@ def image_tensors(images: Sequence[AnnotatedImage], keep_bytes: bool) -> FileTen
     with tf.device("/CPU:0"):  # a graph on the host cannot capture a tensor of an accelerator
         if isinstance(images, HasPlaces):
             return _stored_tensors(images.places(), keep_bytes)
-        stored = [annotated.image for annotated in images if isinstance(annotated.image, StoredImage)]
+        stored = [annotated for annotated in images if isinstance(annotated.image, StoredImage)]
         if 0 < len(stored) < len(images):
             raise SettingError("some images are in a prepared data set and some are not: prepare them together")
         if stored:
@@ -306,17 +310,20 @@ def _stored_tensors(places: StoredPlaces, keep_bytes: bool) -> StoredTensors:
         shard=tf.constant(places.shard, tf.int32),
         offsets=tf.constant(places.offset, tf.int64),
         lengths=tf.constant(places.length + FRAME_BYTES, tf.int64),
+        num_classes=tf.constant(places.num_classes, tf.int64),
         contents=contents,
     )
 
 
-def _places(images: list[StoredImage]) -> StoredPlaces:
-    shards = {shard: number for number, shard in enumerate(dict.fromkeys(place.shard for place in images))}
+def _places(images: list[AnnotatedImage]) -> StoredPlaces:
+    found = [annotated.image for annotated in images if isinstance(annotated.image, StoredImage)]
+    shards = {shard: number for number, shard in enumerate(dict.fromkeys(place.shard for place in found))}
     return StoredPlaces(
         list(shards),
-        np.array([shards[place.shard] for place in images], np.int32),
-        np.array([place.offset for place in images], np.int64),
-        np.array([place.length for place in images], np.int64),
+        np.array([shards[place.shard] for place in found], np.int32),
+        np.array([place.offset for place in found], np.int64),
+        np.array([place.length for place in found], np.int64),
+        1 + max((instance.class_id for annotated in images for instance in annotated.instances), default=-1),
     )
 
 

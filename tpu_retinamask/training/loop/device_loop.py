@@ -1,22 +1,16 @@
 """Several training steps in one call, without a return to Python between them."""
 
 import contextlib
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from tpu_retinamask.errors import UserError
+from tpu_retinamask.batch_errors import GONE, batch_error, take_batch
 
 _FETCH = "fetch_of_batch"  # scope of what takes a batch from the input: errors name the operations they passed
-_GONE = (tf.errors.UnavailableError, tf.errors.AbortedError)  # the devices or the service, not a batch
-
-
-class BatchError(UserError):
-    """The input could not make a batch; says why."""
 
 
 class LoopResult(NamedTuple):
@@ -98,13 +92,13 @@ class StepLoop:
     def _run_in_graph(self, count):
         try:
             return self._run(self.iterator, tf.constant(count))
-        except _GONE:
+        except GONE:
             raise
         except tf.errors.OpError as error:
             # The second is the operation's own name, should a device tell no scopes.
             if not any(name in str(error) for name in (_FETCH, "IteratorGetNext")):
                 raise
-            raise _batch_error(error) from error
+            raise batch_error(error) from error
 
     def settle(self) -> None:
         """Bring the variables up to date: each step has done so."""
@@ -131,26 +125,3 @@ class StepLoop:
             lambda index, *_: index < count, one, (0, tf.zeros([], tf.float64), rows), parallel_iterations=1
         )
         return dict(zip(names, tf.unstack(rows.stack(), len(names), axis=1))), waited
-
-
-def take_batch(iterator: Iterator) -> Any:
-    """Return the next batch of an iterator.
-
-    Raises:
-      BatchError: it could not be made.
-    """
-    try:
-        return next(iterator)
-    except _GONE:
-        raise
-    except tf.errors.OpError as error:
-        raise _batch_error(error) from error
-
-
-def _batch_error(error):
-    """Return the error of an input, without the iterators and graphs through which TensorFlow tells it."""
-    several = re.search(r"^\s*\(0\) [A-Z_]+:\s*(.+)$", error.message, re.MULTILINE)  # replicas, each with its own
-    lines = [line for line in error.message.splitlines() if line and not line.startswith("\t")]
-    last = several[1] if several else lines[-1] if lines else str(error)
-    reason = re.sub(r"^.*Iterator::\S*: ", "", last)
-    return BatchError(f"a batch could not be made: {reason}")

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tpu_retinamask import signs_of_life
+from tpu_retinamask.batch_errors import BatchError
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.training.checkpoints.files import SaveError
 from tpu_retinamask.training.checkpoints.state import TrainState
 from tpu_retinamask.training.loop.callbacks import Callbacks
-from tpu_retinamask.training.loop.device_loop import BatchError, Loop
+from tpu_retinamask.training.loop.device_loop import Loop
 from tpu_retinamask.training.loop.history import History
 from tpu_retinamask.training.loop.progress import Progress
 from tpu_retinamask.training.loop.stop_request import StopRequest, TrainingInterrupted

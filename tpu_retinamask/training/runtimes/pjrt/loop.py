@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from tpu_retinamask.batch_errors import take_batch
 from tpu_retinamask.structures import Batch
-from tpu_retinamask.training.loop.device_loop import LoopResult, take_batch
+from tpu_retinamask.training.loop.device_loop import LoopResult
 from tpu_retinamask.xla.executable import Devices
 
 AHEAD = 2  # batches on the devices beside the one in use
