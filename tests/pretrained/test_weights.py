@@ -192,3 +192,26 @@ def test_backbone_built_for_other_weights_is_refused():
         "RetinaMask.backbone_options = {'pool_padding': 'same'",
     ):
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        (np.nan, "1 of 16 numbers that are NaN or infinite"),
+        (-np.inf, "NaN or infinite"),
+        (1e300, "NaN or infinite"),  # as the float32 that it becomes
+        (-1.0, "a variance below 0"),
+        ("text", "expected numbers"),
+    ],
+)
+def test_numbers_that_no_network_has_are_refused_and_nothing_changes(value, words):
+    model = _model()
+    weights = _random_weights(model)
+    variance = weights["bn_stem"]["moving_variance"].astype(object if value == "text" else np.float64)
+    variance[3] = value
+    weights["bn_stem"]["moving_variance"] = variance
+    before = [variable.numpy() for variable in model.variables]
+    with pytest.raises(WeightsError, match=f"^x.h5: bn_stem/moving_variance holds .*{words}"):
+        load.assign(model, weights, "x.h5")
+    for variable, old in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, old)

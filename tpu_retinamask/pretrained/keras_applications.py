@@ -12,7 +12,7 @@ from tpu_retinamask.errors import UserError
 from tpu_retinamask.model.backbones.resnet import block_suffixes
 
 MODELS = {16: "ResNet50", 33: "ResNet101", 50: "ResNet152"}  # by their number of residual blocks
-_LAYER = re.compile(r"conv(\d)_block(\d+)_(\d)_(conv|bn)")
+_LAYER = re.compile(r"conv([2-5])_block([1-9]\d?)_([0-3])_(conv|bn)", re.ASCII)
 _BRANCHES = ("branch1", "branch2a", "branch2b", "branch2c")  # of convolutions 0 (the shortcut) to 3 of a block
 
 
@@ -35,6 +35,15 @@ def to_keras_resnet(layers: dict) -> dict:
     Raises:
       UserError: a ResNet V2, whose normalisation comes before the convolution, or not one of these networks.
     """
+    try:
+        return _to_keras_resnet(layers)
+    except (LookupError, ValueError, TypeError) as error:  # of a layer that another needs, or of another shape
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"these weights of keras.applications lack what belongs together: {error}") from error
+
+
+def _to_keras_resnet(layers: dict) -> dict:
     counts = {}
     for stage, block in (map(int, match.groups()[:2]) for match in map(_LAYER.fullmatch, layers) if match):
         counts[stage] = max(counts.get(stage, 0), block)

@@ -91,7 +91,8 @@ def load_weights(model: RetinaMask, source: str, *, skip_mismatched: bool = Fals
     Raises:
       FileNotFoundError: there is no such source.
       WeightsError: shapes differ (all such layers are listed), no layer has a name of the model's, the file is of
-        another kind, or the backbone is built otherwise than the one the weights were trained in.
+        another kind, a number is not finite, or the backbone is built otherwise than the one the weights were
+        trained in.
     """
     if source == IMAGENET:
         return _load_imagenet(model, skip_mismatched=skip_mismatched)
@@ -171,6 +172,9 @@ def assign(
         )
     loaded = tuple(name for name in common if name not in mismatched)
     for name in loaded:
+        for weight in ours[name]:
+            _check_numbers(source, name, weight, layers[name][weight])
+    for name in loaded:
         for weight, variable in ours[name].items():
             variable.assign(layers[name][weight])
     return WeightsReport(
@@ -232,6 +236,22 @@ def check_construction(model: RetinaMask, source: str, options: Mapping[str, Any
             f"{source}: these weights were trained with {listed}; built otherwise, the backbone computes other "
             f"features. Set RetinaMask.backbone_options = {dict(options)} and RetinaMask.pixel_mode = {pixel_mode!r}"
         )
+
+
+def _check_numbers(source: str, layer: str, weight: str, value: Any) -> None:
+    """Refuse what no network was trained to."""
+    numbers = np.asarray(value)
+    if numbers.dtype.kind not in "fiu" and numbers.dtype.name != "bfloat16":
+        raise WeightsError(f"{source}: {layer}/{weight} holds {numbers.dtype}, expected numbers")
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(numbers.astype(np.float32))
+    if not finite.all():
+        raise WeightsError(
+            f"{source}: {layer}/{weight} holds {finite.size - np.count_nonzero(finite)} of {finite.size} numbers that "
+            "are NaN or infinite: the training that wrote them had diverged, or the file is damaged"
+        )
+    if weight == "moving_variance" and (numbers < 0).any():
+        raise WeightsError(f"{source}: {layer}/{weight} holds a variance below 0: the file is damaged")
 
 
 def _shapes(weights: dict) -> dict:

@@ -5,6 +5,7 @@ import re
 
 import tensorflow as tf
 
+from tpu_retinamask.files import reason_of
 from tpu_retinamask.pretrained.h5_file import WeightsError
 from tpu_retinamask.training.checkpoints.files import CheckpointFiles, SavedCheckpoint
 from tpu_retinamask.training.checkpoints.keys import variable_of
@@ -41,12 +42,12 @@ def read_checkpoint(path: str) -> tuple[dict, bool]:
         reader = tf.train.load_checkpoint(path)
         for key in sorted(reader.get_variable_to_shape_map(), reverse=True):  # the averages, over the weights, last
             part, name = variable_of(key) or (None, "")
-            if part in ("model", "average"):
+            if part in ("model", "average") and "/" in name:
                 layer, weight = name.split("/")[-2:]
                 layers.setdefault(layer, {})[weight] = reader.get_tensor(key)
                 averaged |= part == "average"
-    except tf.errors.OpError as error:
-        raise WeightsError(f"{path} cannot be read: {error.message}") from error
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read: {reason_of(error)}") from error
     if not layers:
         raise WeightsError(f"{path} was not written by train: it holds no variables of a model by their paths")
     return layers, averaged

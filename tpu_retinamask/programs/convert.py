@@ -69,7 +69,8 @@ def convert(
     output, class_file = paths["output"], paths["classes"]
     assert source and output  # asked for by `run`
     to_csv = direction == "coco" or (direction == "any" and output.lower().endswith(".csv"))
-    there = bool(class_file) and tf.io.gfile.exists(class_file)
+    # An empty one is what a kill may have left of a conversion: this one writes it.
+    there = bool(class_file) and tf.io.gfile.exists(class_file) and tf.io.gfile.stat(class_file).length > 0
     numbered = read_classes(class_file) if class_file and (there or direction == "csv") else None
     content = read_source(
         source,
