@@ -132,6 +132,18 @@ def read_head(path: str, count: int) -> bytes:
         return b""
 
 
+def list_folder(folder: str) -> list[str]:
+    """Return the names in a folder, local or gs://; folders in it may end in "/".
+
+    Raises:
+      tf.errors.OpError: it is none, or cannot be read.
+    """
+    try:
+        return tf.io.gfile.listdir(folder)
+    except UnicodeDecodeError:  # a name that is no UTF-8, which TensorFlow passes on but cannot say
+        return sorted(os.listdir(folder))
+
+
 def file_sha256(path: str) -> str | None:
     """Return the SHA-256 of a file in hexadecimal; None where there is none.
 

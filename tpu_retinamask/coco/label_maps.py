@@ -13,6 +13,7 @@ import PIL.PngImagePlugin
 import tensorflow as tf
 
 from tpu_retinamask.data.annotations.csv_rows import AnnotationError
+from tpu_retinamask.files import read_head
 
 LABELS = 255  # instances of one label map, which has 8 bits
 MARK = "retinamask convert"  # key of the text in a label map that says for which output it was written
@@ -123,9 +124,8 @@ class LabelMapFolder:
 def mark_of(path: str) -> str | None:
     """Return for which output a label map was written; None: it is no label map of a conversion."""
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            return PIL.Image.open(io.BytesIO(file.read(HEAD_BYTES))).info.get(MARK)
-    except (OSError, SyntaxError, ValueError, tf.errors.OpError):
+        return PIL.Image.open(io.BytesIO(read_head(path, HEAD_BYTES))).info.get(MARK)
+    except (OSError, SyntaxError, ValueError):
         return None
 
 

@@ -85,7 +85,10 @@ def from_csv(text: str, place: str) -> dict[str, str]:
       UserError: a row that is none.
     """
     # csv itself refuses a NUL, in words of its own; here it is a name that no image has.
-    rows = list(csv.reader(io.StringIO(text.replace("\0", "\ufffd"))))
+    try:
+        rows = list(csv.reader(io.StringIO(text.replace("\0", "\ufffd"))))
+    except csv.Error as error:  # a field of more than 131072 characters
+        raise UserError(f"{place}: {error}, expected image,split and then a row an image") from error
     wrong = [
         number for number, row in enumerate(rows[1:], 2) if row and (len(row) != 2 or row[1] not in (TRAIN, VALIDATION))
     ]

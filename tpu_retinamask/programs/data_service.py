@@ -11,6 +11,7 @@ reachable by nobody else: the service asks for no password.
 """
 
 import logging
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -126,7 +127,7 @@ def _start(what: str, port: int, start: Callable) -> Any:
 
 def _check_address(flag: str, address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or "/" in host:
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or "/" in host:
         raise UserError(f"{flag}={address!r} is not host:port, such as 10.0.0.3:5051")
     return host, int(port)
 

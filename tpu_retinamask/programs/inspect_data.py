@@ -35,7 +35,7 @@ from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.structures import Batch
 from tpu_retinamask.tasks.preflight import report_coverage
 
-_SIZE = re.compile(r"([1-9][0-9]*)x([1-9][0-9]*)")
+_SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 
 
 class Row(NamedTuple):

@@ -17,6 +17,7 @@ from tpu_retinamask.data.annotations.csv_rows import AnnotationError, describe, 
 from tpu_retinamask.data.images.image_files import BadFile
 from tpu_retinamask.data.masks import ColourMask, FileMask, Mask
 from tpu_retinamask.errors import gin_param, listed, read_as
+from tpu_retinamask.files import list_folder
 
 log = logging.getLogger(__name__)
 
@@ -299,7 +300,7 @@ class _RowReader:
         folder, name = posixpath.split(path)
         if folder not in self._listings:
             try:
-                self._listings[folder] = frozenset(tf.io.gfile.listdir(folder or "."))
+                self._listings[folder] = frozenset(list_folder(folder or "."))
             except tf.errors.OpError:
                 self._listings[folder] = frozenset()
         return name in self._listings[folder]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.files import read_head
+from tpu_retinamask.files import list_folder, read_head
 
 # By these endings a file is meant as an image, readable or not; others are looked into.
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2")
@@ -64,7 +64,7 @@ def _parts(text: str) -> list[str]:
 
 def _of(part: str, flag: str) -> tuple[list[str], list[str]]:
     if tf.io.gfile.isdir(part):
-        files = sorted(os.path.join(part, name) for name in tf.io.gfile.listdir(part))
+        files = sorted(os.path.join(part, name) for name in list_folder(part))
         return _images_among(part, files, flag)
     if tf.io.gfile.exists(part):
         return [part], []
@@ -79,21 +79,35 @@ def _of(part: str, flag: str) -> tuple[list[str], list[str]]:
     folder, name = os.path.split(part)
     if tf.io.gfile.isdir(folder):  # brackets in its name are no pattern
         part = os.path.join(glob.escape(folder), name)
-    files = sorted(tf.io.gfile.glob(part))
+    files = sorted(_matching(part))
     if not files:
         raise UserError(f"{flag} {given}: no file matches. Quote the pattern, lest the shell expand it")
     return (files, []) if meant else _images_among(part, files, flag)
+
+
+def _matching(pattern: str) -> list[str]:
+    try:
+        return tf.io.gfile.glob(pattern)
+    except UnicodeDecodeError:  # a name that is no UTF-8
+        return glob.glob(pattern, include_hidden=True)
 
 
 def _images_among(part: str, files: Iterable[str], flag: str) -> tuple[list[str], list[str]]:
     """Return which files are images and which are not; folders are neither."""
     images, others = [], []
     for path in files:
-        if not tf.io.gfile.isdir(path):
+        if not _is_folder(path):
             (images if _is_image(path) else others).append(path.rstrip("/"))
     if not images:
         raise UserError(_no_images(part, flag, others))
     return images, others
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return tf.io.gfile.isdir(path)
+    except UnicodeEncodeError:  # a name that is no UTF-8
+        return os.path.isdir(path)
 
 
 def _is_image(path: str) -> bool:
@@ -113,5 +127,5 @@ def _beside(path: str) -> str:
     folder = os.path.dirname(path) or "."
     if not tf.io.gfile.isdir(folder):
         return f": there is no folder {folder}"
-    same = [name for name in tf.io.gfile.listdir(folder) if name.lower() == os.path.basename(path).lower()]
+    same = [name for name in list_folder(folder) if name.lower() == os.path.basename(path).lower()]
     return f"; did you mean {os.path.join(os.path.dirname(path), same[0])}?" if same else ""

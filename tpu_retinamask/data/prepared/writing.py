@@ -40,7 +40,7 @@ from tpu_retinamask.data.prepared.index import SplitIndex
 from tpu_retinamask.data.prepared.reading import UNFINISHED, file_bytes
 from tpu_retinamask.data.record_checks import RecordsError
 from tpu_retinamask.data.record_format import FRAME_BYTES, tfds_features, tfds_serializer
-from tpu_retinamask.files import file_sha256, read_bytes, read_if_there
+from tpu_retinamask.files import file_sha256, list_folder, read_bytes, read_if_there
 
 log = logging.getLogger(__name__)
 
@@ -290,7 +290,7 @@ def refuse_other_files(data_dir: str) -> None:
         return
     if read_if_there(posixpath.join(data_dir, UNFINISHED, PREPARED_FILE)) is not None:
         return
-    strange = sorted(set(tf.io.gfile.listdir(data_dir)) - {UNFINISHED, UNFINISHED + "/"})
+    strange = sorted(set(list_folder(data_dir)) - {UNFINISHED, UNFINISHED + "/"})
     if strange:
         raise RecordsError(f"{data_dir} holds other files ({', '.join(strange[:5])}): give prepare a folder of its own")
 

@@ -23,6 +23,7 @@ from tpu_retinamask.data.sources.first_bytes import first_text
 from tpu_retinamask.data.sources.registry import SOURCES, ReadOptions, SourceContent
 from tpu_retinamask.data.sources.settings import SourceSettings
 from tpu_retinamask.errors import UserError, gin_param
+from tpu_retinamask.files import list_folder
 
 FIRST_KEY = re.compile(r'\s*\{\s*"(info|licen[sc]es?|images|annotations|categories|type|videos)"\s*:')
 LIST_OF_COCO = re.compile(r'"(images|annotations|categories)"\s*:\s*\[')
@@ -224,7 +225,7 @@ class _Files:
         self._there: frozenset[str] = frozenset()
         if is_given and any("/" in name for name in names):
             with contextlib.suppress(tf.errors.OpError):  # each image is then said to be missing
-                self._there = frozenset(tf.io.gfile.listdir(folder))
+                self._there = frozenset(list_folder(folder))
 
     def path_of(self, file_name: str) -> str:
         """Return the path of an image.

@@ -4,7 +4,7 @@ import re
 
 import tensorflow as tf
 
-from tpu_retinamask.files import read_head
+from tpu_retinamask.files import list_folder, read_head
 
 FIRST = 1 << 18  # bytes read
 MOST_TOKENS = 50_000  # texts and brackets looked at
@@ -41,7 +41,7 @@ def first_text(path: str) -> str:
 def names(path: str) -> list[str]:
     """List the names in a folder, sorted; none: it is none."""
     try:
-        return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(path)) if tf.io.gfile.isdir(path) else []
+        return sorted(name.rstrip("/") for name in list_folder(path)) if tf.io.gfile.isdir(path) else []
     except Exception:
         return []
 

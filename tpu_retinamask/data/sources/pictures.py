@@ -13,7 +13,7 @@ import tensorflow as tf
 from tpu_retinamask.data.images.image_files import EXIF_ORIENTATION
 from tpu_retinamask.data.sources.checked import BadEntry, shown
 from tpu_retinamask.data.sources.settings import SourceSettings
-from tpu_retinamask.files import read_bytes, read_head
+from tpu_retinamask.files import list_folder, read_bytes, read_head
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")  # what training reads
 HEADER = 1 << 16  # bytes that hold the header of most files
@@ -89,7 +89,7 @@ class PictureFinder:
         """Return the names in a folder; none: it is none."""
         if folder not in self._listings:
             try:
-                found = frozenset(name.rstrip("/") for name in tf.io.gfile.listdir(folder or "."))
+                found = frozenset(name.rstrip("/") for name in list_folder(folder or "."))
             except (tf.errors.OpError, UnicodeError):
                 found = frozenset()
             self._listings[folder] = found

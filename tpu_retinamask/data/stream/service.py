@@ -7,6 +7,7 @@ lost, or started again from the beginning, ends the run instead of feeding it ot
 """
 
 import logging
+import re
 import socket
 import threading
 import uuid
@@ -123,7 +124,7 @@ def parse_address(service: str) -> tuple[str, int]:
     """
     head, _, address = service.partition("://")
     host, _, port = address.rpartition(":")
-    if head != PROTOCOL or not host or not port.isdecimal():
+    if head != PROTOCOL or not host or not re.fullmatch("[0-9]{1,5}", port):
         raise UserError(f"--data_service={service!r} is not an address such as {PROTOCOL}://10.0.0.2:5050")
     return host, int(port)
 

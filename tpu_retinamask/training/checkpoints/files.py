@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.file_kinds import refuse_no_file
-from tpu_retinamask.files import WriteError, read_if_there, reason_of
+from tpu_retinamask.files import WriteError, list_folder, read_if_there, reason_of
 from tpu_retinamask.training.checkpoints.manifest import MANIFEST, is_part, read_manifest, write_manifest
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class CheckpointFiles:
         if not tf.io.gfile.isdir(self.directory):
             return {}
         found = {}
-        for name in tf.io.gfile.listdir(self.directory):
+        for name in list_folder(self.directory):
             match = NAME.fullmatch(name.rstrip("/"))
             if match:
                 found.setdefault(int(match[1]), []).append(name.rstrip("/"))

@@ -11,7 +11,7 @@ from tpu_retinamask.files import read_bytes
 
 NOTED = "images"  # with each checkpoint
 MOST_IMAGES = 1 << 62  # the numbers of samples are of 64 bits
-_BATCH = re.compile(r"^train\.batch_size = (\d+)$", re.MULTILINE)
+_BATCH = re.compile(r"^train\.batch_size = ([0-9]{1,9})$", re.MULTILINE)
 _OF_REPLICAS = re.compile(r"^train\.images_per_replica = \d+$", re.MULTILINE)
 
 

@@ -26,7 +26,7 @@ def describe_strategy(topology: str = "2x2") -> tf.distribute.TPUStrategy:
     Raises:
       UserError: the topology cannot be read, or TensorFlow has already fixed its devices.
     """
-    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", topology):
+    if not re.fullmatch(r"[1-9][0-9]{0,3}x[1-9][0-9]{0,3}", topology):
         raise UserError(
             f"--tpu={PREFIX}{topology}: got {topology!r}, expected cores along x and y, such as {PREFIX}2x2"
         )

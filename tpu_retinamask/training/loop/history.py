@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
-from tpu_retinamask.files import WriteError, reason_of, write_json_atomically
+from tpu_retinamask.files import WriteError, read_text, reason_of, write_json_atomically
 from tpu_retinamask.training.checkpoints.files import SaveError
 from tpu_retinamask.training.checkpoints.state import TrainState
 
@@ -140,8 +140,11 @@ class History:
         if self.path is None or not tf.io.gfile.exists(self.path):
             return []
         try:
-            with tf.io.gfile.GFile(self.path, "r") as file:
-                return [dict(entry, step=int(entry["step"])) for entry in json.load(file)]
-        except (ValueError, LookupError, TypeError, tf.errors.OpError) as error:
+            entries = [dict(entry, step=int(entry["step"])) for entry in json.loads(read_text(self.path))]
+            figures = [entry.get("loss", 0.0) for entry in entries] + [entry.get(SCORE) or 0.0 for entry in entries]
+            if not all(isinstance(figure, int | float) for figure in figures):
+                raise TypeError("a loss or a score is no number")
+            return entries
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
             log.warning("%s cannot be read and starts anew: %s", self.path, reason_of(error))
             return []

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 
 import jax
 
@@ -84,7 +85,7 @@ def _join_processes(address: str | None, processes: int) -> None:
 def _number(name: str, least: int) -> int:
     """Return a setting of the environment."""
     text = os.environ.get(name, "")
-    if not text.isdecimal() or int(text) < least:
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) < least:
         raise UserError(
             f"{name} is {text or 'not set'}, expected a whole number from {least} on, for JAX_COORDINATOR_ADDRESS is "
             "set: each process of a run has the same JAX_NUM_PROCESSES and its own JAX_PROCESS_ID from 0"
