@@ -128,3 +128,20 @@ def test_help_shows_what_the_program_does_and_its_flags(quick_program, name):
     assert f"python -m tpu_retinamask.{name} " in text  # the docstring's example
     for flag in FLAGS[name]:
         assert re.search(rf"^\s+--(\[no\])?{flag}:\s*\S", text, re.MULTILINE), flag
+
+
+def test_names_reach_the_terminal_printable_and_short(quick_program, tmp_path):
+    (tmp_path / "classes.csv").write_text("c\x1b[31mow\x07,0\n")
+    (tmp_path / "t.csv").write_text(
+        f"a\x1b[31m.png,1,1,5,5,c\x1b[31mow\x07,\n{'x' * 3_000_000}.png,1,1,5,5,c\x1b[31mow\x07,\n"
+    )
+    for flags in (
+        (f"--annotations={tmp_path}/t.csv", f"--classes={tmp_path}/classes.csv"),
+        (f"--annotations={tmp_path}/\x1b[31m.csv",),
+        (f"--gin_file=\x07{'x' * 5000}",),
+        ("--\x1b[31m",),
+    ):
+        done = quick_program("inspect_data", *flags)
+        assert done.returncode in (1, 2) and "Traceback" not in done.stderr
+        assert not {"\x1b", "\x07"} & set(done.stdout + done.stderr)
+        assert r"\x" in done.stderr and len(done.stderr) < 20_000

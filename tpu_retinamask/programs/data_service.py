@@ -6,8 +6,10 @@ r"""Prepare training batches on other machines: the dispatcher and the workers o
 
 The batches are those of a run without the service, in the same order, however many workers there are. Workers open the
 files themselves: paths must lead to the same files on all machines, as `gs://` paths do. A worker or a dispatcher that
-is lost ends the run, which goes on from its last checkpoint when the same command is run again. The addresses must be
-reachable by nobody else: the service asks for no password.
+is lost ends the run, which goes on from its last checkpoint when the same command is run again. Its network must
+be closed: TensorFlow's servers listen on every address of their machine and can be given no other, ask for no password,
+and run the operations that whoever reaches them sends, the reading of any file among them. A worker cannot be kept to some
+folders either, for what it opens comes with the training's graph: let it run as a user who may read the data alone.
 """
 
 import logging
@@ -25,6 +27,11 @@ from tpu_retinamask.errors import UserError
 from tpu_retinamask.programs.command_line import Flags
 
 log = logging.getLogger(__name__)
+
+OPEN = (
+    "whoever reaches port %d of this machine can have the %s read any file that it may read, and run what they send: "
+    "TensorFlow listens on every address and asks for no password. Close its network to all but this training"
+)
 
 
 def start_dispatcher(port: int, workers: list[str]) -> Any:
@@ -141,11 +148,13 @@ def run(flags: Flags, role: str | None = None) -> None:
     if role == "dispatcher":
         server = start_dispatcher(flags.port, flags.workers)
         log.info("dispatcher for %d workers on port %d", len(flags.workers), flags.port)
+        log.warning(OPEN, flags.port, role)
     else:
         if not flags.dispatcher:
             raise UserError("data_service worker needs --dispatcher=host:port")
         address = flags.address or f"{socket.gethostname()}:{flags.port}"
         server = start_worker(flags.port, flags.dispatcher, address)
         log.info("worker %s of dispatcher %s", address, flags.dispatcher)
+        log.warning(OPEN, flags.port, role)
     signs_of_life.now(None)  # it serves until it is stopped
     server.join()

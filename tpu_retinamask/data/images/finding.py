@@ -89,7 +89,7 @@ def _matching(pattern: str) -> list[str]:
     try:
         return tf.io.gfile.glob(pattern)
     except UnicodeDecodeError:  # a name that is no UTF-8
-        return glob.glob(pattern, include_hidden=True)
+        return glob.glob(pattern)
 
 
 def _images_among(part: str, files: Iterable[str], flag: str) -> tuple[list[str], list[str]]:
