@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tpu_retinamask.file_kinds import refuse_no_file
 from tpu_retinamask.pretrained.h5_file import WeightsError
 from tpu_retinamask.pretrained.torch_file import FAULTS
 from tpu_retinamask.pretrained.torch_pickle import MOST_SIDES, Machine, described, load
@@ -90,6 +91,7 @@ def read_array_pickle(path: str) -> dict[str, np.ndarray]:
       FileNotFoundError: no such file.
       WeightsError: not such a file, damaged, or holding something else than arrays.
     """
+    refuse_no_file(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such weights")
     try:

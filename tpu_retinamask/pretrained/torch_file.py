@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.file_kinds import refuse_no_file
 from tpu_retinamask.pretrained.h5_file import WeightsError
 from tpu_retinamask.pretrained.torch_pickle import Storage, Tensor, described, load
 
@@ -55,6 +56,7 @@ def read_torch(path: str) -> dict[str, np.ndarray]:
       FileNotFoundError: no such file.
       WeightsError: not such a file, damaged, or holding something else than tensors.
     """
+    refuse_no_file(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such weights")
     try:
@@ -76,7 +78,7 @@ def read_torch(path: str) -> dict[str, np.ndarray]:
 
 def is_torch_file(path: str) -> bool:
     """Return whether a file begins as those of `torch.save`, or a pickle, do."""
-    if not os.path.isfile(path):
+    if not os.path.isfile(path):  # `read_h5` says what it is
         return False
     with open(path, "rb") as file:
         start = file.read(len(_ZIP_START))

@@ -6,10 +6,12 @@ r"""Prepare training batches on other machines: the dispatcher and the workers o
 
 The batches are those of a run without the service, in the same order, however many workers there are. Workers open the
 files themselves: paths must lead to the same files on all machines, as `gs://` paths do. A worker or a dispatcher that
-is lost ends the run, which goes on from its last checkpoint when the same command is run again. Its network must
-be closed: TensorFlow's servers listen on every address of their machine and can be given no other, ask for no password,
-and run the operations that whoever reaches them sends, the reading of any file among them. A worker cannot be kept to some
-folders either, for what it opens comes with the training's graph: let it run as a user who may read the data alone.
+is lost ends the run, which goes on from its last checkpoint when the same command is run again.
+
+Its network must be closed: TensorFlow's servers listen on every address of their machine and can be given no other, ask
+for no password, and run the operations that whoever reaches them sends, the reading of any file among them. A worker
+cannot be kept to some folders either, for what it opens comes with the training's graph: let it run as a user who may
+read the data alone.
 """
 
 import logging
