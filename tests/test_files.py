@@ -1,11 +1,14 @@
 """Writing whole files: over what is there, through links, and never over what is no file."""
 
+import contextlib
 import os
+import resource
 import stat
 
 import pytest
+import tensorflow as tf
 
-from tpu_retinamask.files import WriteError, write_atomically
+from tpu_retinamask.files import WriteError, write_atomically, write_together
 
 
 def test_a_file_that_is_there_is_written_anew(tmp_path):
@@ -44,3 +47,41 @@ def test_what_is_no_file_is_left_as_it_was(tmp_path, make, is_one, linked):
         write_atomically(path, "text")
     assert is_one(there.stat().st_mode)
     assert sorted(os.listdir(tmp_path)) == (["link", "there"] if linked else ["there"])
+
+
+@contextlib.contextmanager
+def _full_disk(room):
+    """Let no file of this process become larger than so many bytes, as if the disk were full then."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path):
+    (tmp_path / "a").write_text("before")
+    with _full_disk(100_000), pytest.raises(WriteError, match=r"/b could not be written: File too large"):
+        write_together([(tmp_path / "a", "after"), (tmp_path / "b", b"x" * 200_000)])
+    assert os.listdir(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "before"
+
+
+@pytest.mark.parametrize("at, left", [("a", {"a": "old"}), ("b", {"a": "new"})])
+def test_a_killed_writer_leaves_no_old_last_beside_new_ones(at, left, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    rename = tf.io.gfile.rename
+
+    def dies(source, target, overwrite):
+        if target.endswith(at):
+            raise Killed
+        rename(source, target, overwrite)
+
+    for name in "ab":
+        (tmp_path / name).write_text("old")
+    monkeypatch.setattr(tf.io.gfile, "rename", dies)
+    with pytest.raises(Killed):
+        write_together([(tmp_path / "a", "new"), (tmp_path / "b", "new")])
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == left

@@ -7,6 +7,7 @@ import gin
 
 from tpu_retinamask import config
 from tpu_retinamask.data.sources.opening import open_sources
+from tpu_retinamask.holding import held_folder
 from tpu_retinamask.recipe import Recipe
 from tpu_retinamask.tasks import inference, training
 from tpu_retinamask.tasks.detector import Detector
@@ -63,7 +64,7 @@ def train(
       Progress, with the steps made.
 
     Raises:
-      UserError: whatever the user gave that does not fit; see the program.
+      UserError: whatever the user gave that does not fit; see the program. HeldError: another process trains there.
     """
     recipe = config.with_earlier(recipe or Recipe(), model_dir)
     sources = open_sources(
@@ -76,15 +77,16 @@ def train(
         image_folder=image_folder,
         val_image_folder=val_image_folder,
     )
-    prepared = training.prepare(
-        recipe,
-        sources,
-        model_dir,
-        TensorFlowRuntime(),
-        start=Start(weights=weights, skip_mismatched=skip_mismatched),
-        config_files=config.recipe_files(recipe),
-    )
-    return training.run(prepared)
+    with held_folder(model_dir, "train", "model_dir"):
+        prepared = training.prepare(
+            recipe,
+            sources,
+            model_dir,
+            TensorFlowRuntime(),
+            start=Start(weights=weights, skip_mismatched=skip_mismatched),
+            config_files=config.recipe_files(recipe),
+        )
+        return training.run(prepared)
 
 
 def load(model_dir: str, *, checkpoint: str = "last", jit_compile: bool | None = None) -> Detector:

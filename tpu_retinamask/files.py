@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import re
+import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -14,6 +16,8 @@ from tpu_retinamask.file_kinds import refuse_no_file
 
 MOST_BYTES = 4 << 30  # of a file that is read whole: more is no list, no text and no picture of anyone's
 
+_TEMPORARY = re.compile(r"\.retinamask-\d+-[0-9a-f]{8}\.tmp")
+
 
 class WriteError(UserError):
     """A file could not be written."""
@@ -21,35 +25,109 @@ class WriteError(UserError):
 
 def write_json_atomically(path: str | os.PathLike, content: Any, indent: int | None = None) -> None:
     """Write JSON as `write_atomically` does."""
-    write_atomically(path, json.dumps(content, allow_nan=False, indent=indent))
+    write_atomically(path, json_text(content, indent))
 
 
-def write_atomically(path: str | os.PathLike, text: str) -> None:
-    """Write text to a neighbouring temporary file, then rename it to `path` (local or gs://).
+def json_text(content: Any, indent: int | None = None) -> str:
+    """Return content as JSON, which knows no number that is not finite.
+
+    Raises:
+      ValueError: there is one.
+    """
+    return json.dumps(content, allow_nan=False, indent=indent)
+
+
+def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
+    """Write text or bytes to a temporary file of the same folder, then rename it to `path` (local or gs://).
 
     Where a symbolic link is, the file that it names is written.
 
     Raises:
       WriteError: it cannot be written, or is a folder or a device; what was there is as it was.
     """
-    path = os.fspath(path)
+    write_together([(path, content)])
+
+
+def write_together(contents: Sequence[tuple[str | os.PathLike, str | bytes]]) -> None:
+    """Write files that belong together, each as `write_atomically` does; the last says that the others are whole.
+
+    All are written under temporary names before any takes its place, so that a full disk leaves those that were there.
+    Then the last is removed, and it is the last that comes: a process that is killed leaves no old one beside new ones.
+
+    Raises:
+      WriteError: one cannot be written.
+    """
+    places = [_place_of(os.fspath(path)) for path, _ in contents]
+    temporaries: list[str] = []
+    path = ""
+    try:
+        for path, (_, content) in zip(places, contents):
+            folder = os.path.dirname(path)
+            if folder:
+                tf.io.gfile.makedirs(folder)
+            temporaries.append(os.path.join(folder, temporary_name()))
+            with tf.io.gfile.GFile(temporaries[-1], "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+        if len(places) > 1 and tf.io.gfile.exists(places[-1]):
+            tf.io.gfile.remove(places[-1])
+        for path, temporary in zip(places, temporaries):
+            tf.io.gfile.rename(temporary, path, overwrite=True)
+    except (tf.errors.OpError, OSError) as error:
+        reason = reason_of(error)
+        for temporary in temporaries:
+            reason = reason.replace(f"{temporary}; ", "")
+        raise WriteError(f"{path} could not be written: {reason}") from error
+    finally:
+        for temporary in temporaries:
+            with contextlib.suppress(tf.errors.OpError):
+                if tf.io.gfile.exists(temporary):
+                    tf.io.gfile.remove(temporary)
+
+
+def _place_of(path: str) -> str:
     if os.path.islink(path):
         path = os.path.realpath(path)
     if os.path.exists(path) and not os.path.isfile(path):
         raise WriteError(f"{path} could not be written: what is there is no file; give another")
-    folder, temporary = os.path.dirname(path), f"{path}.{os.getpid()}.tmp"
+    return path
+
+
+def temporary_name() -> str:
+    """Return a name for a file that does not stay, by which `holding` knows what a killed process left."""
+    return f".retinamask-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a name is of `temporary_name`."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def remove_file(path: str) -> None:
+    """Remove a file, where there is one.
+
+    Raises:
+      WriteError: it cannot be removed.
+    """
     try:
-        if folder:
-            tf.io.gfile.makedirs(folder)
-        with tf.io.gfile.GFile(temporary, "w") as file:
-            file.write(text)
-        tf.io.gfile.rename(temporary, path, overwrite=True)
-    except (tf.errors.OpError, OSError) as error:
-        raise WriteError(f"{path} could not be written: {reason_of(error)}") from error
-    finally:
-        with contextlib.suppress(tf.errors.OpError):
-            if tf.io.gfile.exists(temporary):
-                tf.io.gfile.remove(temporary)
+        tf.io.gfile.remove(path)
+    except tf.errors.NotFoundError:
+        pass
+    except tf.errors.OpError as error:
+        raise WriteError(f"{path} could not be removed: {reason_of(error)}") from error
+
+
+def holds_nothing(path: str) -> bool:
+    """Tell whether there is no file, or one without a byte, as of a program that was killed while it wrote in place.
+
+    Raises:
+      WriteError: it cannot be told.
+    """
+    try:
+        return tf.io.gfile.stat(path).length == 0 and not tf.io.gfile.isdir(path)
+    except tf.errors.NotFoundError:
+        return True
+    except tf.errors.OpError as error:
+        raise WriteError(f"{path} could not be looked at: {reason_of(error)}") from error
 
 
 def check_folder(folder: str) -> None:

@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+import shutil
 
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow as tf
 from pycocotools import mask as rle_codec
 
 from tpu_retinamask.coco.conversion import write_coco, write_csv
@@ -303,3 +305,55 @@ def test_coco_is_written_with_names_that_are_found_again(opened, tmp_path):
         write_coco(images, classes, output=str(tmp_path / "in.json"), inputs=[str(tmp_path / "in.json")])
     with pytest.raises(UserError, match="b.png is a file that this conversion reads"):
         write_coco(images, classes, output=str(tmp_path / "photos" / "b.png"))
+
+
+def _content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_killed_at_any_point_a_rerun_ends_with_the_same_bytes(older, opened, tmp_path, monkeypatch):
+    """There are four renames: of two label maps, of the classes and, last, of the CSV."""
+
+    class Killed(BaseException):
+        pass
+
+    rename = tf.io.gfile.rename
+    left = [0]
+
+    def dies(*arguments, **options):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return rename(*arguments, **options)
+
+    def run(annotations=ANNOTATIONS):
+        classes, images = opened(annotations)
+        beside = [(str(tmp_path / "csv" / "classes.csv"), classes.to_csv())]
+        folder = str(tmp_path / "csv" / "masks")
+        write_csv(images, classes, output=str(tmp_path / "csv" / "a.csv"), beside=beside, mask_folder=folder, threads=1)
+        return _content(tmp_path / "csv")
+
+    monkeypatch.setattr(tf.io.gfile, "rename", dies)
+    left[0] = 4
+    whole = run()
+    for at in range(4):
+        shutil.rmtree(tmp_path / "csv")
+        if older:  # of other annotations: its CSV must not lie beside new label maps
+            left[0] = 4
+            run([*ANNOTATIONS[:2], dict(ANNOTATIONS[2], segmentation=_rle(_square(6, 11, 10, 15))), *ANNOTATIONS[3:]])
+        left[0] = at
+        with pytest.raises(Killed):
+            run()
+        assert not (tmp_path / "csv" / "a.csv").exists()
+        left[0] = 4
+        assert run() == whole
+
+
+def test_a_csv_without_masks_is_written_again_where_it_would_be_the_same(opened, tmp_path):
+    classes, images = opened([dict(annotation, segmentation=None) for annotation in ANNOTATIONS])
+    output = str(tmp_path / "a.csv")
+    for _ in range(2):
+        write_csv(images, classes, output=output, mask_folder=None)
+    with pytest.raises(UserError, match="a.csv is there already"):
+        write_csv(images[1:], classes, output=output, mask_folder=None)

@@ -64,7 +64,7 @@ def test_the_files_are_those_of_a_tfds_data_set(whole):
 
 # Every rename of the whole; those of the plan, of a shard, of its index and of the last file are of different kinds.
 @pytest.mark.parametrize(
-    "stop_at", [place if place in (0, 4, 6, 17) else pytest.param(place, marks=pytest.mark.slow) for place in range(18)]
+    "stop_at", [place if place in (0, 4, 6, 22) else pytest.param(place, marks=pytest.mark.slow) for place in range(23)]
 )
 def test_stopped_anywhere_it_ends_with_the_same_bytes(stop_at, whole, builder, tmp_path, monkeypatch):
     class Killed(BaseException):

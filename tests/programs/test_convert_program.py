@@ -43,19 +43,20 @@ def test_there_and_back_again(coco_json, shapes, quick_program, tmp_path):
     assert first["categories"] == second["categories"]
 
 
-def test_an_empty_class_file_that_a_kill_left_is_written_anew(coco_json, shapes, quick_program, tmp_path):
+def test_classes_that_a_kill_left_empty_are_written(coco_json, shapes, quick_program, tmp_path):
     (tmp_path / "classes.csv").write_text("")
     done = quick_program(
         "convert",
         "coco",
         f"--instances={coco_json}",
         f"--images={shapes}",
-        f"--output={tmp_path}/out.csv",
+        f"--output={tmp_path}/val.csv",
         f"--classes={tmp_path}/classes.csv",
         f"--masks={tmp_path}/masks",
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "classes.csv").read_text() == "disc,0\nsquare,1\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["classes.csv", "masks", "val.csv"]
 
 
 @pytest.mark.ci

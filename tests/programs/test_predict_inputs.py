@@ -1,6 +1,10 @@
 """What predict takes, on a made run: files, folders, patterns, pictures that lie on their side, formats, tiles."""
 
 import json
+import shutil
+import signal
+import subprocess
+import time
 
 import gin
 import numpy as np
@@ -105,6 +109,54 @@ def test_larger_pictures_are_cut_and_others_are_not(predict, photos, tmp_path):
     assert 5 < len(results) <= 16 * 5
     assert all(result["segmentation"]["size"] == [144, 192] for result in results)
     assert max(result["bbox"][0] for result in results) > 100  # of the whole picture, not of its first tile
+
+
+def test_pictures_that_are_read_and_files_of_others_are_kept(quick_program, made_run, photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "in")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "predictions.json").write_text("[]")
+    for out, words in (("in", "holds files of the same names"), ("out", "no earlier run wrote")):
+        before = {path.name: path.read_bytes() for path in (tmp_path / out).iterdir()}
+        done = quick_program(
+            "predict", f"{tmp_path}/in/a.png", f"--model_dir={made_run}", f"--output_dir={tmp_path}/{out}", gin=QUICK
+        )
+        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert {path.name: path.read_bytes() for path in (tmp_path / out).iterdir()} == before
+
+
+@pytest.mark.slow  # test_picture_folder has the order; here the process is killed
+def test_killed_over_an_older_output_it_leaves_nothing_of_that_and_a_rerun_is_whole(
+    program, quick_program, made_run, tmp_path
+):
+    random = np.random.default_rng(2)
+    (tmp_path / "in").mkdir()
+    for number in range(40):
+        pixels = random.integers(0, 256, (400, 600, 3), dtype=np.uint8)
+        PIL.Image.fromarray(pixels).save(tmp_path / "in" / f"{number}.png")
+    place = (f"--model_dir={made_run}", f"--output_dir={tmp_path}/out")
+    assert quick_program("predict", f"{tmp_path}/in/0.png", *place, gin=QUICK).returncode == 0
+    flags = ("predict", f"--images={tmp_path}/in", f"--model_dir={made_run}")
+    assert quick_program(*flags, f"--output_dir={tmp_path}/whole", gin=QUICK).returncode == 0
+    out = tmp_path / "out"
+    for least in (2, 20):
+        process = subprocess.Popen(
+            program.command(*flags, f"--output_dir={out}", gin=QUICK),
+            cwd=program.folder,
+            env=program.environment,
+            stderr=subprocess.DEVNULL,
+        )
+        while process.poll() is None and not (
+            len(json.loads((out / "images.json").read_bytes() or b"[]")) == 40 and len(list(out.glob("*.png"))) >= least
+        ):
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert not (out / "predictions.json").exists()
+        for picture in out.glob("*.png"):
+            assert picture.read_bytes() == (tmp_path / "whole" / picture.name).read_bytes()
+    assert quick_program(*flags, f"--output_dir={out}", gin=QUICK).returncode == 0
+    files = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
 
 
 def test_what_is_missing_ends_it_with_words(quick_program, made_run, photos, tmp_path):

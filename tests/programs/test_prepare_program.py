@@ -84,6 +84,30 @@ def test_killed_half_way_it_goes_on_to_the_same_bytes(program, quick_program, tm
     assert _content(half) == _content(tmp_path / "whole")
 
 
+@pytest.mark.slow  # test_holding holds the lock; here two real ones meet
+def test_of_two_at_once_one_is_refused_by_name_and_the_other_ends_right(prepared, shapes, program, tmp_path):
+    command = program.command(
+        "prepare",
+        f"--annotations={shapes}/train.csv",
+        f"--val_annotations={shapes}/val.csv",
+        f"--classes={shapes}/classes.csv",
+        f"--data_dir={tmp_path}/data",
+        gin=["prepare.images_per_shard = 4"],
+    )
+    started = [
+        subprocess.Popen(command, cwd=program.folder, env=program.environment, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    ended = {process.pid: (process.communicate()[1], process.returncode) for process in started}
+    codes = sorted(code for _, code in ended.values())
+    assert codes == [0, 2] or "was finished already" in "".join(said for said, _ in ended.values()), ended
+    if codes == [0, 2]:
+        (refused,) = [said for said, code in ended.values() if code == 2]
+        (other,) = [pid for pid, (_, code) in ended.items() if code == 0]
+        assert f"data is in use by prepare, process {other} on " in refused and "Traceback" not in refused
+    assert _content(tmp_path / "data") == _content(prepared[0])
+
+
 def test_the_checksums_are_those_of_sha256sum(prepared, quick_program, tmp_path):
     folder = shutil.copytree(prepared[0], tmp_path / "copy")
     done = quick_program("prepare", f"--data_dir={folder}", "--verify")
@@ -113,7 +137,8 @@ def test_inspect_data_shows_the_same_of_the_csv_and_of_the_records(prepared, sha
     assert "  disc    5\n  square  4\n" in from_csv.stdout
     assert from_csv.stdout.count("digest") == 3
     assert sorted(path.name for path in (tmp_path / "seen").iterdir()) == [
-        f"batch{step}_{number}.png" for step in range(3) for number in range(2)
+        *(f"batch{step}_{number}.png" for step in range(3) for number in range(2)),
+        "batches.json",
     ]
     assert PIL.Image.open(tmp_path / "seen" / "batch0_0.png").size == (256, 256)  # small pictures are doubled
 

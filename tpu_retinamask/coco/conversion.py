@@ -21,7 +21,7 @@ from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.annotations.csv_rows import read_rows
 from tpu_retinamask.data.images.mask_reader import MaskReader, inside_box, is_shared, shared_mask_files
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.files import read_bytes, write_atomically
+from tpu_retinamask.files import read_bytes, remove_file, write_together
 
 WRITTEN_BY = "written by retinamask convert"  # `info.description` of a COCO file of ours
 
@@ -48,6 +48,7 @@ def write_csv(
     *,
     output: str,
     mask_folder: str | None,
+    beside: Sequence[tuple[str, str]] = (),
     inputs: Iterable[str] = (),
     threads: int = 8,
     progress: bool = False,
@@ -55,13 +56,14 @@ def write_csv(
     """Write a CSV and its label maps, one row an instance in the order of the images.
 
     Images without objects get a row of their own. An output that is there is replaced only where an earlier conversion
-    wrote it, which its label maps tell.
+    wrote it, which its label maps tell, or its bytes. It goes before they change, and comes when all are there.
 
     Args:
       images: what `scan.scan_images` kept, in files of their own.
       classes: names of the classes.
       output: path of the CSV; image and mask paths in it are relative to its folder where they can be.
       mask_folder: where the label maps go; None: no object has a mask.
+      beside: path and text of files that belong to it; where the output is, they are.
       inputs: files that the conversion reads beside images and masks, and never replaces.
       threads: images converted at a time.
       progress: show a progress bar.
@@ -83,13 +85,19 @@ def write_csv(
     def convert(job: tuple[AnnotatedImage, str]) -> tuple[list, int]:
         return _convert_image(*job, classes, folder, output)
 
-    _refuse_replacing(output, folder)
+    there = tf.io.gfile.exists(output)
+    if there and masks:
+        if not _wrote(output, folder):
+            _refuse_output(output)
+        remove_file(output)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         found = pool.map(convert, zip(images, paths))
         found = list(tqdm.tqdm(found, total=len(images), desc="convert", unit="image", disable=not progress))
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(row for rows, _ in found for row in rows)
-    write_atomically(output, text.getvalue())
+    if there and not masks and read_bytes(output) != text.getvalue().encode():
+        _refuse_output(output)
+    write_together([*beside, (output, text.getvalue())])
     kept = [row for rows, _ in found for row in rows if row[1]]
     return Conversion(
         images=len(images),
@@ -104,6 +112,7 @@ def write_coco(
     classes: ClassNames,
     *,
     output: str,
+    beside: Sequence[tuple[str, str]] = (),
     image_folder: str | None = None,
     inputs: Iterable[str] = (),
     keep_names: bool = False,
@@ -114,6 +123,7 @@ def write_coco(
       images: what `scan.scan_images` kept, in files of their own.
       classes: names of the classes.
       output: path of the file; one that is there is replaced only where a conversion wrote it.
+      beside: path and text of files that belong to it; where the output is, they are.
       image_folder: that file names are relative to; None: the output's.
       inputs: files that the conversion reads beside images and masks, and never replaces.
       keep_names: leave file names as the source writes them.
@@ -131,17 +141,19 @@ def write_coco(
     text = json.dumps(content, allow_nan=False)
     if tf.io.gfile.exists(output) and not _is_our_coco(output):
         _refuse_output(output)
-    write_atomically(output, text)
+    write_together([*beside, (output, text)])
 
 
-def refuse_inputs(output: str, images: Sequence[AnnotatedImage], inputs: Iterable[str]) -> None:
-    """Refuse an output that is one of the files that are read.
+def refuse_inputs(
+    output: str, images: Sequence[AnnotatedImage], inputs: Iterable[str], *, flag: str = "--output"
+) -> None:
+    """Refuse an output, which a flag names, that is one of the files that are read.
 
     Raises:
       UserError: it is.
     """
     if place_of(output) in {place_of(path) for path in itertools.chain(_files_of(images), inputs)}:
-        raise UserError(f"--output={output} is a file that this conversion reads: give another path")
+        raise UserError(f"{flag}={output} is a file that this conversion reads or writes already: give another path")
 
 
 def _files_of(images: Sequence[AnnotatedImage]) -> set[str]:
@@ -184,20 +196,17 @@ def _edge(value: float) -> str:
     return f"{exact.quantize(decimal.Decimal(1)) if exact == exact.to_integral() else exact:f}"
 
 
-def _refuse_replacing(output: str, folder: LabelMapFolder | None) -> None:
-    """Refuse to replace a CSV, unless its first label map says that it was written for it."""
-    if not tf.io.gfile.exists(output):
-        return
-    if folder is not None:
-        try:
-            rows = read_rows(output)
-        except UserError:
-            rows = []
-        masks = (row[6].rpartition("#")[0] for _, row in rows if len(row) == 7 and "#" in row[6])
-        first = next(masks, None)
-        if first is not None and folder.wrote(posixpath.join(os.path.dirname(output), first)):
-            return
-    _refuse_output(output)
+def _wrote(output: str, folder: LabelMapFolder | None) -> bool:
+    """Tell whether a CSV is of an earlier conversion: its first label map says that it was written for it."""
+    if folder is None:
+        return False
+    try:
+        rows = read_rows(output)
+    except UserError:
+        return False
+    masks = (row[6].rpartition("#")[0] for _, row in rows if len(row) == 7 and "#" in row[6])
+    first = next(masks, None)
+    return first is not None and folder.wrote(posixpath.join(os.path.dirname(output), first))
 
 
 def _is_our_coco(path: str) -> bool:

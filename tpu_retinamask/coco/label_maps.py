@@ -13,7 +13,8 @@ import PIL.PngImagePlugin
 import tensorflow as tf
 
 from tpu_retinamask.data.annotations.csv_rows import AnnotationError
-from tpu_retinamask.files import read_head
+from tpu_retinamask.files import holds_nothing, read_head, write_atomically
+from tpu_retinamask.holding import clear_leftovers
 
 LABELS = 255  # instances of one label map, which has 8 bits
 MARK = "retinamask convert"  # key of the text in a label map that says for which output it was written
@@ -80,6 +81,8 @@ class LabelMapFolder:
             raise AnnotationError(
                 f"{len(refused)} label maps cannot be written: give a folder of their own (--masks)", refused
             )
+        for place in {posixpath.dirname(path) for path in self.paths}:
+            clear_leftovers(place)
         # By the first label map of each image, whatever further ones are called.
         self._taken = self._images | {place_of(path).casefold() for path in self.paths}
 
@@ -104,9 +107,7 @@ class LabelMapFolder:
         texts.add_itxt(MARK, self._mark)
         buffer = io.BytesIO()
         PIL.Image.fromarray(labels).save(buffer, "PNG", pnginfo=texts)
-        tf.io.gfile.makedirs(posixpath.dirname(path) or ".")
-        with tf.io.gfile.GFile(path, "wb") as file:
-            file.write(buffer.getvalue())
+        write_atomically(path, buffer.getvalue())
 
     def wrote(self, path: str) -> bool:
         """Tell whether a file is a label map that was written for this output before."""
@@ -116,7 +117,7 @@ class LabelMapFolder:
         place = place_of(path)
         if "://" not in path and os.path.commonpath([place, self._root]) != self._root:
             return f"{path} is a link to {place}, outside of {self.folder}"
-        if tf.io.gfile.exists(path) and not self.wrote(path):
+        if not holds_nothing(path) and not self.wrote(path):
             return f"{path} is there already, and not from an earlier conversion to this output"
         return None
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
-import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
+
+from tpu_retinamask.files import write_atomically
 
 # Bright and apart from one another, on dark microscopy as on daylight photographs.
 PALETTE = (
@@ -97,11 +98,13 @@ def save_picture(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write an image as PNG or JPEG, by the name's extension.
 
     Args:
-        path: local or gs:// path ending in .png, .jpg or .jpeg; missing folders are made.
+        path: local or gs:// path ending in .png, .jpg or .jpeg; missing folders are made. The file is whole or as it
+            was.
         image: [h, w, 3] uint8 RGB.
 
     Raises:
         ValueError: if the extension is another.
+        WriteError: it cannot be written.
     """
     path = os.fspath(path)
     extension = os.path.splitext(path)[1].lower()
@@ -110,11 +113,7 @@ def save_picture(path: str | os.PathLike, image: np.ndarray) -> None:
         raise ValueError(f"save_picture: {path} ends in {extension!r}, expected .png, .jpg or .jpeg")
     encoded = io.BytesIO()
     Image.fromarray(np.asarray(image)).save(encoded, formats[extension], quality=92)
-    folder = os.path.dirname(path)
-    if folder:
-        tf.io.gfile.makedirs(folder)
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(encoded.getvalue())
+    write_atomically(path, encoded.getvalue())
 
 
 def _neighbour_colours(boxes: np.ndarray) -> list[tuple[int, int, int]]:

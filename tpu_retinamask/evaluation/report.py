@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from tpu_retinamask.evaluation.thresholds import Threshold
-from tpu_retinamask.files import write_json_atomically
+from tpu_retinamask.files import json_text, write_atomically
 
 IOU_NAMES = {"bbox": "box", "segm": "mask"}  # pycocotools' word -> the reader's word
 _WIDTH = 110
@@ -127,8 +127,12 @@ def write_metrics(path: str | os.PathLike, metrics: Metrics) -> None:
         path: local or gs:// path; missing folders are made. The file is either complete or absent.
         metrics: what `evaluate_coco` returned.
     """
-    numbers = {key: None if math.isnan(value) else value for key, value in metrics.flat().items()}
-    write_json_atomically(path, numbers, indent=1)
+    write_atomically(path, metrics_json(metrics))
+
+
+def metrics_json(metrics: Metrics) -> str:
+    """Return `metrics.flat()` as a JSON object; undefined numbers become null."""
+    return json_text({key: None if math.isnan(value) else value for key, value in metrics.flat().items()}, indent=1)
 
 
 def _flat_threshold(best: Threshold | None, of: str) -> dict[str, float]:

@@ -3,13 +3,13 @@
 import dataclasses
 import io
 import json
-import os
 
 import numpy as np
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.exporters.registry import EXPORTERS, TrainedModel
+from tpu_retinamask.files import write_atomically
 from tpu_retinamask.version import __version__
 
 
@@ -22,7 +22,7 @@ def write_numpy(trained: TrainedModel, output: str) -> None:
       output: a new file, PATH.npz.
 
     Raises:
-      UserError: another suffix, or a file that is there already.
+      UserError: another suffix, a file that is there already, or one that cannot be written.
     """
     if not output.endswith(".npz"):
         raise UserError(f"--output={output}: format numpy writes one file whose name ends in .npz")
@@ -37,10 +37,4 @@ def write_numpy(trained: TrainedModel, output: str) -> None:
     arrays = {variable.path: np.asarray(variable.value) for variable in trained.model.variables}
     content = io.BytesIO()
     np.savez(content, **{"about": np.array(json.dumps(about)), **arrays}, allow_pickle=False)
-    folder = os.path.dirname(output)
-    if folder:
-        tf.io.gfile.makedirs(folder)
-    partial = f"{output}.{os.getpid()}.tmp"
-    with tf.io.gfile.GFile(partial, "wb") as file:
-        file.write(content.getvalue())
-    tf.io.gfile.rename(partial, output)
+    write_atomically(output, content.getvalue())

@@ -15,19 +15,20 @@ Crowd regions stay in the COCO file: the CSV leaves them out, and `evaluate --co
 file itself, where they are neither wanted nor held against a detection.
 """
 
+import contextlib
 import logging
 from typing import Literal
 
 import gin
-import tensorflow as tf
 
 from tpu_retinamask import config, signs_of_life
-from tpu_retinamask.coco.conversion import write_coco, write_csv
+from tpu_retinamask.coco.conversion import refuse_inputs, write_coco, write_csv
 from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
 from tpu_retinamask.data.sources.opening import read_source, scan_content
 from tpu_retinamask.data.sources.registry import ReadOptions
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.files import write_atomically
+from tpu_retinamask.files import holds_nothing
+from tpu_retinamask.holding import held_file, held_folder
 from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.programs.own_settings import checked
 
@@ -69,8 +70,7 @@ def convert(
     output, class_file = paths["output"], paths["classes"]
     assert source and output  # asked for by `run`
     to_csv = direction == "coco" or (direction == "any" and output.lower().endswith(".csv"))
-    # An empty one is what a kill may have left of a conversion: this one writes it.
-    there = bool(class_file) and tf.io.gfile.exists(class_file) and tf.io.gfile.stat(class_file).length > 0
+    there = bool(class_file) and not holds_nothing(class_file)
     numbered = read_classes(class_file) if class_file and (there or direction == "csv") else None
     content = read_source(
         source,
@@ -86,11 +86,16 @@ def convert(
         )
     scanned = scan_content(content, settings, source, threads=threads, progress=progress)
     inputs = [source, *([class_file] if class_file else [])]
+    beside = []
+    if class_file and not there:
+        refuse_inputs(class_file, scanned.images, [source, output], flag="--classes")
+        beside = [(class_file, names.to_csv())]
     if to_csv:
         found = write_csv(
             scanned.images,
             names,
             output=output,
+            beside=beside,
             mask_folder=paths["masks"],
             inputs=inputs,
             threads=threads,
@@ -102,14 +107,13 @@ def convert(
             scanned.images,
             names,
             output=output,
+            beside=beside,
             image_folder=paths["images"] if direction == "any" else None,
             inputs=inputs,
             keep_names=direction == "csv",
         )
         said = scanned.summary()
-    if class_file and not there:
-        write_atomically(class_file, names.to_csv())
-    elif not class_file:
+    if not class_file:
         said += f"; classes {_numbered(names)}: write them down by --classes=FILE"
     return said
 
@@ -137,5 +141,11 @@ def run(flags: Flags, direction: str | None = None) -> None:
         raise UserError(f"convert {direction} needs {', '.join(missing)}")
     config.parse_gin(flags.gin_file, flags.gin_param)
     names = ("instances", "annotations", "format", "images", "output", "classes", "masks")
-    said = convert(direction, {name: flags[name].value for name in names})
+    with contextlib.ExitStack() as holding:
+        holding.enter_context(held_file(flags.output, "convert", "--output"))
+        if flags.masks:
+            holding.enter_context(held_folder(flags.masks, "convert", "--masks"))
+        if flags.classes and direction != "csv" and holds_nothing(flags.classes):  # or it is read alone
+            holding.enter_context(held_file(flags.classes, "convert", "--classes"))
+        said = convert(direction, {name: flags[name].value for name in names})
     log.info("wrote %s: %s", flags.output, said)

@@ -8,7 +8,6 @@
 Prints box and mask average precision as COCO defines them, overall and by class, and writes metrics.json.
 """
 
-import logging
 import os
 from typing import Literal
 
@@ -21,15 +20,13 @@ from tpu_retinamask.coco.scores import evaluate_coco
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.sources.opening import open_images
 from tpu_retinamask.errors import SettingError, UserError, gin_param, printable
-from tpu_retinamask.evaluation.report import Metrics, format_table, write_metrics
-from tpu_retinamask.evaluation.results import write_results
+from tpu_retinamask.evaluation.report import Metrics, format_table
+from tpu_retinamask.programs import score_files
 from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.programs.held_out import of_split
 from tpu_retinamask.programs.own_settings import checked
 from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.tasks import inference
-
-log = logging.getLogger(__name__)
 
 
 @gin.configurable
@@ -110,25 +107,25 @@ def run(flags: Flags) -> None:
     if flags.predictions:
         _refuse_unread(flags)
         config.parse_gin(flags.gin_file, flags.gin_param)
-        (metrics, _, _), names, results = evaluate(flags), None, None
-        output = flags.metrics or "metrics.json"
+        with score_files.held(flags.metrics or "metrics.json") as files:
+            metrics, _, _ = evaluate(flags)
+            print(printable(format_table(metrics)), flush=True)
+            files.write(metrics)
     elif flags.data_dir and (flags.annotations or flags.classes):
         raise UserError("--data_dir holds images, annotations and classes: leave out --annotations and --classes")
     elif (flags.annotations or flags.data_dir) and flags.model_dir:
         config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir)
-        metrics, results, classes = evaluate(flags)
-        names = None if flags.coco_json or classes is None else classes.names
         output = flags.metrics or os.path.join(flags.model_dir, "metrics.json")
+        with score_files.held(output, model_dir=flags.model_dir) as files:
+            metrics, results, classes = evaluate(flags)
+            names = None if flags.coco_json or classes is None else classes.names
+            print(printable(format_table(metrics, names)), flush=True)  # first: where nothing can be written it is not lost
+            files.write(metrics, results)
     else:
         raise UserError(
             "give --annotations and --model_dir, or --data_dir and --model_dir, to score a model, "
             "or --predictions and --coco_json to score a results file"
         )
-    print(printable(format_table(metrics, names)), flush=True)  # first: where nothing can be written it is not lost
-    if results is not None:
-        write_results(os.path.join(os.path.dirname(output), "predictions.json"), results)
-    write_metrics(output, metrics)
-    log.info("wrote %s", output)
 
 
 def _refuse_unread(flags: Flags) -> None:

@@ -10,6 +10,7 @@ import logging
 from tpu_retinamask import config
 from tpu_retinamask.exporters import numpy_file  # noqa: F401  # takes its seat
 from tpu_retinamask.exporters.registry import EXPORTERS, TrainedModel
+from tpu_retinamask.holding import held_file
 from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.tasks import inference
 
@@ -21,8 +22,9 @@ def run(flags: Flags) -> None:
     config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir)
     recipe = config.recipe()
     export = EXPORTERS.get(flags.format)
-    model, classes = inference.load_model(
-        flags.model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=flags.checkpoint
-    )
-    export(TrainedModel(model, recipe.detection_filter, recipe.pipeline, classes), flags.output)
+    with held_file(flags.output, "export", "--output"):
+        model, classes = inference.load_model(
+            flags.model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=flags.checkpoint
+        )
+        export(TrainedModel(model, recipe.detection_filter, recipe.pipeline, classes), flags.output)
     log.info("wrote %s (%s)", flags.output, flags.format)

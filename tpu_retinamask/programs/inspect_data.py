@@ -8,10 +8,12 @@ r"""Show what annotated images hold, and what the network makes of its input.
 With images, prints what they hold and what may be wrong with them: pictures that are there twice, or in
 --val_annotations too, classes without objects, masks outside of their boxes. --batches adds the digest of the first
 training batches (equal digests, equal batches: so a prepared data set is compared with its CSV), and --output_dir draws
-these, changed as training changes them. --shapes prints the shape and the bytes of every tensor from the image to the
-outputs, those of keras-maskrcnn. They come from the real model by shape inference: no tensor of the table is allocated.
+these, changed as training changes them, and lists the pictures in batches.json. --shapes prints the shape and the bytes
+of every tensor from the image to the outputs, those of keras-maskrcnn. They come from the real model by shape
+inference: no tensor of the table is allocated.
 """
 
+import contextlib
 import math
 import os
 import re
@@ -25,8 +27,10 @@ from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.sources.opening import open_images, open_sources
 from tpu_retinamask.data.stream.summary import batch_digest, summarize
 from tpu_retinamask.errors import UserError, printable
+from tpu_retinamask.evaluation.picture_folder import take_over
 from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
 from tpu_retinamask.evaluation.results import paste_masks
+from tpu_retinamask.holding import held_folder
 from tpu_retinamask.keras_maskrcnn.outputs import keras_maskrcnn_outputs
 from tpu_retinamask.model.postprocess import DetectionFilter
 from tpu_retinamask.model.retinamask import RetinaMask
@@ -35,6 +39,7 @@ from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.structures import Batch
 from tpu_retinamask.tasks.preflight import report_coverage
 
+INDEX = "batches.json"  # of the pictures
 _SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 
 
@@ -136,6 +141,9 @@ def show_images(flags: Flags) -> None:
     print(printable(summarize(images, names, pipeline)))
     report_coverage(config.NetworkSettings().anchor_grid(), images, pipeline, config.Criterion().positive_iou)
     batches = flags.batches or (1 if flags.output_dir else 0)
+    if flags.output_dir:
+        names_of = (f"batch{step}_{row}.png" for step in range(batches) for row in range(flags.batch_size))
+        take_over(flags.output_dir, INDEX, [{"picture": name} for name in names_of], flag="--output_dir")
     for step, batch in enumerate(each_batch(pipeline.train_dataset(images, flags.batch_size).take(batches))):
         batch = type(batch)(*(field.numpy() for field in batch))
         print(f"batch {step}: images {batch.image_id.tolist()}, digest {batch_digest(batch)}")
@@ -168,7 +176,10 @@ def run(flags: Flags) -> None:
             "--data_dir"
         )
     if not flags.shapes:
-        show_images(flags)
+        with contextlib.ExitStack() as holding:
+            if flags.output_dir:
+                holding.enter_context(held_folder(flags.output_dir, "inspect_data", "--output_dir"))
+            show_images(flags)
         return
     missing = [name for name in ("image_size", "num_classes") if flags[name].value is None]
     if missing:

@@ -23,6 +23,7 @@ from tpu_retinamask.data.sources.opening import Sources
 from tpu_retinamask.data.stream.decoded_cache import available_memory
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.files import check_folder, read_text, write_atomically
+from tpu_retinamask.holding import held_folder
 from tpu_retinamask.model.backbones.efficientnet_lite import package_of
 from tpu_retinamask.planning.fingerprint import fingerprint
 from tpu_retinamask.planning.plan import minutes_of
@@ -54,9 +55,10 @@ def run(flags: Flags) -> None:
     config.recipe()  # a slip is told before the images are opened
     check_folder(flags.model_dir)
     runtime = make_runtime(flags)
-    sources = sources_of(flags, notes=runtime.chief)
-    text = make_plan(flags, sources, runtime, flags.minutes, began)
-    write_atomically(path, text)
+    with held_folder(flags.model_dir, "plan", "--model_dir"):
+        sources = sources_of(flags, notes=runtime.chief)
+        text = make_plan(flags, sources, runtime, flags.minutes, began)
+        write_atomically(path, text)
     log.info("wrote %s; `retinamask train` with the same --annotations and --model_dir begins with it", path)
 
 

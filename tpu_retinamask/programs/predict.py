@@ -6,7 +6,8 @@
 
 Writes one picture an image with masks, boxes, names and scores drawn over it, `predictions.json` (COCO
 results, masks as run lengths in the original image's pixels; each says the names of its file and class, by which
-`evaluate --predictions` matches it) and `images.json` (the file of each image id).
+`evaluate --predictions` matches it) and `images.json` (the file of each image id). An earlier output in the folder is
+replaced as a whole, and nothing else there; `predictions.json` comes last, so that an output without it is unfinished.
 """
 
 import logging
@@ -29,9 +30,10 @@ from tpu_retinamask.data.images.finding import find_images
 from tpu_retinamask.data.images.mask_reader import picture_bytes
 from tpu_retinamask.data.sources.settings import SourceSettings
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.evaluation.picture_folder import take_over
 from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
 from tpu_retinamask.evaluation.results import write_results
-from tpu_retinamask.files import write_json_atomically
+from tpu_retinamask.holding import held_file, held_folder
 from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.programs.own_settings import checked
 from tpu_retinamask.programs.runtime_choice import make_runtime
@@ -40,6 +42,8 @@ from tpu_retinamask.tasks.tiles import Cutting, Tile, detect_in_tiles
 from tpu_retinamask.training.runtimes.registry import Runtime
 
 log = logging.getLogger(__name__)
+
+RESULTS_FILE = "predictions.json"
 
 
 @gin.configurable
@@ -78,7 +82,18 @@ def predict(
     paths = _find(images)
     model, names = inference.load_model(model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint)
     found = _scan(paths, reading)
-    tf.io.gfile.makedirs(output_dir)
+    taken: set[str] = set()
+    listed = [
+        {
+            "id": image.image_id,
+            "file_name": image.name,
+            "height": image.height,
+            "width": image.width,
+            "picture": picture_name(image.name, taken),
+        }
+        for image in found
+    ]
+    take_over(output_dir, "images.json", listed, flag="--output_dir", last=RESULTS_FILE, inputs=paths)
     compiled = recipe.train.compiles_detection(jit_compile)
     detector = inference.make_detector(model, recipe.detection_filter, jit_compile=compiled, runtime=runtime)
     category_ids = list(range(names.num_classes))
@@ -91,9 +106,9 @@ def predict(
         if whole
         else iter(())
     )
-    everything, written, taken = [], [], set()
+    everything = []
     categories = {number: names.name_of(number) for number in range(names.num_classes)}
-    for image in tqdm(found, unit="image"):
+    for image, entry in zip(tqdm(found, unit="image"), listed):
         picture = apply_orientation(decode_image(picture_bytes(image.image)), tf.constant(image.orientation)).numpy()
         image_id = image.image_id
         if len(tiles[image_id]) == 1:
@@ -108,26 +123,15 @@ def predict(
                 batch_size=batch_size,
                 category_ids=category_ids,
             )
-        name = picture_name(image.name, taken)
-        save_picture(os.path.join(output_dir, name), overlay(picture, results, names.names, draw_above))
+        save_picture(os.path.join(output_dir, entry["picture"]), overlay(picture, results, names.names, draw_above))
         everything.extend(with_names(results, {image_id: image.name}, categories))
-        written.append(
-            {
-                "id": image_id,
-                "file_name": image.name,
-                "height": image.height,
-                "width": image.width,
-                "picture": name,
-            }
-        )
-    write_results(os.path.join(output_dir, "predictions.json"), everything)
-    write_json_atomically(os.path.join(output_dir, "images.json"), written)
+    write_results(os.path.join(output_dir, RESULTS_FILE), everything)
     drawn = sum(result["score"] >= draw_above for result in everything)
     log.info(
         "%d objects in %d images, %d of them drawn (score %g or more, predict.draw_above); pictures and "
         "predictions.json are in %s",
         len(everything),
-        len(written),
+        len(listed),
         drawn,
         draw_above,
         output_dir,
@@ -206,4 +210,9 @@ def run(flags: Flags, *files: str) -> None:
         raise UserError("give the pictures: --images=FOLDER, --images='photos/*.jpg', or files without a flag")
     config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir)
     images = [*files, *([flags.images] if flags.images else [])]
-    predict(images, flags.model_dir, flags.output_dir, runtime=make_runtime(flags), checkpoint=flags.checkpoint)
+    runtime = make_runtime(flags)
+    with (
+        held_folder(flags.output_dir, "predict", "--output_dir"),
+        held_file(os.path.join(flags.output_dir, RESULTS_FILE), "predict", "--output_dir"),  # evaluate writes one, too
+    ):
+        predict(images, flags.model_dir, flags.output_dir, runtime=runtime, checkpoint=flags.checkpoint)

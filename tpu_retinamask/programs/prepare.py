@@ -21,6 +21,7 @@ from tpu_retinamask import config, signs_of_life
 from tpu_retinamask.data.prepared.reading import open_records, verify_records
 from tpu_retinamask.data.sources.opening import read_splits, scan_split
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.holding import held_folder
 from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.programs.own_settings import checked
 from tpu_retinamask.tasks.beam_preparation import (
@@ -120,4 +121,5 @@ def run(flags: Flags) -> None:
             "prepare writes with tensorflow-datasets, which is not installed: pip install 'tpu-retinamask[records]'"
         )
     config.parse_gin(flags.gin_file, flags.gin_param)
-    prepare(flags)
+    with held_folder(flags.data_dir, "prepare", "--data_dir"):  # its workers write there in its name
+        prepare(flags)

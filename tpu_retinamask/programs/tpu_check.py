@@ -23,6 +23,8 @@ import tensorflow as tf
 
 from tpu_retinamask import config
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.files import write_atomically
+from tpu_retinamask.holding import held_folder
 from tpu_retinamask.private.tensorflow_names import ReplicasOfOneProgram
 from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.programs.own_settings import checked
@@ -247,15 +249,15 @@ def _require_compiler() -> None:
 def run(flags: Flags) -> int:
     """Run the program; its code is 1 where a topology refuses the step or lacks the memory."""
     config.parse_gin(flags.gin_file, flags.gin_param)
-    output = Path(flags.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    rows = tpu_check(
-        flags.topology or GENERATIONS,
-        os.path.expanduser(flags.cache_dir),
-        lowering=flags.lowering,
-        on_row=lambda rows: (output / "report.json").write_text(json.dumps(rows, indent=1)),
-    )
-    (output / "report.json").write_text(json.dumps(rows, indent=1))  # of a refusal, too
-    print(report.format_report(rows))
-    log.info("wrote %s", output / "report.json")
+    output = os.path.join(flags.output_dir, "report.json")
+    with held_folder(flags.output_dir, "tpu_check", "--output_dir"):
+        rows = tpu_check(
+            flags.topology or GENERATIONS,
+            os.path.expanduser(flags.cache_dir),
+            lowering=flags.lowering,
+            on_row=lambda rows: write_atomically(output, json.dumps(rows, indent=1)),
+        )
+        print(report.format_report(rows), flush=True)
+        write_atomically(output, json.dumps(rows, indent=1))  # of a refusal, too
+    log.info("wrote %s", output)
     return 0 if all(row.get("fits") for row in rows) else 1

@@ -8,6 +8,7 @@ Without settings, or with --minutes, it makes a plan for the images, the machine
 begins with that. Run the same command again to go on from the last checkpoint.
 """
 
+import contextlib
 import logging
 import os
 import shlex
@@ -16,6 +17,7 @@ import time
 from tpu_retinamask import config
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.files import check_folder, write_atomically
+from tpu_retinamask.holding import held_folder
 from tpu_retinamask.planning.plan import TOLD
 from tpu_retinamask.programs import held_out, plan
 from tpu_retinamask.programs.command_line import Flags
@@ -23,6 +25,7 @@ from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.tasks import training
 from tpu_retinamask.tasks.start import Start
 from tpu_retinamask.training.loop.stop_request import TrainingInterrupted
+from tpu_retinamask.training.runtimes.registry import Runtime
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +46,17 @@ def run(flags: Flags) -> int:
     if flags.debug and not flags.dry_run:
         training.refuse_debug_on_many(runtime)
     notes = runtime.chief and not (flags.dry_run or flags.debug)
-    if notes:
-        check_folder(flags.model_dir)  # or it is told after all that was made for it
+    with contextlib.ExitStack() as holding:
+        if notes:  # of several hosts' processes the one that writes; what is wrong is told before all is made for it
+            check_folder(flags.model_dir)
+            holding.enter_context(held_folder(flags.model_dir, "train", "--model_dir"))
+        return _train(flags, runtime, start, began, text, notes=notes)
+
+
+def _train(flags: Flags, runtime: Runtime, start: Start, began: float, text: str | None, *, notes: bool) -> int:
+    """Train by the text of a plan, where there is one."""
     sources = held_out.sources_of(flags, notes=notes)
-    if by_plan and text is None:
+    if text is None and plan.planned(flags):
         text = plan.make_plan(flags, sources, runtime, flags.minutes, began, told=TOLD)
         if notes:
             path = os.path.join(flags.model_dir, plan.PLAN_FILE)

@@ -40,7 +40,8 @@ from tpu_retinamask.data.prepared.index import SplitIndex
 from tpu_retinamask.data.prepared.reading import UNFINISHED, file_bytes
 from tpu_retinamask.data.record_checks import RecordsError
 from tpu_retinamask.data.record_format import FRAME_BYTES, tfds_features, tfds_serializer
-from tpu_retinamask.files import file_sha256, list_folder, read_bytes, read_if_there
+from tpu_retinamask.files import file_sha256, is_temporary, list_folder, read_bytes, read_if_there, reason_of
+from tpu_retinamask.holding import LOCK
 
 log = logging.getLogger(__name__)
 
@@ -131,9 +132,9 @@ class RecordsBuilder:
                     for job in left:
                         self.write_shard(*job, bar.update)
             self._finish(plan)
-        except tf.errors.OpError as error:
+        except (tf.errors.OpError, OSError) as error:
             raise RecordsError(
-                f"cannot write to {self.data_dir}: {error.message}. When that is mended, run the same "
+                f"cannot write to {self.data_dir}: {reason_of(error)}. When that is mended, run the same "
                 "command again: it goes on with the first shard that is not whole"
             ) from error
         return True
@@ -248,17 +249,31 @@ class RecordsBuilder:
             )
         self._write(self._path(CLASSES_FILE), self.classes.to_csv().encode())
         self._write(self._path(PREPARED_FILE), plan)
-        tfds.folder_dataset.write_metadata(
-            data_dir=self.data_dir,
-            features=self.features,
-            split_infos=infos,
-            check_data=False,
-            description="Images with boxes and masks, prepared for tpu_retinamask.",
-        )
+        self._write_metadata(infos)
         for name in (*map(index_name, self.images), CLASSES_FILE, PREPARED_FILE, *TFDS_FILES):
             sums.append(f"{file_sha256(self._path(name))}  {name}\n")
         self._write(self._path(CHECKSUMS_FILE), "".join(sums).encode())
         self._clear()
+
+    def _write_metadata(self, splits: list):
+        """Write TFDS's own files, which it writes in place: elsewhere, then they are renamed."""
+        import tensorflow_datasets as tfds
+
+        folder = self._path(UNFINISHED, "metadata")
+        tf.io.gfile.makedirs(folder)
+        for split in self.images:  # TFDS learns their names and the kind of file from that of a file of each
+            self._write(posixpath.join(folder, shard_name(split, 0, self._shard_count(split))), b"")
+        named = posixpath.basename(self.data_dir.rstrip("/"))
+        tfds.folder_dataset.write_metadata(
+            data_dir=folder,
+            version=named if tfds.core.Version.is_valid(named) else "1.0.0",
+            features=self.features,
+            split_infos=splits,
+            check_data=False,
+            description="Images with boxes and masks, prepared for tpu_retinamask.",
+        )
+        for name in TFDS_FILES:
+            tf.io.gfile.rename(posixpath.join(folder, name), self._path(name), overwrite=True)
 
     def _clear(self):
         if tf.io.gfile.exists(self._path(UNFINISHED)):
@@ -290,7 +305,8 @@ def refuse_other_files(data_dir: str) -> None:
         return
     if read_if_there(posixpath.join(data_dir, UNFINISHED, PREPARED_FILE)) is not None:
         return
-    strange = sorted(set(list_folder(data_dir)) - {UNFINISHED, UNFINISHED + "/"})
+    found = set(list_folder(data_dir)) - {UNFINISHED, UNFINISHED + "/", LOCK}
+    strange = sorted(name for name in found if not is_temporary(name))
     if strange:
         raise RecordsError(f"{data_dir} holds other files ({', '.join(strange[:5])}): give prepare a folder of its own")
 

@@ -7,11 +7,9 @@ import shutil
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.files import reason_of
+from tpu_retinamask.files import reason_of, temporary_name
 
 log = logging.getLogger(__name__)
-
-PROBE = ".room_for_a_checkpoint"
 
 
 def require_room(model_dir: str, checkpoint_bytes: int, checkpoints: int = 1) -> None:
@@ -25,7 +23,7 @@ def require_room(model_dir: str, checkpoint_bytes: int, checkpoints: int = 1) ->
     Raises:
       UserError: the directory cannot be written, or a checkpoint does not fit.
     """
-    probe = os.path.join(model_dir, f"{PROBE}.{os.getpid()}")
+    probe = os.path.join(model_dir, temporary_name())
     try:
         tf.io.gfile.makedirs(model_dir)
         try:

@@ -1,0 +1,98 @@
+"""What evaluate writes: metrics.json and, of a model, predictions.json beside it; both of one run, or neither."""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.evaluation.picture_folder import pictures_of
+from tpu_retinamask.evaluation.report import Metrics, metrics_json
+from tpu_retinamask.files import WriteError, holds_nothing, json_text, read_text, write_together
+from tpu_retinamask.holding import held_file
+
+log = logging.getLogger(__name__)
+
+
+class ScoreFiles:
+    """Where the scores of a run go."""
+
+    def __init__(self, metrics: str, predictions: str) -> None:
+        """Note the paths."""
+        self.metrics, self.predictions = metrics, predictions
+
+    def write(self, metrics: Metrics, results: list[dict] | None = None) -> None:
+        """Write the metrics, and the results where there are some.
+
+        Raises:
+          WriteError: they cannot be written.
+        """
+        contents = [(self.metrics, metrics_json(metrics))]
+        if results is not None:
+            contents.append((self.predictions, json_text(results)))
+        write_together(contents)
+        log.info("wrote %s", self.metrics)
+
+
+@contextlib.contextmanager
+def held(metrics: str, *, model_dir: str | None = None) -> Iterator[ScoreFiles]:
+    """Hold the files of an evaluation, before anything is worked out for them.
+
+    A folder that cannot be written is told by the write itself: what was scored is printed before.
+
+    Args:
+      metrics: path of the metrics; those of an earlier evaluation are replaced.
+      model_dir: of the model that is scored, whose results are written too; None: results that are there are scored.
+
+    Raises:
+      HeldError: another evaluation writes them.
+      UserError: what is there is not of an evaluation.
+    """
+    predictions = os.path.join(os.path.dirname(metrics), "predictions.json")
+    with contextlib.ExitStack() as holding:
+        for path in [metrics, predictions] if model_dir else [metrics]:
+            with contextlib.suppress(WriteError):
+                holding.enter_context(held_file(path, "evaluate", "--metrics"))
+        ours = _ours(metrics)
+        if model_dir:
+            _refuse_other_results(predictions, ours or _same(os.path.dirname(metrics), model_dir))
+        yield ScoreFiles(metrics, predictions)
+
+
+def _ours(path: str) -> bool:
+    """Tell whether metrics of an earlier evaluation are there.
+
+    Raises:
+      UserError: something else is.
+    """
+    if not tf.io.gfile.exists(path) or holds_nothing(path):
+        return False
+    try:
+        found = json.loads(read_text(path))
+    except (UserError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or "ground_truths" not in found:
+        raise UserError(
+            f"{path} is there already, and holds no metrics: it is kept; say where they go by another --metrics"
+        )
+    return True
+
+
+def _refuse_other_results(path: str, ours: bool) -> None:
+    folder = os.path.dirname(path) or "."
+    if pictures_of(os.path.join(folder, "images.json")) is not None:
+        raise UserError(
+            f"{folder} holds what predict wrote: it is kept; say where the results go by --metrics=FOLDER/metrics.json"
+        )
+    if not ours and not holds_nothing(path):
+        raise UserError(
+            f"{path} is there already, and no evaluation's metrics beside it: it is kept; say where the results go by "
+            "--metrics=FOLDER/metrics.json"
+        )
+
+
+def _same(folder: str, other: str) -> bool:
+    return os.path.realpath(folder) == os.path.realpath(other)
