@@ -89,19 +89,22 @@ def train(
         return training.run(prepared)
 
 
-def load(model_dir: str, *, checkpoint: str = "last", jit_compile: bool | None = None) -> Detector:
+def load(
+    model_dir: str, *, checkpoint: str = "last", jit_compile: bool | None = None, allow_gin_imports: bool = False
+) -> Detector:
     """Load a trained model.
 
     Args:
       model_dir: written by train.
       checkpoint: "last", "best" by mask AP, or a step.
       jit_compile: compile detection as one XLA program, at the first picture; None: as the training did its step.
+      allow_gin_imports: run the Python files that the run's config.gin imports; see docs/security.md.
 
     Raises:
       UserError: the directory holds no such checkpoint, or none that is intact.
     """
     with _own_configuration():
-        config.parse_gin([], [], model_dir=model_dir)
+        config.parse_gin([], [], model_dir=model_dir, allow_imports=allow_gin_imports)
         recipe = config.recipe()
         model, classes = inference.load_model(
             model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint

@@ -8,10 +8,11 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import logging
 import os
 import re
 import tokenize
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gin
@@ -24,16 +25,20 @@ from tpu_retinamask.data.stream.pipeline import InputPipeline as _InputPipeline
 from tpu_retinamask.earlier import earlier_settings
 from tpu_retinamask.errors import SettingError, UserError
 from tpu_retinamask.file_kinds import refuse_no_file
+from tpu_retinamask.files import read_text
 from tpu_retinamask.gin_files import find_gin_file, gin_folder
 from tpu_retinamask.model import retinamask
 from tpu_retinamask.model.losses import Criterion as _Criterion
 from tpu_retinamask.model.postprocess import DetectionFilter as _DetectionFilter
 from tpu_retinamask.model.settings import NetworkSettings as _NetworkSettings
+from tpu_retinamask.plain_settings import is_plain, to_bindings, to_json
 from tpu_retinamask.private import gin_names
 from tpu_retinamask.recipe import Recipe
 from tpu_retinamask.setting_names import advice, flag, refuse_bare_names
 from tpu_retinamask.training.optimizers import OptimizerSettings as _OptimizerSettings
 from tpu_retinamask.training.settings import TrainSettings as _TrainSettings
+
+log = logging.getLogger(__name__)
 
 # gin's name of each settings class.
 SETTINGS: dict[str, type] = {
@@ -59,6 +64,9 @@ PARTS = {
 # Programs with settings of their own; each knows its own and passes over those of the others.
 PROGRAMS = ("evaluate", "predict", "benchmark", "prepare", "convert", "benchmark_input", "tpu_check")
 CONFIG_FILE, OPERATIVE_FILE = "config.gin", "operative_config.gin"
+SETTINGS_FILE = (
+    "settings.json"  # what is read of a run by others; the two above are for people, and run what they import
+)
 
 
 def _configurable(name: str) -> Callable[..., Any]:
@@ -129,6 +137,7 @@ def parse_gin(
     model_dir: str | None = None,
     resumed: str | None = None,
     planned: str = "",
+    allow_imports: bool = False,
 ) -> None:
     """Parse gin files and settings, optionally upon those that a run has written down.
 
@@ -137,11 +146,12 @@ def parse_gin(
       params: single settings; they win.
       model_dir: of the run whose settings hold where nothing else is said.
       planned: text of a plan, which all else wins over.
+      allow_imports: read the gin files of `model_dir` in place of its settings.json, and run what they import.
       resumed: of a run that may be there and goes on with what is said now; settings that it does not know keep what
         they were (`earlier`).
 
     Raises:
-      UserError: a file is missing or a setting names something unknown.
+      UserError: a file is missing, a setting names something unknown, or a file of `model_dir` would run code.
     """
     gin.clear_config()
     gin.add_config_file_search_path(str(gin_folder()))
@@ -149,19 +159,15 @@ def parse_gin(
     # about that has this name.
     texts = gin_names.read_files_by([(open, os.path.isfile), (_open, tf.io.gfile.exists)])
     paths, place = [find_gin_file(name) for name in files], "gin configuration"
+    of_run: list[str] = []
     if model_dir is not None:
-        recorded = [os.path.join(model_dir, name) for name in (CONFIG_FILE, OPERATIVE_FILE)]
-        if not tf.io.gfile.exists(recorded[0]):
-            raise UserError(
-                f"--model_dir {model_dir}: holds no {CONFIG_FILE}, so no training was started there. "
-                "Give the directory that was given to train."
-            )
-        paths = [path for path in recorded if tf.io.gfile.exists(path)] + paths
+        recorded, of_run = _recorded(model_dir, allow_imports)
+        paths = recorded + paths
     absl_logging.set_verbosity(absl_logging.FATAL)  # gin reports every folder it looks into, some as errors
     earlier = model_dir or resumed
     bindings = earlier_settings(earlier, OPERATIVE_FILE) if earlier else {}
     try:
-        gin.parse_config([f"{name} = {value!r}" for name, value in bindings.items()])
+        gin.parse_config([f"{name} = {value!r}" for name, value in bindings.items()] + of_run)
         place = os.path.join(resumed or "", "plan.gin")
         gin.parse_config(planned, skip_unknown=PROGRAMS)
         _refuse_missing_imports([planned])
@@ -196,6 +202,35 @@ def parse_gin(
 def _open(path: str) -> tf.io.gfile.GFile:
     refuse_no_file(path)
     return tf.io.gfile.GFile(path)
+
+
+def _recorded(model_dir: str, allow_imports: bool) -> tuple[list[str], list[str]]:
+    """Return the gin files that a run has written down, or the lines of its settings.json; code is in neither."""
+    place = os.path.join(model_dir, SETTINGS_FILE)
+    paths = [os.path.join(model_dir, name) for name in (CONFIG_FILE, OPERATIVE_FILE)]
+    there = [path for path in paths if tf.io.gfile.exists(path)]
+    told = {path: gin_names.code_in(read_text(path), SETTINGS) for path in there if not allow_imports}
+    code = next(((path, found) for path, found in told.items() if found), None)
+    if tf.io.gfile.exists(place) and not allow_imports:
+        if code:
+            log.warning(
+                "%s has %s, which is code and is not run: %s is read. If you trust it, --allow_gin_imports runs it",
+                code[0],
+                ", ".join(code[1][:3]),
+                SETTINGS_FILE,
+            )
+        return [], to_bindings(read_text(place), place, SETTINGS)
+    if paths[0] not in there:
+        raise UserError(
+            f"--model_dir {model_dir}: holds no {CONFIG_FILE}, so no training was started there. "
+            "Give the directory that was given to train."
+        )
+    if code:
+        raise UserError(
+            f"{code[0]} has {', '.join(code[1][:3])}, which is code that would be run. If you trust it, add "
+            "--allow_gin_imports"
+        )
+    return there, []
 
 
 def _refuse_missing_imports(texts: Sequence[str]) -> None:
@@ -262,16 +297,26 @@ def with_earlier(given: Recipe, model_dir: str) -> Recipe:
 
 def config_files() -> dict[str, str]:
     """Return what a run writes down, name to text: what was configured, and what is in force with all defaults."""
-    return {CONFIG_FILE: gin.config_str(), OPERATIVE_FILE: gin.operative_config_str()}
+    return {
+        CONFIG_FILE: gin.config_str(),
+        OPERATIVE_FILE: gin.operative_config_str(),
+        SETTINGS_FILE: _settings_json(recipe()),
+    }
 
 
 def recipe_files(written: Recipe) -> dict[str, str]:
     """Return the same for a recipe made in Python; functions, which gin would have to import, are left out."""
     parts = {name: getattr(written, part) for part, name in PARTS.items()}
-    return {
+    texts = {
         file: "".join(f"{line}\n" for name, part in parts.items() for line in _lines(name, part, every=every))
         for file, every in ((CONFIG_FILE, False), (OPERATIVE_FILE, True))
     }
+    return texts | {SETTINGS_FILE: _settings_json(written)}
+
+
+def _settings_json(written: Recipe) -> str:
+    parts = {name: getattr(written, part) for part, name in PARTS.items()}
+    return to_json(parts, {kind: name for name, kind in SETTINGS.items()})
 
 
 def _lines(name: str, settings: Any, *, every: bool, scope: str = "") -> list[str]:
@@ -286,17 +331,9 @@ def _lines(name: str, settings: Any, *, every: bool, scope: str = "") -> list[st
             inner, own = names[type(value)], f"{field.name}/"
             lines.append(f"{scope}{name}.{field.name} = @{own}{inner}()")
             lines += _lines(inner, value, every=every, scope=own)
-        elif _is_plain(value):
+        elif is_plain(value):
             lines.append(f"{scope}{name}.{field.name} = {value!r}")
     return lines
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, Mapping):
-        return all(_is_plain(item) for pair in value.items() for item in pair)
-    if isinstance(value, tuple | list):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _without_gins_words(error: Exception) -> str:

@@ -98,24 +98,30 @@ def test_the_run_knows_what_it_was_made_of(run):
 
 
 def test_it_is_exported_in_a_form_of_ones_own(run):
-    done = run("export", "--model_dir=run", "--output=toy.txt", "--format=text")
+    done = run("export", "--allow_gin_imports", "--model_dir=run", "--output=toy.txt", "--format=text")
     assert done.returncode == 0, done.stderr[-2000:]
     written = (run.folder / "toy.txt").read_text()
     assert "retinamask/backbone/C4/kernel (3, 3, 16, 16)" in written and "roi_mask" in written
 
 
+def test_code_of_ones_own_is_run_of_a_model_directory_where_that_is_said_alone(run):
+    done = run("export", "--model_dir=run", "--output=refused.npz")
+    assert done.returncode == 2 and "'two_strides' is not one of" in done.stderr and "Traceback" not in done.stderr
+    assert "config.gin has import toy_backbone" in done.stderr and "--allow_gin_imports" in done.stderr
+
+
 def test_the_project_exports_its_weights_as_numpy_arrays(run):
-    done = run("export", "--model_dir=run", "--output=run.npz")
+    done = run("export", "--allow_gin_imports", "--model_dir=run", "--output=run.npz")
     assert done.returncode == 0, done.stderr[-2000:]
     with np.load(run.folder / "run.npz") as arrays:
         assert arrays["retinamask/backbone/C4/kernel"].shape == (3, 3, 16, 16)
         assert '"classes": ["thing"]' in str(arrays["about"])
-    again = run("export", "--model_dir=run", "--output=run.npz")
+    again = run("export", "--allow_gin_imports", "--model_dir=run", "--output=run.npz")
     assert again.returncode == 2 and "run.npz exists" in again.stderr
 
 
 def test_a_name_that_there_is_not_is_refused_with_those_that_there_are(run):
-    done = run("export", "--model_dir=run", "--output=x", "--format=txt")
+    done = run("export", "--allow_gin_imports", "--model_dir=run", "--output=x", "--format=txt")
     assert done.returncode == 2 and "'numpy'" in done.stderr and "'text'" in done.stderr
     done = run("train", "--annotations=objects.toy", "--model_dir=other", "--gin_file=toy.gin",
                "--gin_param=Criterion.terms = ('class', 'bux')")  # fmt: skip

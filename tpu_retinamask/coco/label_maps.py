@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import PIL.Image
 import PIL.PngImagePlugin
-import tensorflow as tf
 
 from tpu_retinamask.data.annotations.csv_rows import AnnotationError
 from tpu_retinamask.files import holds_nothing, read_head, write_atomically

@@ -4,9 +4,10 @@ import contextlib
 import io
 import re
 import tokenize
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import gin.config
+import gin.config_parser
 
 from tpu_retinamask.private.checking import require
 
@@ -23,6 +24,36 @@ def told(error: Exception) -> str:
     if isinstance(error, tokenize.TokenError) and len(error.args) == 2:
         text = f"{error.args[0]} (line {error.args[1][0]})"
     return re.sub(r"malformed node or string.*\n", "no value; text stands in quotes\n", text)
+
+
+class _References(gin.config_parser.ParserDelegate):
+    """Notes what a text refers to; nothing is looked up."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> None:
+        self.names.append(scoped_configurable_name)
+
+    def macro(self, macro_name: str) -> None:
+        pass
+
+
+def code_in(text: str, known: Collection[str]) -> list[str]:
+    """Return what gin would run for a text: its imports, what it includes, and what it refers to beside known names.
+
+    What follows a slip is not looked at, for gin reads no further either.
+    """
+    references, found = _References(), []
+    with contextlib.suppress(SyntaxError, ValueError, tokenize.TokenError, RecursionError):
+        parser = gin.config_parser.ConfigParser(text, references)
+        while (statement := parser.parse_statement()) is not None:
+            if isinstance(statement, gin.config_parser.ImportStatement):
+                found.append(statement.format())
+            elif isinstance(statement, gin.config_parser.IncludeStatement):
+                found.append(f"include {statement.filename!r}")
+    strange = (name for name in references.names if name.rpartition("/")[2].rpartition(".")[2] not in known)
+    return [*found, *(f"@{name}" for name in strange)]
 
 
 def read_files_by(readers: Sequence[tuple[Callable, Callable[[str], bool]]]) -> list[str]:

@@ -91,6 +91,7 @@ def evaluate_flags(flags: Flags) -> None:
     _string(flags, "metrics", "Where the numbers go; MODEL_DIR/metrics.json where not given.")
     _checkpoint(flags)
     _runtime(flags, "detection")
+    _allow_gin_imports(flags)
     _gin(flags)
 
 
@@ -101,6 +102,7 @@ def predict_flags(flags: Flags) -> None:
     _string(flags, "output_dir", "Folder for the pictures and predictions.json.", required=True)
     _checkpoint(flags)
     _runtime(flags, "detection")
+    _allow_gin_imports(flags)
     _gin(flags)
 
 
@@ -110,6 +112,7 @@ def export_flags(flags: Flags) -> None:
     _string(flags, "output", "File or folder to write.", required=True)
     _string(flags, "format", "What to write; numpy, or one that a gin file imports.", "numpy")
     _checkpoint(flags)
+    _allow_gin_imports(flags)
     _gin(flags)
 
 
@@ -326,6 +329,15 @@ def _finite(flags: Flags, name: str) -> None:
 def _cache_dir(flags: Flags) -> None:
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     _string(flags, "cache_dir", "Folder of compiled programs.", f"{caches}/tpu_retinamask")
+
+
+def _allow_gin_imports(flags: Flags) -> None:
+    _bool(
+        flags,
+        "allow_gin_imports",
+        "Read config.gin of --model_dir in place of settings.json, and run the Python files that it imports: for a run "
+        "with code of your own, or of someone you trust.",
+    )
 
 
 def _gin(flags: Flags) -> None:

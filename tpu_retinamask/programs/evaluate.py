@@ -114,12 +114,15 @@ def run(flags: Flags) -> None:
     elif flags.data_dir and (flags.annotations or flags.classes):
         raise UserError("--data_dir holds images, annotations and classes: leave out --annotations and --classes")
     elif (flags.annotations or flags.data_dir) and flags.model_dir:
-        config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir)
+        config.parse_gin(
+            flags.gin_file, flags.gin_param, model_dir=flags.model_dir, allow_imports=flags.allow_gin_imports
+        )
         output = flags.metrics or os.path.join(flags.model_dir, "metrics.json")
         with score_files.held(output, model_dir=flags.model_dir) as files:
             metrics, results, classes = evaluate(flags)
             names = None if flags.coco_json or classes is None else classes.names
-            print(printable(format_table(metrics, names)), flush=True)  # first: where nothing can be written it is not lost
+            # First: where nothing can be written it is not lost.
+            print(printable(format_table(metrics, names)), flush=True)
             files.write(metrics, results)
     else:
         raise UserError(

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 def run(flags: Flags) -> None:
     """Run the program."""
-    config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir)
+    config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir, allow_imports=flags.allow_gin_imports)
     recipe = config.recipe()
     export = EXPORTERS.get(flags.format)
     with held_file(flags.output, "export", "--output"):

@@ -208,7 +208,7 @@ def run(flags: Flags, *files: str) -> None:
     signs_of_life.now(None)  # a bar shows how far it is
     if not files and not flags.images:
         raise UserError("give the pictures: --images=FOLDER, --images='photos/*.jpg', or files without a flag")
-    config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir)
+    config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir, allow_imports=flags.allow_gin_imports)
     images = [*files, *([flags.images] if flags.images else [])]
     runtime = make_runtime(flags)
     with (
