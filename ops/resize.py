@@ -54,9 +54,15 @@ def conv3x3_after_upsample(features: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     stacked = tf.reshape(tf.transpose(phases, [1, 3, 4, 0, 2, 5]), [2, 2, -1, 4 * out])  # [2, 2, F, 4G]
     padded = tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]])
     every = tf.nn.conv2d(padded, stacked, strides=1, padding="VALID")  # [B, h + 1, w + 1, 4G]
-    every = tf.reshape(every, [-1, height + 1, width + 1, 2, 2, out])
-    rows = [tf.stack([every[:, a : a + height, b : b + width, a, b] for b in (0, 1)], axis=3) for a in (0, 1)]
-    interleaved = tf.stack(rows, axis=2)  # [B, h, 2, w, 2, G]
+
+    def phase(a, b):
+        channels = slice((2 * a + b) * out, (2 * a + b + 1) * out)
+        return every[:, a : a + height, b : b + width, channels]  # [B, h, w, G]
+
+    # The columns of a row lie in turn where the channels of both phases follow each other. No tensor has more than five
+    # dimensions: the interpreter of TFLite takes no slice of more.
+    rows = [tf.concat([phase(a, 0), phase(a, 1)], axis=3) for a in (0, 1)]  # [B, h, w, 2G]
+    interleaved = tf.stack(rows, axis=2)  # [B, h, 2, w, 2G]
     return tf.reshape(interleaved, [-1, 2 * height, 2 * width, out])
 
 

@@ -86,7 +86,7 @@ BELOW = {
         "files",
     },
     "planning": {"data", "ops", "errors"},
-    "exporters": {"model", "data", "structures", "errors", "files", "seats", "version"},
+    "exporters": {"model", "data", "ops", "structures", "traced_for", "xla", "errors", "files", "seats", "version"},
     "config": {
         "recipe",
         "earlier",

@@ -153,7 +153,8 @@ class MaskHead(keras.Layer):
         logits = tf.cast(logits, tf.float32)  # [B * K, 4PP, C], or 1 in place of C
         last = logits.shape[-1]
         if self.upsample == "deconv":
-            logits = tf.transpose(tf.reshape(logits, [-1, side, side, 2, 2, last]), [0, 1, 3, 2, 4, 5])
+            # Five dimensions: the interpreter of TFLite knows no more of a slice, and few of anything.
+            logits = tf.transpose(tf.reshape(logits, [-1, side, side, 2, 2 * last]), [0, 1, 3, 2, 4])
         shape = [-1, num_rois, 2 * side, 2 * side]
         return tf.reshape(logits, shape if classes is not None else [*shape, last])
 

@@ -1,30 +1,67 @@
 r"""Write a trained model in a form that others take.
 
+  python -m tpu_retinamask.export --model_dir=runs/mine --output=served/mine/1 --format=saved_model
   python -m tpu_retinamask.export --model_dir=runs/mine --output=mine.npz --format=numpy
 
-Forms are added by name, from a file of your own as well: see docs/extending.md.
+The forms are described in docs/export.md; more are added by name, from a file of your own as well: docs/extending.md.
 """
 
 import logging
+from typing import Literal
+
+import gin
 
 from tpu_retinamask import config
-from tpu_retinamask.exporters import numpy_file  # noqa: F401  # takes its seat
-from tpu_retinamask.exporters.registry import EXPORTERS, TrainedModel
+from tpu_retinamask.exporters import numpy_file, saved_model, stablehlo  # noqa: F401  # take their seats
+from tpu_retinamask.exporters.registry import EXPORTERS, ExportSettings, TrainedModel
 from tpu_retinamask.holding import held_file
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.own_settings import checked
 from tpu_retinamask.tasks import inference
+from tpu_retinamask.training.checkpoints.files import digests
 
 log = logging.getLogger(__name__)
+
+
+@gin.configurable
+@checked(batch_size=(1, None))
+def export(
+    model_dir: str,
+    output: str,
+    form: str,
+    *,
+    checkpoint: str = "last",
+    batch_size: int = 1,
+    precision: Literal["float32", "float16", "int8"] = "float32",
+) -> None:
+    """Write a checkpoint in a form.
+
+    Args:
+      model_dir: written by train.
+      output: a new file or folder.
+      form: name of an exporter.
+      checkpoint: "last", "best" by mask AP, or a step.
+      batch_size: pictures a call, of forms whose shapes are all fixed.
+      precision: of the weights and, in int8, of what the convolutions compute.
+    """
+    write, recipe = EXPORTERS.get(form), config.recipe()
+    restored = inference.restore_model(
+        model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint
+    )
+    trained = TrainedModel(
+        restored.model,
+        recipe.detection_filter,
+        recipe.pipeline,
+        restored.classes,
+        {"step": restored.checkpoint.step, "sha256": digests(restored.checkpoint.path)},
+        ExportSettings(batch_size=batch_size, precision=precision),
+    )
+    write(trained, output)
+    log.info("wrote %s (%s)", output, form)
 
 
 def run(flags: Flags) -> None:
     """Run the program."""
     config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir, allow_imports=flags.allow_gin_imports)
-    recipe = config.recipe()
-    export = EXPORTERS.get(flags.format)
     with held_file(flags.output, "export", "--output"):
-        model, classes = inference.load_model(
-            flags.model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=flags.checkpoint
-        )
-        export(TrainedModel(model, recipe.detection_filter, recipe.pipeline, classes), flags.output)
-    log.info("wrote %s (%s)", flags.output, flags.format)
+        export(flags.model_dir, flags.output, flags.format, checkpoint=flags.checkpoint)

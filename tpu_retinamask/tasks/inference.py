@@ -4,6 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -21,6 +22,7 @@ from tpu_retinamask.files import write_atomically
 from tpu_retinamask.model.postprocess import DetectionFilter, detect
 from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.structures import Batch, Detections
+from tpu_retinamask.training.checkpoints.files import SavedCheckpoint
 from tpu_retinamask.training.checkpoints.state import BEST, LAST, TrainState
 from tpu_retinamask.training.runtimes.registry import Runtime
 from tpu_retinamask.training.runtimes.tensorflow_runtime import TensorFlowRuntime
@@ -55,7 +57,28 @@ def load_model(
     averaged: bool = True,
     checkpoint: str = LAST,
 ) -> tuple[RetinaMask, ClassNames]:
-    """Return the trained model of a directory and its class names.
+    """Return the trained model of a directory and its class names; see `restore_model`."""
+    restored = restore_model(model_dir, build_model, image_size, averaged=averaged, checkpoint=checkpoint)
+    return restored.model, restored.classes
+
+
+class RestoredModel(NamedTuple):
+    """A trained model, and where its weights came from."""
+
+    model: RetinaMask
+    classes: ClassNames
+    checkpoint: SavedCheckpoint
+
+
+def restore_model(
+    model_dir: str,
+    build_model: Callable[[int], RetinaMask],
+    image_size: tuple[int, int],
+    *,
+    averaged: bool = True,
+    checkpoint: str = LAST,
+) -> RestoredModel:
+    """Restore the trained model of a directory.
 
     Args:
       model_dir: written by train.
@@ -82,7 +105,7 @@ def load_model(
         )
     if averaged and load_average(model, state.restored.path):
         log.info("the weights are the average that the training kept (train.average_decay)")
-    return model, classes
+    return RestoredModel(model, classes, state.restored)
 
 
 def orientation_of_new_pictures(source: SourceSettings) -> str:

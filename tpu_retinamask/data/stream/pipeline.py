@@ -333,12 +333,18 @@ class InputPipeline:
             return ()
         return self.min_side if isinstance(self.min_side, Sequence) else (self.min_side,)
 
+    @property
+    def evaluation_side(self) -> int | None:
+        """Return the wanted short side of a picture in evaluation; None: as large as the canvas allows."""
+        sides = sorted(self._min_sides())
+        return self.eval_min_side or (sides[len(sides) // 2] if sides else None)
+
     def _draw_min_side(self, seed: tf.Tensor | None) -> tf.Tensor | int | None:
         sides = sorted(self._min_sides())
-        if seed is None and self.eval_min_side is not None:
-            return self.eval_min_side
-        if seed is None or len(sides) < 2:
-            return sides[len(sides) // 2] if sides else None
+        if seed is None:
+            return self.evaluation_side
+        if len(sides) < 2:
+            return sides[0] if sides else None
         drawn = tf.random.stateless_uniform([], tf.random.fold_in(seed, MIN_SIDE_DRAW), 0, len(sides), tf.int32)
         return tf.constant(sides, tf.float32)[drawn]
 

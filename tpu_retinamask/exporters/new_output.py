@@ -1,0 +1,49 @@
+"""Outputs that are whole or absent, and never in the place of something that was there."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from tpu_retinamask.errors import UserError
+from tpu_retinamask.files import WriteError, check_folder, reason_of
+
+
+def check_new(output: str) -> None:
+    """Refuse an output that exists, or a place that cannot be written.
+
+    Raises:
+      UserError: says which.
+    """
+    if tf.io.gfile.exists(output) or os.path.lexists(output):
+        raise UserError(f"--output={output} exists: give another name, or remove it")
+    check_folder(os.path.dirname(output.rstrip("/")) or ".")
+
+
+@contextlib.contextmanager
+def new_folder(output: str) -> Iterator[str]:
+    """Give an empty folder beside the output, which takes the output's name when the block ends well.
+
+    Raises:
+      UserError: the output exists, or cannot be written.
+    """
+    check_new(output)
+    output = output.rstrip("/")
+    partial = f"{output}.{os.getpid()}.tmp"
+    try:
+        tf.io.gfile.makedirs(partial)
+        yield partial
+        tf.io.gfile.rename(partial, output)
+    except (tf.errors.OpError, OSError) as error:
+        raise WriteError(f"--output={output} could not be written: {reason_of(error)}") from error
+    finally:
+        with contextlib.suppress(tf.errors.OpError):
+            if tf.io.gfile.exists(partial):
+                tf.io.gfile.rmtree(partial)
+
+
+def write_file(path: str, content: bytes) -> None:
+    """Write a file of a folder that `new_folder` gave."""
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(content)
