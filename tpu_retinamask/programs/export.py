@@ -12,7 +12,7 @@ from typing import Literal
 import gin
 
 from tpu_retinamask import config
-from tpu_retinamask.exporters import numpy_file, saved_model, stablehlo  # noqa: F401  # take their seats
+from tpu_retinamask.exporters import numpy_file, saved_model, stablehlo, tflite  # noqa: F401  # take their seats
 from tpu_retinamask.exporters.registry import EXPORTERS, ExportSettings, TrainedModel
 from tpu_retinamask.holding import held_file
 from tpu_retinamask.programs.command_line import Flags
