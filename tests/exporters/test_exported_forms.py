@@ -47,12 +47,18 @@ SETTINGS = [f"RetinaMask.{name} = {value!r}" for name, value in NETWORK.items()]
     "DetectionFilter.top_k_per_level = 200",
 ]
 # What is kept out of the process that runs each form, beside the package and what else a program of ours imports.
-BLOCKED = {"saved_model": "jax", "stablehlo": "tensorflow,keras"}
+NO_TENSORFLOW = "tensorflow,keras"
+BLOCKED = {
+    "saved_model": "jax",
+    "stablehlo": NO_TENSORFLOW,
+    "tflite": f"{NO_TENSORFLOW},jax",
+    "onnx": f"{NO_TENSORFLOW},jax",
+}
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
-    """A model directory whose weights were drawn and never trained: scores from 0 to 1, boxes and masks of all kinds."""
+    """A model directory whose weights were drawn, not trained: scores from 0 to 1, boxes and masks of all kinds."""
     folder = tmp_path_factory.mktemp("runs") / "drawn"
     folder.mkdir()
     (folder / "config.gin").write_text("\n".join(SETTINGS) + "\n")
@@ -93,7 +99,9 @@ def found_by(run_dir, pictures, quick_program, tmp_path_factory):
 
     def run(form, *gin, name=None, flags=()):
         output = folder / (name or form)
-        done = quick_program("export", f"--model_dir={run_dir}", f"--output={output}", f"--format={form}", *flags, gin=gin)
+        done = quick_program(
+            "export", f"--model_dir={run_dir}", f"--output={output}", f"--format={form}", *flags, gin=gin
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         blocked = "tpu_retinamask,gin,absl.flags,h5py,pycocotools,PIL," + BLOCKED[form]
         command = [HERE / "without_the_package.py", form, output, folder / "pictures.npz", f"{output}.npz", blocked]
@@ -172,20 +180,51 @@ def test_a_saved_model_finds_the_same_in_arrays_and_in_files(found_by, run_dir, 
     assert sorted(os.listdir(output)) == ["assets", "fingerprint.pb", "saved_model.pb", "variables"]
 
 
+def check_each(arrays, expected):
+    """Compare what a runner found in each picture."""
+    for number, wanted in enumerate(expected):
+        check_equal({key.split("/")[1]: value for key, value in arrays.items() if f"_{number}/" in key}, wanted)
+
+
 def test_stablehlo_finds_the_same_by_jax_alone(found_by, run_dir, expected):
     pytest.importorskip("jax")
     arrays, output = found_by("stablehlo", "export.batch_size = 3")  # four pictures: one batch is filled up
-    for number, wanted in enumerate(expected):
-        check_equal({key.split("/")[1]: value for key, value in arrays.items() if f"_{number}/" in key}, wanted)
+    check_each(arrays, expected)
     check_about(json.loads((output / "about.json").read_text()), run_dir)
-    assert (output / "program.stablehlo").read_bytes()[:14] == b"ML\xefR\rStableHLO"
+    assert (output / "program.stablehlo").read_bytes().startswith(b"ML\xefR\rStableHLO")
+
+
+def test_tflite_finds_the_same_by_its_own_operations(found_by, run_dir, expected):
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    arrays, output = found_by("tflite", "export.precision = 'float16'")
+    check_each(arrays, expected)
+    about = json.loads((output / "about.json").read_text())
+    check_about(about, run_dir)
+    assert about["precision"] == "float16"
+    program = litert.Interpreter(str(output / "model.tflite"))
+    # No operation of TensorFlow's, which a phone would have to carry; no tensor that an interpreter refuses.
+    assert b"Flex" not in (output / "model.tflite").read_bytes()
+    assert max(len(tensor["shape"]) for tensor in program.get_tensor_details()) <= 5
+
+
+def test_onnx_finds_the_same_by_onnxruntime(found_by, run_dir, expected):
+    pytest.importorskip("tf2onnx")
+    pytest.importorskip("onnxruntime")
+    arrays, output = found_by("onnx")
+    check_each(arrays, expected)
+    check_about(json.loads((output / "about.json").read_text()), run_dir)
 
 
 def test_what_is_there_is_never_written_over(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     (tmp_path / "link").symlink_to("nowhere")
-    for name, says in {"mine": "exists", "mine/notes.txt": "exists", "mine/notes.txt/x": "no folder", "link": "exists"}.items():
+    for name, says in {
+        "mine": "exists",
+        "mine/notes.txt": "exists",
+        "mine/notes.txt/x": "no folder",
+        "link": "exists",
+    }.items():
         with pytest.raises(UserError, match=says), new_folder(str(tmp_path / name)):
             raise AssertionError("nothing is worked out")
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
@@ -208,7 +247,8 @@ def test_what_a_form_cannot_be_is_refused_by_name(run_dir, quick_program, tmp_pa
         assert done.returncode == 2 and "Traceback" not in done.stderr and not os.listdir(tmp_path)
         return done.stderr
 
-    assert "export.precision is 'int8'" in says("stablehlo", "export.precision = 'int8'")
+    assert "export.precision is 'float16', which tflite has" in says("saved_model", "export.precision = 'float16'")
+    assert "expected one of 'float32', 'float16'" in says("tflite", "export.precision = 'int8'")
     assert "'saved_model'" in says("onxx")
 
 

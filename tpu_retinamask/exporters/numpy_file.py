@@ -22,8 +22,9 @@ def write_numpy(trained: TrainedModel, output: str) -> None:
       output: a new file, PATH.npz.
 
     Raises:
-      UserError: another suffix, a file that is there already, or one that cannot be written.
+      UserError: another suffix, a file that is there already or cannot be written, or another precision is wanted.
     """
+    trained.settings.check_float32("numpy")
     if not output.endswith(".npz"):
         raise UserError(f"--output={output}: format numpy writes one file whose name ends in .npz")
     if tf.io.gfile.exists(output):

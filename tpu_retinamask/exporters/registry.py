@@ -1,17 +1,15 @@
 """The seat of exporters, and what one is given."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.stream.pipeline import InputPipeline
+from tpu_retinamask.errors import SettingError
 from tpu_retinamask.model.postprocess import DetectionFilter
 from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.seats import Seat
-
-PRECISIONS = ("float32", "float16", "int8")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,13 +18,22 @@ class ExportSettings:
 
     Attributes:
       batch_size: pictures a call, of forms whose shapes are all fixed.
-      precision: one of PRECISIONS, of the weights and, in int8, of what the convolutions compute.
-      calibration: pictures whose activations set the ranges of int8.
+      precision: "float32" or "float16", in which the weights are kept.
     """
 
     batch_size: int = 1
     precision: str = "float32"
-    calibration: Sequence[AnnotatedImage] = ()
+
+    def check_float32(self, form: str) -> None:
+        """Refuse another precision, for a form that has none.
+
+        Raises:
+          SettingError: names it.
+        """
+        if self.precision != "float32":
+            raise SettingError(
+                f"export.precision is {self.precision!r}, which tflite has; {form} is written in float32 alone"
+            )
 
 
 class TrainedModel(NamedTuple):

@@ -29,8 +29,9 @@ def write_saved_model(trained: TrainedModel, output: str) -> None:
       output: a new folder.
 
     Raises:
-      UserError: the output is there already, or cannot be written.
+      UserError: the output is there already or cannot be written, or another precision is wanted.
     """
+    trained.settings.check_float32("saved_model")
     with new_folder(output) as folder:
         about = os.path.join(folder, ABOUT_FILE)
         write_file(about, json.dumps(describe(trained), indent=1).encode())
@@ -43,8 +44,8 @@ class ServedModel(tf.Module):
     """A trained model as functions of pictures.
 
     Of each picture they give, K rows with the best first: boxes [K, 4] inside it, scores [K], classes [K],
-    masks [K', S, S] of the first K', probabilities inside mask_boxes [K, 4], which are the boxes before they were cut at
-    the picture's border, and count; rows beyond count are -1, their masks 0.
+    masks [K', S, S] of the first K', probabilities inside mask_boxes [K, 4], which are the boxes before they were cut
+    at the picture's border, and count; rows beyond count are -1, their masks 0.
     """
 
     def __init__(self, trained: TrainedModel, about_file: str) -> None:

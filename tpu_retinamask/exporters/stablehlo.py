@@ -28,11 +28,7 @@ def write_stablehlo(trained: TrainedModel, output: str) -> None:
     Raises:
       UserError: jax is not installed, the output is there already or cannot be written, or another precision is wanted.
     """
-    if trained.settings.precision != "float32":
-        raise UserError(
-            f"export.precision is {trained.settings.precision!r}, and stablehlo is written in the run's own: float32, or "
-            "bfloat16 where RetinaMask.dtype says so"
-        )
+    trained.settings.check_float32("stablehlo")
     try:
         import jax
         from jax.experimental import jax2tf
@@ -61,9 +57,9 @@ def write_stablehlo(trained: TrainedModel, output: str) -> None:
     def run(image, content_size, weights):
         return dict(zip(OUTPUTS, lowered(image, content_size, *weights)))
 
-    exported = jax.export.export(jax.jit(run, keep_unused=True), disabled_checks=[jax.export.DisabledSafetyCheck.platform()])(
-        *map(_shape, specs), [_shape(spec) for spec in pure.state]
-    )
+    exported = jax.export.export(
+        jax.jit(run, keep_unused=True), disabled_checks=[jax.export.DisabledSafetyCheck.platform()]
+    )(*map(_shape, specs), [_shape(spec) for spec in pure.state])
     about = describe(trained) | {
         "batch_size": trained.settings.batch_size,
         "jax": jax.__version__,

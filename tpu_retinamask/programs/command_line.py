@@ -110,7 +110,12 @@ def export_flags(flags: Flags) -> None:
     """Define the flags of export."""
     _string(flags, "model_dir", "Folder written by train.", required=True)
     _string(flags, "output", "File or folder to write.", required=True)
-    _string(flags, "format", "What to write; numpy, or one that a gin file imports.", "numpy")
+    _string(
+        flags,
+        "format",
+        "What to write: saved_model, stablehlo, tflite, onnx, numpy, or one that a gin file imports.",
+        "numpy",
+    )
     _checkpoint(flags)
     _allow_gin_imports(flags)
     _gin(flags)

@@ -1,6 +1,8 @@
 r"""Write a trained model in a form that others take.
 
   python -m tpu_retinamask.export --model_dir=runs/mine --output=served/mine/1 --format=saved_model
+  python -m tpu_retinamask.export --model_dir=runs/mine --output=mine_tflite --format=tflite \
+      --gin_param="export.precision='float16'"
   python -m tpu_retinamask.export --model_dir=runs/mine --output=mine.npz --format=numpy
 
 The forms are described in docs/export.md; more are added by name, from a file of your own as well: docs/extending.md.
@@ -12,7 +14,7 @@ from typing import Literal
 import gin
 
 from tpu_retinamask import config
-from tpu_retinamask.exporters import numpy_file, saved_model, stablehlo, tflite  # noqa: F401  # take their seats
+from tpu_retinamask.exporters import numpy_file, onnx_file, saved_model, stablehlo, tflite  # noqa: F401  # their seats
 from tpu_retinamask.exporters.registry import EXPORTERS, ExportSettings, TrainedModel
 from tpu_retinamask.holding import held_file
 from tpu_retinamask.programs.command_line import Flags
@@ -32,7 +34,7 @@ def export(
     *,
     checkpoint: str = "last",
     batch_size: int = 1,
-    precision: Literal["float32", "float16", "int8"] = "float32",
+    precision: Literal["float32", "float16"] = "float32",
 ) -> None:
     """Write a checkpoint in a form.
 
@@ -42,12 +44,10 @@ def export(
       form: name of an exporter.
       checkpoint: "last", "best" by mask AP, or a step.
       batch_size: pictures a call, of forms whose shapes are all fixed.
-      precision: of the weights and, in int8, of what the convolutions compute.
+      precision: in which the weights are kept; float16 in tflite alone.
     """
     write, recipe = EXPORTERS.get(form), config.recipe()
-    restored = inference.restore_model(
-        model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint
-    )
+    restored = inference.restore_model(model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint)
     trained = TrainedModel(
         restored.model,
         recipe.detection_filter,

@@ -19,8 +19,7 @@ def fit(picture: np.ndarray, about: dict) -> tuple[np.ndarray, np.ndarray, np.fl
         scale = min(scale, np.float32(about["max_side"]) / sides.max())
     content = np.minimum(np.maximum(np.round(sides * scale), 1), canvas).astype(np.int32)
     rows, columns = (
-        _weights(int(side), int(count), max(scale, 1 / side), about["antialias"])
-        for side, count in zip(sides, content)
+        _weights(int(side), int(count), max(scale, 1 / side), about["antialias"]) for side, count in zip(sides, content)
     )
     resized = np.einsum("hwc,vw->hvc", np.tensordot(rows, picture.astype(np.float32), 1), columns, optimize=True)
     image = np.zeros([*about["image_size"], 3], np.uint8)
@@ -36,7 +35,7 @@ def _weights(side: int, count: int, scale: np.float32, antialias: bool) -> np.nd
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
-def detect_all(pictures: list, about: dict, run) -> list:  # noqa: ANN001  # of a batch: images and content sizes
+def detect_all(pictures: list, about: dict, run) -> list:  # of a batch: images and content sizes
     """Return a dict of boxes, scores, classes, names, masks and mask_boxes for each picture."""
     found, batch = [], about["batch_size"]
     for start in range(0, len(pictures), batch):
@@ -62,7 +61,7 @@ def detect_all(pictures: list, about: dict, run) -> list:  # noqa: ANN001  # of 
     return found
 
 
-def main(detector) -> None:  # noqa: ANN001  # pictures -> what `detect_all` returns
+def main(detector) -> None:  # pictures -> what `detect_all` returns
     """Print what is found in files: of NumPy, or pictures where Pillow is installed."""
     for path in sys.argv[1:]:
         if path.endswith(".npy"):
