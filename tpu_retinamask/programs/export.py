@@ -53,7 +53,7 @@ def export(
         recipe.detection_filter,
         recipe.pipeline,
         restored.classes,
-        {"step": restored.checkpoint.step, "sha256": digests(restored.checkpoint.path)},
+        {"step": restored.checkpoint.step, "sha256": digests(restored.checkpoint)},
         ExportSettings(batch_size=batch_size, precision=precision),
     )
     write(trained, output)

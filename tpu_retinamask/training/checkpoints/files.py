@@ -243,15 +243,11 @@ class CheckpointFiles:
                     log.warning("%s could not be removed: %s", path, reason_of(error))
 
 
-def digests(path: str) -> dict[str, str]:
-    """Return the SHA-256 of each file of an intact checkpoint, by name.
-
-    Args:
-      path: `SavedCheckpoint.path`.
-    """
+def digests(saved: SavedCheckpoint) -> dict[str, str]:
+    """Return the SHA-256 of each file of an intact checkpoint, by name."""
+    path = saved.path
     if tf.io.gfile.exists(path + MANIFEST):  # compared with the files when the checkpoint was found intact
-        with tf.io.gfile.GFile(path + MANIFEST, "r") as file:
-            return {name: entry["sha256"] for name, entry in json.load(file)["files"].items()}
+        return {name: entry["sha256"] for name, entry in read_manifest(path, saved.step).files.items()}
     files = [name for name in sorted(tf.io.gfile.glob(f"{path}.*")) if re.search(r"\.(index|data-\d+-of-\d+)$", name)]
     return {os.path.basename(name): _describe(name)["sha256"] for name in files}
 
