@@ -11,6 +11,7 @@ from pycocotools import mask as rle_codec
 
 from tpu_retinamask.coco.scores import evaluate_coco
 from tpu_retinamask.evaluation.results import detections_to_results, result_entry
+from tpu_retinamask.evaluation.windows import encode_rle
 from tpu_retinamask.structures import Detections
 
 
@@ -34,7 +35,7 @@ def test_coco_val_against_the_official_annotations(shared_data):
     image_ids = {image["file_name"]: image["id"] for image in official["images"]}
     category_ids = {category["name"]: category["id"] for category in official["categories"]}
     results = [
-        result_entry(image_ids[image.rsplit("/", 1)[-1]], category_ids[class_name], box, 1.0, mask)
+        result_entry(image_ids[image.rsplit("/", 1)[-1]], category_ids[class_name], box, 1.0, encode_rle(mask))
         for image, box, class_name, mask in read_csv(folder, "val.csv")
     ]
     metrics = evaluate_coco(folder / "instances_val.json", results)
@@ -56,7 +57,7 @@ def test_nuclei_with_more_than_100_objects_an_image(shared_data):
     for image_id, instances in enumerate(crowded):
         height, width = instances[0][1].shape
         truth["images"].append({"id": image_id, "height": height, "width": width})
-        truth["annotations"] += [result_entry(image_id, 1, box, 1.0, mask) for box, mask in instances]
+        truth["annotations"] += [result_entry(image_id, 1, box, 1.0, encode_rle(mask)) for box, mask in instances]
     most = max(len(instances) for instances in crowded)
     assert most > 100
     full = evaluate_coco(truth, truth["annotations"], max_detections=most).overall
@@ -102,7 +103,7 @@ def mask_box(mask):
 def test_synthetic_polygons():
     truth, masks = synthetic_truth()
     results = [
-        result_entry(a["image_id"], a["category_id"], mask_box(mask), 1.0, mask)
+        result_entry(a["image_id"], a["category_id"], mask_box(mask), 1.0, encode_rle(mask))
         for a, mask in zip(truth["annotations"], masks)
     ]
     metrics = evaluate_coco(truth, results)

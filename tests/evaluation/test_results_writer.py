@@ -9,11 +9,11 @@ from pycocotools import mask as rle_codec
 from tpu_retinamask.coco.scores import evaluate_coco
 from tpu_retinamask.evaluation.results import (
     detections_to_results,
-    encode_rle,
     paste_masks,
     result_entry,
     write_results,
 )
+from tpu_retinamask.evaluation.windows import encode_rle
 from tpu_retinamask.files import WriteError
 from tpu_retinamask.structures import Detections
 
@@ -152,7 +152,7 @@ def test_a_scale_of_zero_is_refused():
 
 def test_file_is_complete_or_absent(tmp_path):
     path = tmp_path / "new" / "predictions.json"
-    write_results(path, [result_entry(1, 2, [0, 0, 3, 4], 0.5, np.eye(4, dtype=bool))])
+    write_results(path, [result_entry(1, 2, [0, 0, 3, 4], 0.5, encode_rle(np.eye(4)))])
     before = json.loads(path.read_text())
     assert before[0]["bbox"] == [0, 0, 3, 4]
     np.testing.assert_array_equal(rle_codec.decode(before[0]["segmentation"]), np.eye(4))

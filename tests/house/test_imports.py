@@ -47,7 +47,7 @@ BELOW = {
         "setting_types",
         "private",
     },
-    "evaluation": {"structures", "errors", "files"},
+    "evaluation": {"data", "structures", "errors", "files"},
     "coco": {"data", "evaluation", "structures", "errors", "files", "holding"},
     "training": {
         "batch_errors",

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.images.mask_reader import MaskReader, inside_box, is_shared, shared_mask_files
-from tpu_retinamask.evaluation.results import encode_rle
+from tpu_retinamask.data.images.run_lengths import polygon_run_lengths
+from tpu_retinamask.data.masks import PolygonMask, RunLengthMask
+from tpu_retinamask.evaluation.windows import EMPTY, Window, decode_window, encode_window, window_of
 
 
 def coco_from_images(images: Sequence[AnnotatedImage], classes: ClassNames) -> dict:
@@ -44,17 +46,25 @@ def coco_from_images(images: Sequence[AnnotatedImage], classes: ClassNames) -> d
         reader = MaskReader()
         shared = shared_mask_files(annotated)
         for instance in annotated.instances:
-            mask = None
-            if instance.mask is not None:
-                mask = reader.read(instance, annotated.height, annotated.width)
-                if is_shared(instance.mask, shared):
-                    mask = mask & inside_box(instance.box, mask.shape)
+            mask = None if instance.mask is None else _read(reader, annotated, instance, shared)
             annotations.append(_annotation(len(annotations) + 1, annotated, instance, mask))
     categories = [{"id": index, "name": name} for index, name in enumerate(classes.names) if name is not None]
     return {"info": {}, "licenses": [], "images": entries, "annotations": annotations, "categories": categories}
 
 
-def _annotation(number: int, annotated: AnnotatedImage, instance: AnnotatedInstance, mask) -> dict:
+def _read(reader: MaskReader, annotated: AnnotatedImage, instance: AnnotatedInstance, shared: set[str]) -> Window:
+    """Return the mask of an instance; outlines and run lengths are never drawn at the size of the picture."""
+    mask, size = instance.mask, (annotated.height, annotated.width)
+    if isinstance(mask, PolygonMask) and not mask.holes:
+        runs = polygon_run_lengths(mask.polygons, *size)
+        return EMPTY if runs is None else decode_window({**runs, "counts": runs["counts"].decode("ascii")})
+    if isinstance(mask, RunLengthMask) and mask.size == size:
+        return decode_window({"size": size, "counts": mask.counts})
+    pixels = reader.read(instance, *size)
+    return window_of(pixels & inside_box(instance.box, size) if is_shared(mask, shared) else pixels)
+
+
+def _annotation(number: int, annotated: AnnotatedImage, instance: AnnotatedInstance, mask: Window | None) -> dict:
     x1, y1, x2, y2 = instance.box
     width, height = _difference(x2, x1), _difference(y2, y1)
     annotation = {
@@ -67,7 +77,8 @@ def _annotation(number: int, annotated: AnnotatedImage, instance: AnnotatedInsta
         "has_mask": mask is not None,
     }
     if mask is not None:
-        annotation.update(area=int(mask.sum()), segmentation=encode_rle(mask))
+        runs = encode_window(mask, annotated.height, annotated.width)
+        annotation.update(area=int(mask.pixels.sum()), segmentation=runs)
     return annotation
 
 

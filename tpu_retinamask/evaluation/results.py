@@ -1,11 +1,11 @@
-"""Detections to COCO results: masks pasted at full resolution, boxes in original pixels, JSON on disk."""
+"""Detections to COCO results: masks pasted into their boxes, boxes in original pixels, JSON on disk."""
 
 import os
 from collections.abc import Sequence
 
 import numpy as np
-from pycocotools import mask as rle_codec
 
+from tpu_retinamask.evaluation.windows import EMPTY, Window, encode_window
 from tpu_retinamask.files import write_json_atomically
 from tpu_retinamask.structures import Detections
 
@@ -37,24 +37,35 @@ def paste_masks(masks: np.ndarray, boxes: np.ndarray, height: int, width: int, t
         raise ValueError(f"paste_masks: got masks {masks.shape} and boxes {boxes.shape}; expected [K, S, S] and [K, 4]")
     pasted = np.zeros((len(masks), height, width), np.bool_)
     for canvas, mask, box in zip(pasted, masks, boxes):
-        _paste_one(canvas, mask, box, threshold)
+        window = paste_window(mask, box, height, width, threshold)
+        canvas[window.top : window.bottom, window.left : window.right] = window.pixels
     return pasted
 
 
-def _paste_one(canvas: np.ndarray, mask: np.ndarray, box: np.ndarray, threshold: float) -> None:
-    """Draw one mask [S, S] into `canvas` [height, width] bool, which must be False everywhere."""
+def paste_window(mask: np.ndarray, box: np.ndarray, height: int, width: int, threshold: float = 0.5) -> Window:
+    """Return the pixels that `paste_masks` draws of one mask, in the part of its box that is inside the image.
+
+    Args:
+        mask: [S, S] float32.
+        box: [4] float64.
+        height, width: the image's size in pixels.
+        threshold: a pixel belongs to the instance where the sample is greater than this.
+
+    Raises:
+        ValueError: if the box holds a number that is not finite.
+    """
     if not np.all(np.isfinite(box)):
         raise ValueError(f"paste_masks: box {box.tolist()} is not finite; a diverged model predicts such")
     x1, y1, x2, y2 = box
     if x2 <= x1 or y2 <= y1:
-        return
-    left, x_low, x_high, x_weight = _sample_axis(x1, x2, canvas.shape[1], mask.shape[1])
-    top, y_low, y_high, y_weight = _sample_axis(y1, y2, canvas.shape[0], mask.shape[0])
+        return EMPTY
+    left, x_low, x_high, x_weight = _sample_axis(x1, x2, width, mask.shape[1])
+    top, y_low, y_high, y_weight = _sample_axis(y1, y2, height, mask.shape[0])
     # a + (b - a) * t rather than a * (1 - t) + b * t: a constant mask stays exactly constant, so that
     # 0.5 everywhere never rounds to "greater than 0.5" in some pixels.
     rows = mask[y_low] + (mask[y_high] - mask[y_low]) * y_weight[:, None]  # [h, S], h x w the window
     window = rows[:, x_low] + (rows[:, x_high] - rows[:, x_low]) * x_weight  # [h, w]
-    canvas[top : top + len(y_low), left : left + len(x_low)] = window > threshold
+    return Window(int(left), int(top), window > threshold)
 
 
 def _sample_axis(start: float, end: float, image_side: int, mask_side: int):
@@ -67,27 +78,8 @@ def _sample_axis(start: float, end: float, image_side: int, mask_side: int):
     return first, low, high, (position - low).astype(np.float32)
 
 
-def encode_rle(mask: np.ndarray) -> dict:
-    """Encode a binary mask as COCO's compressed run lengths.
-
-    Args:
-        mask: [h, w] bool (or 0 and 1).
-
-    Returns:
-        `{'size': [h, w], 'counts': str}`, ready for JSON.
-
-    Raises:
-        ValueError: if `mask` is not two-dimensional.
-    """
-    mask = np.asarray(mask)
-    if mask.ndim != 2:
-        raise ValueError(f"encode_rle: got a mask of shape {mask.shape}, expected [height, width]")
-    encoded = rle_codec.encode(np.asfortranarray(mask.astype(np.bool_), np.uint8))
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
-
-
 def result_entry(
-    image_id: int | str, category_id: int, box_xyxy: Sequence[float], score: float, mask: np.ndarray | None = None
+    image_id: int | str, category_id: int, box_xyxy: Sequence[float], score: float, segmentation: dict | None = None
 ) -> dict:
     """Write one detection in the COCO results format.
 
@@ -96,10 +88,10 @@ def result_entry(
         category_id: the category's id in the ground-truth file.
         box_xyxy: [4] x1, y1, x2, y2 in original pixels; becomes x, y, width, height, to 3 decimals.
         score: confidence in [0, 1]; its float32 value is kept exactly, since rounding would make ties.
-        mask: [h, w] bool at the image's full size, or None for a box without a mask.
+        segmentation: run lengths of the image, or None for a box without a mask.
 
     Returns:
-        A dict with image_id, category_id, bbox, score and, where a mask was given, segmentation (RLE).
+        A dict with image_id, category_id, bbox, score and, where there is one, segmentation.
 
     Source: https://cocodataset.org/#format-results
     """
@@ -110,8 +102,8 @@ def result_entry(
         "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
         "score": float(str(np.float32(score))),  # the shortest decimal that reads back as this float32
     }
-    if mask is not None:
-        entry["segmentation"] = encode_rle(mask)
+    if segmentation is not None:
+        entry["segmentation"] = segmentation
     return entry
 
 
@@ -126,7 +118,7 @@ def detections_to_results(
     """Convert a batch of detections to COCO results in original pixels.
 
     Boxes are divided by the image's scale and clipped to the image. Masks are pasted with the box before
-    clipping, because that is the box they were predicted in. One mask at a time is held at full size.
+    clipping, because that is the box they were predicted in. No mask is held at full size.
 
     Args:
         detections: boxes [B, K, 4] in canvas pixels, scores [B, K], classes [B, K] (-1 = padding, skipped),
@@ -188,12 +180,11 @@ def detections_to_results(
                     f"detections_to_results: image {image_ids[b]}, detection {k}: box {box.tolist()}, score "
                     f"{scores[b, k]}; expected finite numbers: the model diverged or its weights are damaged"
                 )
-            mask, masked = None, with_masks and masks is not None and k < masks.shape[1]
+            segmentation, masked = None, with_masks and masks is not None and k < masks.shape[1]
             if masked and masks is not None:
-                mask = np.zeros((height, width), np.bool_)
-                _paste_one(mask, masks[b, k], box, threshold)
+                segmentation = encode_window(paste_window(masks[b, k], box, height, width, threshold), height, width)
             clipped = np.clip(box, 0, [width, height, width, height])
-            entry = result_entry(image_ids[b].item(), category_ids[classes[b, k]], clipped, scores[b, k], mask)
+            entry = result_entry(image_ids[b].item(), category_ids[classes[b, k]], clipped, scores[b, k], segmentation)
             if with_masks and not masked:
                 entry["segmentation"] = None  # said, so that a mask that was lost is told from one that was not made
             results.append(entry)

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from pycocotools import mask as rle_codec
 
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.errors import SettingError
+from tpu_retinamask.evaluation.windows import decode_window, encode_window
 from tpu_retinamask.structures import Batch, Detections
 from tpu_retinamask.tasks.inference import detect_all
 
@@ -194,23 +194,7 @@ def _in_picture(found: tuple[Tile, dict], height: int, width: int, image_id: int
     x, y, w, h = result["bbox"]
     moved = {**result, "image_id": image_id, "bbox": [round(x + tile.x, 3), round(y + tile.y, 3), w, h]}
     if result.get("segmentation") is not None:
-        moved["segmentation"] = _moved_mask(rle_codec.decode(result["segmentation"]).astype(bool), tile, height, width)
+        mask = decode_window(result["segmentation"])
+        mask = mask._replace(left=mask.left + tile.x, top=mask.top + tile.y)
+        moved["segmentation"] = encode_window(mask, height, width)
     return moved
-
-
-def _moved_mask(mask: np.ndarray, tile: Tile, height: int, width: int) -> dict:
-    """Return the mask of a tile, bool [h, w], as run lengths of the picture, which is never drawn."""
-    columns = np.flatnonzero(mask.any(axis=0))
-    size = [int(height), int(width)]
-    counts = [height * width]
-    if len(columns):
-        padded = np.pad(mask[:, columns], [(1, 1), (0, 0)]).T.astype(np.int8)  # runs go down the columns
-        change = np.diff(padded, axis=1)
-        column, row = np.nonzero(change)  # beginnings and ends take turns
-        place = (columns[column] + tile.x) * height + row + tile.y
-        # A run that ends at the foot of a column goes on at the head of the next.
-        same = np.flatnonzero(place[1:-1:2] == place[2::2])
-        place = np.delete(place, np.concatenate([2 * same + 1, 2 * same + 2]))
-        counts = np.diff(np.concatenate([[0], place, [height * width]])).tolist()
-    encoded = rle_codec.frPyObjects({"size": size, "counts": counts}, height, width)
-    return {"size": size, "counts": encoded["counts"].decode("ascii")}
