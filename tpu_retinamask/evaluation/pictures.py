@@ -1,32 +1,31 @@
-"""Detections drawn over their image: outlined instances, thin boxes, readable labels."""
+"""Detections drawn over their image: outlined instances, thin boxes, readable labels, a legend."""
 
 import io
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from tpu_retinamask.evaluation.captions import NARROWEST, Entry, draw_labels, strip
+from tpu_retinamask.evaluation.colours import Colour, class_colour, object_colours
+from tpu_retinamask.evaluation.windows import Window
 from tpu_retinamask.files import write_atomically
 
-# Bright and apart from one another, on dark microscopy as on daylight photographs.
-PALETTE = (
-    (255, 64, 64), (64, 220, 64), (64, 160, 255), (255, 200, 32), (240, 80, 240), (32, 224, 224),
-    (255, 136, 32), (160, 112, 255), (184, 240, 48), (255, 128, 168), (0, 184, 136), (208, 160, 96),
-)  # fmt: skip
 _FILL = 0.30  # opacity of a mask's interior
 _BOX = 0.55  # opacity of a box line
 _LABELLED = 20  # with more objects than this, text would hide the picture
-_SMALL = 512  # pictures whose longer side is below this are drawn at twice the size
+_LEAST_SIDE, _MOST_SCALE = 512, 8  # pictures whose longer side is below are drawn so many times larger
+_PAPER = 24  # gray beside a picture that is narrower than its strip
 
 
 def draw_detections(
     image: np.ndarray,
     boxes: np.ndarray,
-    masks: np.ndarray | None,
+    masks: Sequence[Window | None] | None,
     classes: np.ndarray | Sequence[int],
-    scores: np.ndarray | Sequence[float],
+    scores: np.ndarray | Sequence[float] | None,
     class_names: Sequence[str | None] | Mapping[int, str],
     *,
     score_threshold: float = 0.5,
@@ -34,64 +33,72 @@ def draw_detections(
 ) -> np.ndarray:
     """Draw boxes, masks and names over an image.
 
-    Every instance has its own colour, and neighbours never share one, so that touching objects of one
-    class stay apart; the class is told by the label. Large objects are drawn first, small ones over them.
-    A picture whose longer side is below 512 pixels is drawn at twice its size.
+    Of several classes each has its colour, in all pictures the same, and touching objects differ in shade; of one class
+    every object has a colour of its own. Large objects are drawn first, small ones over them, and those that a line
+    would hide get their box around them. Lines and text follow the picture's size. Below it lies a strip where there is
+    something to tell: the classes with their colours and counts, or that nothing reached the threshold.
 
     Args:
         image: [h, w, 3] uint8 RGB. Not modified.
         boxes: [K, 4] x1, y1, x2, y2 in pixels of the image.
-        masks: [K, h, w] bool, or None.
+        masks: [K] windows of the image, None for a box without a mask; or None.
         classes: [K] class ids; -1 = padding, skipped.
-        scores: [K].
-        class_names: class id -> name.
+        scores: [K]; None: these are no detections but the truth, and all are drawn.
+        class_names: class id -> name, of all classes that there are.
         score_threshold: detections below it are not drawn.
-        labels: write "name 0.93" at each box; None: where at most 20 objects are drawn.
+        labels: write "name 0.93" at each box, or the name alone; None: where at most 20 objects are drawn.
 
     Returns:
-        [h, w, 3] or [2h, 2w, 3] uint8 RGB.
+        [n * h + s, max(n * w, 320 where there is a strip), 3] uint8 RGB: n times as large where the longer side is
+        below 512 pixels, and s rows of the strip.
 
     Raises:
-        ValueError: if the image is not uint8 RGB or the arrays' lengths differ.
+        ValueError: if the image is not uint8 RGB, the arrays' lengths differ or a mask leaves the image.
     """
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"draw_detections: got an image {image.shape} of {image.dtype}, expected [h, w, 3] of uint8")
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    classes, scores = np.array(classes), np.array(scores)
-    masks = None if masks is None else np.asarray(masks, np.bool_)
-    if not len(boxes) == len(classes) == len(scores) or (
-        masks is not None and masks.shape != (len(boxes),) + image.shape[:2]
-    ):
-        got_masks = None if masks is None else masks.shape
+    classes = np.array(classes, np.int64).reshape(-1)
+    known = np.ones(len(classes)) if scores is None else np.array(scores, np.float64).reshape(-1)
+    windows = [None] * len(boxes) if masks is None else list(masks)
+    if not len(boxes) == len(classes) == len(known) == len(windows):
         raise ValueError(
-            f"draw_detections: got boxes {boxes.shape}, classes {classes.shape}, scores {scores.shape}, "
-            f"masks {got_masks} for an image {image.shape[:2]}; expected K of each, masks [K, h, w] or None"
+            f"draw_detections: got {len(boxes)} boxes, {len(classes)} classes, {len(known)} scores, {len(windows)} "
+            "masks; expected as many of each"
         )
-    drawn = np.flatnonzero((classes >= 0) & (scores >= score_threshold))
+    height, width = image.shape[:2]
+    if any(window and (window.right > width or window.bottom > height) for window in windows):
+        raise ValueError(f"draw_detections: got a mask that leaves the image of {width} x {height}")
+    shown = np.flatnonzero((classes >= 0) & ((known >= score_threshold) if scores is not None else True))
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    drawn = drawn[np.argsort(-area[drawn], kind="stable")]
-    scale = 2 if max(image.shape[:2]) < _SMALL else 1
-    boxes = boxes * scale
-    colours = dict(zip(drawn, _neighbour_colours(boxes[drawn])))
+    shown = shown[np.argsort(-area[shown], kind="stable")]
+    labels = len(shown) <= _LABELLED if labels is None else labels
 
-    canvas = Image.fromarray(image)
-    canvas = canvas.resize((canvas.width * scale, canvas.height * scale), Image.Resampling.BICUBIC)
-    pixels = np.array(canvas)
-    line = max(1, round(max(pixels.shape[:2]) / 640))
-    if masks is not None:
-        for k in drawn:
-            _blend_mask(pixels, masks[k], scale, colours[k], line + 1)
-    for k in drawn:
-        _blend_box(pixels, boxes[k], colours[k], line)
-    if labels is None:
-        labels = len(drawn) <= _LABELLED
-    if not labels:
-        return pixels
-    canvas = Image.fromarray(pixels)
-    texts = [f"{_name(class_names, int(classes[k]))} {scores[k]:.2f}" for k in drawn]
-    _draw_labels(canvas, boxes[drawn], texts, [colours[k] for k in drawn])
-    return np.array(canvas)
+    scale = min(max(1, -(-_LEAST_SIDE // max(height, width))), _MOST_SCALE)
+    reach = scale * min(max(height, width), 4 * min(height, width))  # a strip of a picture has thin lines
+    line, size = max(1, round(reach / 640)), max(12, round(reach / 60))
+    below = [] if scores is None else _remark(known[classes >= 0], classes[classes >= 0], score_threshold, class_names)
+    below = below or _legend(classes[shown], class_names)
+    canvas = _canvas(image, scale, strip(below, max(NARROWEST, scale * width), size) if below else None)
+    pixels = canvas[: scale * height, : scale * width]
+
+    placed = boxes[shown] * scale
+    one_class = _count(class_names) <= 1
+    colours = object_colours(placed, classes[shown].tolist(), one_class=one_class, near=4 + 2 * line)
+    for k, box, colour in zip(shown, placed, colours):
+        window = windows[k]
+        if window is not None and window.pixels.any():
+            shorter = min(box[2] - box[0], box[3] - box[1])
+            _blend_mask(pixels, window, scale, colour, min(line + 1, max(1, int(shorter) // 8)))
+    for box, colour in zip(placed, colours):
+        _blend_box(pixels, box, colour, line)
+    if labels:
+        texts = [_name(class_names, int(classes[k])) for k in shown]
+        if scores is not None:
+            texts = [f"{text} {known[k]:.2f}" for text, k in zip(texts, shown)]
+        draw_labels(pixels, placed, texts, colours, size)
+    return canvas
 
 
 def save_picture(path: str | os.PathLike, image: np.ndarray) -> None:
@@ -112,41 +119,57 @@ def save_picture(path: str | os.PathLike, image: np.ndarray) -> None:
     if extension not in formats:
         raise ValueError(f"save_picture: {path} ends in {extension!r}, expected .png, .jpg or .jpeg")
     encoded = io.BytesIO()
-    Image.fromarray(np.asarray(image)).save(encoded, formats[extension], quality=92)
+    # Runs alone are looked for: of a large photograph in a quarter of the time, and as small.
+    Image.fromarray(np.asarray(image)).save(encoded, formats[extension], quality=92, compress_type=zlib.Z_RLE)
     write_atomically(path, encoded.getvalue())
 
 
-def _neighbour_colours(boxes: np.ndarray) -> list[tuple[int, int, int]]:
-    """Give each box [n, 4] a colour that no box near it has, as far as the palette reaches."""
-    chosen = np.zeros(len(boxes), np.int64)
-    margin = 6  # pixels; close by counts as touching
-    for i, (x1, y1, x2, y2) in enumerate(boxes):
-        before = boxes[:i]
-        near = (before[:, 0] < x2 + margin) & (before[:, 2] > x1 - margin)
-        near &= (before[:, 1] < y2 + margin) & (before[:, 3] > y1 - margin)
-        used = np.bincount(chosen[:i][near], minlength=len(PALETTE))
-        # Least used nearby; among equals the next in turn, so that all colours appear.
-        chosen[i] = min(range(len(PALETTE)), key=lambda c: (used[c], (c - i) % len(PALETTE)))
-    return [PALETTE[c] for c in chosen]
+def _canvas(image: np.ndarray, scale: int, below: np.ndarray | None) -> np.ndarray:
+    """Return the picture to draw on, `scale` times as large, with the strip below it."""
+    height, width = scale * image.shape[0], scale * image.shape[1]
+    if scale > 1:
+        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    if below is None:
+        return image.copy()
+    canvas = np.full((height + below.shape[0], below.shape[1], 3), _PAPER, np.uint8)
+    canvas[:height, :width] = image
+    canvas[height:] = below
+    return canvas
 
 
-def _blend_mask(pixels: np.ndarray, mask: np.ndarray, scale: int, colour, thickness: int) -> None:
+def _remark(scores: np.ndarray, classes: np.ndarray, threshold: float, class_names) -> list[Entry]:
+    """Return what there is to say of a picture without a detection that is drawn; nothing of others."""
+    if np.any(scores >= threshold):
+        return []
+    if not scores.size:
+        return [Entry("nothing was found", None)]
+    best = int(np.argmax(scores))
+    score = np.floor(scores[best] * 1000) / 1000  # not rounded to what it did not reach
+    name = _name(class_names, int(classes[best]))
+    return [Entry(f"nothing scored {threshold:g} or more; {scores.size} less, the best {score:.3f} ({name})", None)]
+
+
+def _legend(classes: np.ndarray, class_names) -> list[Entry]:
+    """Return the classes that are drawn, with their colours and counts; nothing where there is only one class."""
+    if _count(class_names) <= 1:
+        return []
+    present, counts = np.unique(classes, return_counts=True)
+    return [Entry(f"{_name(class_names, int(k))} {n}", class_colour(int(k))) for k, n in zip(present, counts)]
+
+
+def _blend_mask(pixels: np.ndarray, mask: Window, scale: int, colour: Colour, thickness: int) -> None:
     """Tint the mask's interior and draw its outline, inside the mask so that neighbours do not overlap."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return
-    # A margin of one original pixel: room for the smoothing and a background for the erosion.
-    top, bottom = max(rows[0] - 1, 0), min(rows[-1] + 2, mask.shape[0])
-    left, right = max(columns[0] - 1, 0), min(columns[-1] + 2, mask.shape[1])
-    small = Image.fromarray(mask[top:bottom, left:right].astype(np.uint8) * 255)
-    large = small.resize((small.width * scale, small.height * scale), Image.Resampling.BILINEAR)
-    inside = np.array(large) > 127
+    inside = mask.pixels
+    if scale > 1:
+        # A margin of one original pixel: room for the smoothing.
+        small = Image.fromarray(np.pad(inside, 1).astype(np.uint8) * 255)
+        large = small.resize((small.width * scale, small.height * scale), Image.Resampling.BILINEAR)
+        inside = np.array(large)[scale:-scale, scale:-scale] > 127
     core = inside
     for step in range(thickness):
         core = _erode(core, diagonal=step % 2 == 1)
-    window = pixels[top * scale : bottom * scale, left * scale : right * scale]
-    tint = np.asarray(colour, np.float32)
-    window[core] = (window[core] * (1 - _FILL) + tint * _FILL).astype(np.uint8)
+    window = pixels[mask.top * scale : mask.bottom * scale, mask.left * scale : mask.right * scale]
+    window[core] = _mixed(window[core], colour, _FILL)
     window[inside & ~core] = colour
 
 
@@ -160,52 +183,30 @@ def _erode(mask: np.ndarray, diagonal: bool) -> np.ndarray:
     return core & padded[1:-1, :-2] & padded[1:-1, 2:]
 
 
-def _blend_box(pixels: np.ndarray, box: np.ndarray, colour, thickness: int) -> None:
-    """Draw a half-transparent rectangle along the inside of the box."""
+def _blend_box(pixels: np.ndarray, box: np.ndarray, colour: Colour, line: int) -> None:
+    """Draw a half-transparent rectangle along the inside of the box, or around a box that it would hide."""
     height, width = pixels.shape[:2]
-    x1, y1 = (int(v) for v in np.clip(np.floor(box[:2]), 0, [width - 1, height - 1]))
-    x2, y2 = (int(v) for v in np.clip(np.ceil(box[2:]), [x1 + 1, y1 + 1], [width, height]))
-    frame = np.ones((y2 - y1, x2 - x1), np.bool_)
-    frame[thickness:-thickness, thickness:-thickness] = False
+    margin = 3 * line if min(box[2] - box[0], box[3] - box[1]) < 8 * line else 0
+    x1, y1 = (int(v) for v in np.clip(np.floor(box[:2]) - margin, 0, [width - 1, height - 1]))
+    x2, y2 = (int(v) for v in np.clip(np.ceil(box[2:]) + margin, [x1 + 1, y1 + 1], [width, height]))
     window = pixels[y1:y2, x1:x2]
-    window[frame] = (window[frame] * (1 - _BOX) + np.asarray(colour, np.float32) * _BOX).astype(np.uint8)
+    rows, columns = (max(line, side - line) for side in window.shape[:2])  # no pixel is blended twice
+    for side in (window[:line], window[rows:], window[line:rows, :line], window[line:rows, columns:]):
+        side[:] = _mixed(side, colour, _BOX)
 
 
-def _draw_labels(canvas: Image.Image, boxes: np.ndarray, texts: list[str], colours: list) -> None:
-    """Write each text on a plate of its colour, where it hides the least of labels and small objects."""
-    draw = ImageDraw.Draw(canvas)
-    size = int(np.clip(round(max(canvas.size) / 50), 11, 28))
-    font = ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
-    height = size + 4
-    placed = np.zeros((0, 4))
-    for (x1, y1, x2, y2), text, colour in zip(boxes, texts, colours):
-        width = int(np.ceil(draw.textlength(text, font=font))) + 6
-        corners = [  # in order of preference: above, inside, right above, below, beside
-            (x1, y1 - height), (x1, y1), (x2 - width, y1 - height), (x1, y2), (x2 - width, y2),
-            (x2, y1), (x1 - width, y1), (x2, y2 - height), (x1 - width, y2 - height),
-        ]  # fmt: skip
-        corners = np.clip(corners, 0, [max(canvas.width - width, 0), max(canvas.height - height, 0)]).round()
-        plates = np.concatenate([corners, corners + [width, height]], 1)  # [9, 4]
-        # A plate on a large object hides nothing that matters; on a small one it hides the object.
-        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        small = boxes[areas < 12 * width * height]
-        hidden = 4 * _intersections(plates, placed).sum(1) + _intersections(plates, small).sum(1)
-        plate = plates[np.argmin(hidden)]
-        placed = np.concatenate([placed, plate[None]])
-        left, top, right, bottom = plate.tolist()
-        draw.rectangle((left, top, right - 1, bottom - 1), fill=colour)
-        luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
-        ink = (0, 0, 0) if luminance > 110 else (255, 255, 255)
-        draw.text((left + 3, (top + bottom) / 2), text, fill=ink, font=font, anchor="lm")
-
-
-def _intersections(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Areas shared by boxes a [n, 4] and b [m, 4]: [n, m]."""
-    low, high = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
-    return np.clip(high - low, 0, None).prod(-1)
+def _mixed(pixels: np.ndarray, colour: Colour, share: float) -> np.ndarray:
+    tint = np.asarray(colour, np.float32)
+    return (pixels * np.float32(1 - share) + tint * np.float32(share)).astype(np.uint8)
 
 
 def _name(class_names, class_id: int) -> str:
     if isinstance(class_names, Mapping):
         return class_names.get(class_id, str(class_id))
-    return class_names[class_id] if class_id < len(class_names) else str(class_id)
+    name = class_names[class_id] if class_id < len(class_names) else None
+    return str(class_id) if name is None else name
+
+
+def _count(class_names) -> int:
+    names = class_names.values() if isinstance(class_names, Mapping) else class_names
+    return sum(name is not None for name in names)

@@ -29,7 +29,7 @@ from tpu_retinamask.data.stream.summary import batch_digest, summarize
 from tpu_retinamask.errors import UserError, printable
 from tpu_retinamask.evaluation.picture_folder import take_over
 from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
-from tpu_retinamask.evaluation.results import paste_masks
+from tpu_retinamask.evaluation.results import paste_window
 from tpu_retinamask.holding import held_folder
 from tpu_retinamask.keras_maskrcnn.outputs import keras_maskrcnn_outputs
 from tpu_retinamask.model.postprocess import DetectionFilter
@@ -160,9 +160,12 @@ def draw_batch(batch: Batch, names: ClassNames, path: str) -> None:
         picture = draw_detections(
             batch.image[number][:height, :width],
             boxes,
-            paste_masks(masks.astype("float32"), boxes, height, width),
+            [
+                paste_window(mask, box, height, width)
+                for mask, box in zip(masks.astype("float32"), boxes.astype("float64"))
+            ],
             batch.classes[number][rows],
-            [1.0] * len(boxes),
+            None,
             [names.name_of(i) for i in range(names.num_classes)],
         )
         save_picture(f"{path}_{number}.png", picture)

@@ -18,7 +18,6 @@ from typing import Literal
 import gin
 import numpy as np
 import tensorflow as tf
-from pycocotools import mask as rle
 from tqdm import tqdm
 
 from tpu_retinamask import config, signs_of_life
@@ -33,6 +32,7 @@ from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.picture_folder import take_over
 from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
 from tpu_retinamask.evaluation.results import write_results
+from tpu_retinamask.evaluation.windows import decode_window
 from tpu_retinamask.holding import held_file, held_folder
 from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.programs.own_settings import checked
@@ -174,19 +174,20 @@ def _counts(tiles: Mapping[int, Sequence[Tile]], found: Sequence, whole: Sequenc
 
 def overlay(image: np.ndarray, results: list[dict], names: Sequence[str | None], draw_above: float) -> np.ndarray:
     """Return the picture of one image's results."""
-    drawn = [result for result in results if result["score"] >= draw_above]
-    corners = np.array([result["bbox"] for result in drawn], np.float64).reshape(-1, 4)
+    corners = np.array([result["bbox"] for result in results], np.float64).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
-    masks = np.zeros((len(drawn), *image.shape[:2]), bool)
-    for mask, result in zip(masks, drawn):
-        if result["segmentation"] is not None:
-            mask[:] = rle.decode(result["segmentation"])
+    masks = [
+        decode_window(result["segmentation"])
+        if result["score"] >= draw_above and result.get("segmentation") is not None
+        else None
+        for result in results
+    ]
     return draw_detections(
         image,
         corners,
         masks,
-        [result["category_id"] for result in drawn],
-        [result["score"] for result in drawn],
+        [result["category_id"] for result in results],
+        [result["score"] for result in results],
         names,
         score_threshold=draw_above,
     )
