@@ -86,6 +86,7 @@ BELOW = {
         "files",
     },
     "planning": {"data", "ops", "errors"},
+    "prediction_formats": {"evaluation", "coco", "data", "errors", "files", "seats"},
     "exporters": {"model", "data", "ops", "structures", "traced_for", "xla", "errors", "files", "seats", "version"},
     "config": {
         "recipe",

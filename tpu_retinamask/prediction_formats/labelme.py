@@ -1,0 +1,91 @@
+"""labelme's files: what was found, to be corrected there and trained on.
+
+Source: https://github.com/wkentaro/labelme (labelme/_label_file.py)
+"""
+
+import base64
+import io
+import os
+
+import numpy as np
+import PIL.Image
+
+from tpu_retinamask.coco.label_maps import relative
+from tpu_retinamask.evaluation.windows import Window
+from tpu_retinamask.files import write_json_atomically
+from tpu_retinamask.prediction_formats.outlines import Region, regions_of, simplified
+from tpu_retinamask.prediction_formats.registry import FORMATS, FoundObject, Output, PredictedPicture
+
+VERSION = "5.4.1"  # whose layout is written
+
+
+@FORMATS.register("labelme")
+class Labelme:
+    """`labelme/STEM.json` a picture: `labelme PHOTOS --output OUTPUT_DIR/labelme` shows them over their pictures.
+
+    An object is a polygon of few corners; several of one group where its mask has several parts; a mask where it has
+    holes, which polygons of labelme have not; a rectangle where it has no mask. Its score is in the description.
+    """
+
+    def __init__(self, output: Output) -> None:
+        """Take where to."""
+        self.folder = os.path.join(output.folder, "labelme")
+
+    def add(self, picture: PredictedPicture) -> None:
+        """Write the file of a picture."""
+        path = os.path.join(self.folder, f"{picture.stem}.json")
+        shapes = [shape for number, found in enumerate(picture.objects, 1) for shape in _shapes(found, number)]
+        content = {
+            "version": VERSION,
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": relative(picture.name, path),
+            "imageData": None,
+            "imageHeight": picture.height,
+            "imageWidth": picture.width,
+        }
+        write_json_atomically(path, content, indent=1)
+
+    def finish(self) -> None:
+        """Add nothing."""
+
+
+def tolerance_of(region: Region) -> float:
+    """Return how far, in pixels, the polygon of a part may lie from it: half a pixel to one, of large ones 1/400."""
+    side = float((region.outline.max(axis=0) - region.outline.min(axis=0)).min())
+    return max(0.5, min(side / 50, 1.0), side / 400)
+
+
+def _shapes(found: FoundObject, number: int) -> list[dict]:
+    if found.mask is None:
+        x1, y1, x2, y2 = found.box
+        return [_shape(found, "rectangle", [[x1, y1], [x2, y2]])]
+    regions = regions_of(found.mask)
+    if any(region.holes for region in regions):
+        return [_mask_shape(found, found.mask)]
+    group = number if len(regions) > 1 else None
+    return [
+        _shape(found, "polygon", simplified(region.outline, tolerance_of(region)).tolist(), group_id=group)
+        for region in regions
+    ]
+
+
+def _mask_shape(found: FoundObject, mask: Window) -> dict:
+    encoded = io.BytesIO()
+    PIL.Image.fromarray(mask.pixels.astype(np.uint8)).save(encoded, "PNG")
+    # Its corners are pixels, both of them.
+    points = [[float(mask.left), float(mask.top)], [mask.right - 1.0, mask.bottom - 1.0]]
+    return _shape(found, "mask", points, mask=base64.b64encode(encoded.getvalue()).decode("ascii"))
+
+
+def _shape(found: FoundObject, kind: str, points: list, **more) -> dict:
+    return {
+        "label": found.name,
+        "points": points,
+        "group_id": None,
+        "description": f"score {found.score:.3f}",
+        "shape_type": kind,
+        "flags": {},
+        "mask": None,
+        **more,
+    }

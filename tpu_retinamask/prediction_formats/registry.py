@@ -1,0 +1,85 @@
+"""The seat of what predict writes, and what a writer is given."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from tpu_retinamask.data.annotations.class_names import ClassNames
+from tpu_retinamask.evaluation.windows import Window, decode_window
+from tpu_retinamask.seats import Seat
+
+
+class Output(NamedTuple):
+    """Where a run of predict writes, and of what."""
+
+    folder: str
+    classes: ClassNames
+    threshold: float  # least score of the objects that are drawn and listed; coco lists all
+
+
+class FoundObject(NamedTuple):
+    """An object that reached the threshold."""
+
+    class_id: int
+    name: str  # of its class
+    score: float
+    box: tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels, inside the picture, of some area
+    mask: Window | None  # None: none was made, or it has no pixel
+
+
+class PredictedPicture(NamedTuple):
+    """A picture with what was found in it."""
+
+    image_id: int
+    name: str  # path of its file, as it was found
+    stem: str  # of files of its own: unlike those of all other pictures
+    height: int
+    width: int
+    pixels: Callable[[], np.ndarray]  # -> uint8 [height, width, 3] RGB, upright; decoded at the first call
+    results: Sequence[dict[str, Any]]  # COCO results of any score, with file_name and category_name
+    objects: Sequence[FoundObject]  # those that reached the threshold, best first
+
+
+class PredictionWriter(Protocol):
+    """Writes the pictures of one run, one after the other; made once a run, of an `Output`."""
+
+    def add(self, picture: PredictedPicture) -> None:
+        """Write, or keep, what was found in a picture."""
+        ...
+
+    def finish(self) -> None:
+        """Write what all pictures have in common; nothing is added afterwards."""
+        ...
+
+
+FORMATS: Seat[Callable[[Output], PredictionWriter]] = Seat("prediction format", "tpu_retinamask.prediction_formats")
+
+
+def objects_of(
+    results: Sequence[dict[str, Any]], output: Output, height: int, width: int
+) -> tuple[list[FoundObject], int]:
+    """Return the objects that reached the threshold, and how many of those have no area and are left out.
+
+    Args:
+      results: of one picture, in COCO's form.
+      output: whose threshold and classes hold.
+      height: of the picture.
+      width: of the picture.
+    """
+    objects, flat = [], 0
+    for result in sorted(results, key=lambda result: -result["score"]):
+        if result["score"] < output.threshold:
+            continue
+        x, y, across, down = result["bbox"]
+        # Three decimals, as they stand in the results; the sum of two may be one more than the picture has.
+        box = x, y, min(round(x + across, 3), float(width)), min(round(y + down, 3), float(height))
+        if box[2] <= x or box[3] <= y:
+            flat += 1
+            continue
+        runs = result.get("segmentation")
+        mask = None if runs is None else decode_window(runs)
+        class_id = result["category_id"]
+        mask = mask if mask is not None and mask.pixels.size else None
+        objects.append(FoundObject(class_id, output.classes.name_of(class_id), result["score"], box, mask))
+    return objects, flat
