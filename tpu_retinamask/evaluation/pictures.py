@@ -91,8 +91,10 @@ def draw_detections(
         if window is not None and window.pixels.any():
             shorter = min(box[2] - box[0], box[3] - box[1])
             _blend_mask(pixels, window, scale, colour, min(line + 1, max(1, int(shorter) // 8)))
-    for box, colour in zip(placed, colours):
-        _blend_box(pixels, box, colour, line)
+    small = (placed[:, 2:] - placed[:, :2]).min(axis=1, initial=np.inf) < 8 * line  # a line along the box would hide it
+    placed = placed + np.where(small, 3 * line, 0)[:, np.newaxis] * [-1, -1, 1, 1]
+    for box, colour, around in zip(placed, colours, small):
+        _blend_box(pixels, box, colour, line, 1.0 if around else _BOX)
     if labels:
         texts = [_name(class_names, int(classes[k])) for k in shown]
         if scores is not None:
@@ -196,16 +198,15 @@ def _eroded(mask: np.ndarray, steps: int) -> np.ndarray:
     return core
 
 
-def _blend_box(pixels: np.ndarray, box: np.ndarray, colour: Colour, line: int) -> None:
-    """Draw a half-transparent rectangle along the inside of the box, or around a box that it would hide."""
+def _blend_box(pixels: np.ndarray, box: np.ndarray, colour: Colour, line: int, opacity: float) -> None:
+    """Draw a rectangle along the inside of the box."""
     height, width = pixels.shape[:2]
-    margin = 3 * line if min(box[2] - box[0], box[3] - box[1]) < 8 * line else 0
-    x1, y1 = (int(v) for v in np.clip(np.floor(box[:2]) - margin, 0, [width - 1, height - 1]))
-    x2, y2 = (int(v) for v in np.clip(np.ceil(box[2:]) + margin, [x1 + 1, y1 + 1], [width, height]))
+    x1, y1 = (int(v) for v in np.clip(np.floor(box[:2]), 0, [width - 1, height - 1]))
+    x2, y2 = (int(v) for v in np.clip(np.ceil(box[2:]), [x1 + 1, y1 + 1], [width, height]))
     window = pixels[y1:y2, x1:x2]
     rows, columns = (max(line, side - line) for side in window.shape[:2])  # no pixel is blended twice
     for side in (window[:line], window[rows:], window[line:rows, :line], window[line:rows, columns:]):
-        side[:] = _mixed(side, colour, _BOX)
+        side[:] = _mixed(side, colour, opacity)
 
 
 def _mixed(pixels: np.ndarray, colour: Colour, share: float) -> np.ndarray:

@@ -4,19 +4,24 @@ Source: https://github.com/wkentaro/labelme (labelme/_label_file.py)
 """
 
 import base64
+import hashlib
 import io
+import json
 import os
 
 import numpy as np
 import PIL.Image
+import tensorflow as tf
 
 from tpu_retinamask.coco.label_maps import relative
+from tpu_retinamask.errors import UserError, listed
 from tpu_retinamask.evaluation.windows import Window
-from tpu_retinamask.files import write_json_atomically
-from tpu_retinamask.prediction_formats.outlines import Region, regions_of, simplified
+from tpu_retinamask.files import read_text, write_json_atomically
+from tpu_retinamask.prediction_formats.outlines import Region, regions_of, simplified, softened
 from tpu_retinamask.prediction_formats.registry import FORMATS, FoundObject, Output, PredictedPicture
 
 VERSION = "5.4.1"  # whose layout is written
+DIGEST = "retinamask_predict"  # key of the digest of the shapes as they were written; labelme keeps it
 
 
 @FORMATS.register("labelme")
@@ -28,8 +33,19 @@ class Labelme:
     """
 
     def __init__(self, output: Output) -> None:
-        """Take where to."""
+        """Take where to.
+
+        Raises:
+          UserError: files are there that a person has changed since, or that no run wrote.
+        """
         self.folder = os.path.join(output.folder, "labelme")
+        paths = [os.path.join(self.folder, f"{stem}.json") for stem in output.stems]
+        changed = [path for path in paths if tf.io.gfile.exists(path) and not _as_written(path)]
+        if changed:
+            raise UserError(
+                f"{self.folder} holds files that were changed after predict wrote them, or are not its own, and would "
+                f"be replaced: give another --output_dir, or move them away:\n{listed(changed)}"
+            )
 
     def add(self, picture: PredictedPicture) -> None:
         """Write the file of a picture."""
@@ -43,6 +59,7 @@ class Labelme:
             "imageData": None,
             "imageHeight": picture.height,
             "imageWidth": picture.width,
+            DIGEST: _digest(shapes),
         }
         write_json_atomically(path, content, indent=1)
 
@@ -50,10 +67,23 @@ class Labelme:
         """Add nothing."""
 
 
+def _as_written(path: str) -> bool:
+    """Tell whether a file of a run is as the run wrote it."""
+    try:
+        content = json.loads(read_text(path))
+        return content[DIGEST] == _digest(content["shapes"])
+    except (UserError, ValueError, LookupError, TypeError, RecursionError):
+        return False
+
+
+def _digest(shapes: list[dict]) -> str:
+    return hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
+
+
 def tolerance_of(region: Region) -> float:
-    """Return how far, in pixels, the polygon of a part may lie from it: half a pixel to one, of large ones 1/400."""
+    """Return how far, in pixels, the polygon of a part may lie from it: up to 1, of large ones 1/400 of their side."""
     side = float((region.outline.max(axis=0) - region.outline.min(axis=0)).min())
-    return max(0.5, min(side / 50, 1.0), side / 400)
+    return max(0.4, min(side / 60, 1.0), side / 400)
 
 
 def _shapes(found: FoundObject, number: int) -> list[dict]:
@@ -65,7 +95,7 @@ def _shapes(found: FoundObject, number: int) -> list[dict]:
         return [_mask_shape(found, found.mask)]
     group = number if len(regions) > 1 else None
     return [
-        _shape(found, "polygon", simplified(region.outline, tolerance_of(region)).tolist(), group_id=group)
+        _shape(found, "polygon", simplified(softened(region.outline), tolerance_of(region)).tolist(), group_id=group)
         for region in regions
     ]
 

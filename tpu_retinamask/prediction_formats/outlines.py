@@ -35,6 +35,16 @@ def regions_of(window: Window) -> list[Region]:
     return [Region(outline, tuple(holes[number])) for number, outline in outlines.items()]
 
 
+def softened(ring: np.ndarray) -> np.ndarray:
+    """Return a ring along pixels with its stairs cut: through the middles of its edges' first and last pixels.
+
+    The centres of pixels lie on the same sides of it.
+    """
+    before, after = ring.astype(np.float64), np.roll(ring, -1, axis=0).astype(np.float64)
+    half = np.sign(after - before) / 2
+    return np.stack([before + half, after - half], axis=1).reshape(-1, 2)
+
+
 def simplified(ring: np.ndarray, tolerance: float) -> np.ndarray:
     """Return the corners of a ring that matter: no corner left out lies further from the new outline.
 
@@ -67,10 +77,10 @@ def _rings(mask: np.ndarray) -> list[tuple[np.ndarray, int]]:
     Each is (corners [n, 2] of x, y; number of the ring that is the outline of its part: of a hole an earlier one).
     """
     padded = np.pad(mask, 1)
-    above_left, above_right, below_left, below_right = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
-    up, down = above_left != above_right, below_left != below_right
-    left, right = above_left != below_left, above_right != below_right
-    ys, xs = np.nonzero((up | down) & (left | right) & ~(up & down & ~left) & ~(left & right & ~up))
+    above_left, below_left = padded[:-1, :-1], padded[1:, :-1]
+    up, down = above_left != padded[:-1, 1:], below_left != padded[1:, 1:]  # edges that leave each corner of pixels
+    left, right = above_left != below_left, padded[:-1, 1:] != padded[1:, 1:]
+    ys, xs = np.nonzero((up | down) & (left | right))
     both = up[ys, xs] & down[ys, xs]  # two corners in one place: pixels that touch there alone
     falling = above_left[ys, xs]  # of the two, those above left and below right
     goes_right = np.where(both, ~falling, right[ys, xs])

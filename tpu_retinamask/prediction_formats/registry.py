@@ -16,6 +16,7 @@ class Output(NamedTuple):
     folder: str
     classes: ClassNames
     threshold: float  # least score of the objects that are drawn and listed; coco lists all
+    stems: Sequence[str] = ()  # of the pictures that will come
 
 
 class FoundObject(NamedTuple):

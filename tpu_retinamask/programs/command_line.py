@@ -100,6 +100,23 @@ def predict_flags(flags: Flags) -> None:
     _string(flags, "images", "Image files: a folder, files, patterns in quotes; several with commas between them.")
     _string(flags, "model_dir", "Folder written by train.", required=True)
     _string(flags, "output_dir", "Folder for the pictures and predictions.json.", required=True)
+    absl_flags.DEFINE_float(
+        "threshold",
+        None,
+        "Least score of what is drawn and goes into --formats, 0.5 or predict.draw_above where not given; "
+        "predictions.json has all.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+        flag_values=flags,
+    )
+    _finite(flags, "threshold")
+    absl_flags.DEFINE_list(
+        "formats",
+        None,
+        "What is written beside predictions.json, with commas between: pictures, labelme, label_map, geojson, csv, or "
+        "what a gin file imports; pictures, or predict.formats, where not given.",
+        flag_values=flags,
+    )
     _checkpoint(flags)
     _runtime(flags, "detection")
     _allow_gin_imports(flags)

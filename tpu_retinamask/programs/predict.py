@@ -8,8 +8,12 @@ Writes one picture an image with masks, boxes, names and scores drawn over it, `
 results, masks as run lengths in the original image's pixels; each says the names of its file and class, by which
 `evaluate --predictions` matches it) and `images.json` (the file of each image id). An earlier output in the folder is
 replaced as a whole, and nothing else there; `predictions.json` comes last, so that an output without it is unfinished.
+What else it writes, `--formats` says: pictures (those), labelme (to be corrected there and trained on), label_map (PNG),
+geojson (polygons), csv (annotations that training reads), or one that a gin file imports; they hold what scores
+`--threshold` or more.
 """
 
+import functools
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -30,10 +34,16 @@ from tpu_retinamask.data.images.mask_reader import picture_bytes
 from tpu_retinamask.data.sources.settings import SourceSettings
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.picture_folder import take_over
-from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
-from tpu_retinamask.evaluation.results import write_results
-from tpu_retinamask.evaluation.windows import decode_window
 from tpu_retinamask.holding import held_file, held_folder
+from tpu_retinamask.prediction_formats import (  # noqa: F401  # take their seats
+    coco_results,
+    csv_rows,
+    geojson,
+    label_maps,
+    labelme,
+    overlays,
+)
+from tpu_retinamask.prediction_formats.registry import FORMATS, Output, PredictedPicture, objects_of
 from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.programs.own_settings import checked
 from tpu_retinamask.programs.runtime_choice import make_runtime
@@ -58,6 +68,7 @@ def predict(
     batch_size: int = 1,
     jit_compile: bool | None = None,
     draw_above: float = 0.5,
+    formats: tuple[str, ...] = ("pictures",),
     on_bad_record: Literal["stop", "skip"] | None = None,
     tile: int | tuple[int, int] | None = None,
     tile_overlap: int | None = None,
@@ -72,7 +83,8 @@ def predict(
       checkpoint: "last", "best" by mask AP, or a step.
       batch_size: images run at once.
       jit_compile: compile detection as one XLA program; None: as the training did its step.
-      draw_above: least score that is drawn; predictions.json holds all.
+      draw_above: least score that is drawn and goes into `formats`; predictions.json holds all.
+      formats: what is written beside predictions.json and images.json; names of `prediction_formats.registry`.
       on_bad_record: in place of that of `source`; None: that holds.
       tile: side, or height and width, in pixels of the picture: larger pictures are looked at in tiles; None: whole.
       tile_overlap: pixels by which tiles lie over each other, the largest object; None: a quarter of the shorter side.
@@ -83,15 +95,19 @@ def predict(
     model, names = inference.load_model(model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint)
     found = _scan(paths, reading)
     taken: set[str] = set()
+    stems = [picture_stem(image.name, taken) for image in found]
+    output = Output(output_dir, names, draw_above, stems)
+    # The list of all results last: where it is, the others are.
+    writers = [FORMATS.get(name)(output) for name in [*dict.fromkeys(n for n in formats if n != "coco"), "coco"]]
     listed = [
         {
             "id": image.image_id,
             "file_name": image.name,
             "height": image.height,
             "width": image.width,
-            "picture": picture_name(image.name, taken),
+            "picture": f"{stem}.png",
         }
-        for image in found
+        for image, stem in zip(found, stems)
     ]
     take_over(output_dir, "images.json", listed, flag="--output_dir", last=RESULTS_FILE, inputs=paths)
     compiled = recipe.train.compiles_detection(jit_compile)
@@ -106,34 +122,39 @@ def predict(
         if whole
         else iter(())
     )
-    everything = []
+    drawn, flat, count = 0, 0, 0
     categories = {number: names.name_of(number) for number in range(names.num_classes)}
-    for image, entry in zip(tqdm(found, unit="image"), listed):
-        picture = apply_orientation(decode_image(picture_bytes(image.image)), tf.constant(image.orientation)).numpy()
-        image_id = image.image_id
+    for image, stem in zip(tqdm(found, unit="image"), stems):
+        pixels = functools.cache(functools.partial(_pixels, image))
+        image_id, size = image.image_id, (image.height, image.width)
         if len(tiles[image_id]) == 1:
             _, results = next(of_whole)
         else:
             results = detect_in_tiles(
                 detector,
                 recipe.pipeline,
-                picture,
+                pixels(),
                 tiles[image_id],
                 image_id=image_id,
                 batch_size=batch_size,
                 category_ids=category_ids,
             )
-        save_picture(os.path.join(output_dir, entry["picture"]), overlay(picture, results, names.names, draw_above))
-        everything.extend(with_names(results, {image_id: image.name}, categories))
-    write_results(os.path.join(output_dir, RESULTS_FILE), everything)
-    drawn = sum(result["score"] >= draw_above for result in everything)
+        results = with_names(results, {image_id: image.name}, categories)
+        objects, without_area = objects_of(results, output, *size)
+        for writer in writers:
+            writer.add(PredictedPicture(image_id, image.name, stem, *size, pixels, results, objects))
+        count, drawn, flat = count + len(results), drawn + len(objects) + without_area, flat + without_area
+    for writer in writers:
+        writer.finish()
+    if flat:
+        log.warning("%d objects have no area inside their picture: predictions.json alone lists them", flat)
     log.info(
-        "%d objects in %d images, %d of them drawn (score %g or more, predict.draw_above); pictures and "
-        "predictions.json are in %s",
-        len(everything),
+        "%d objects in %d images, %d of them drawn (score %g or more: --threshold); %s and predictions.json are in %s",
+        count,
         len(listed),
         drawn,
         draw_above,
+        ", ".join(name for name in formats if name != "coco") or "images.json",
         output_dir,
     )
 
@@ -172,34 +193,18 @@ def _counts(tiles: Mapping[int, Sequence[Tile]], found: Sequence, whole: Sequenc
     return len(found) - len(whole), len(found), sum(len(cut) for cut in tiles.values() if len(cut) > 1)
 
 
-def overlay(image: np.ndarray, results: list[dict], names: Sequence[str | None], draw_above: float) -> np.ndarray:
-    """Return the picture of one image's results."""
-    corners = np.array([result["bbox"] for result in results], np.float64).reshape(-1, 4)
-    corners[:, 2:] += corners[:, :2]
-    masks = [
-        decode_window(result["segmentation"])
-        if result["score"] >= draw_above and result.get("segmentation") is not None
-        else None
-        for result in results
-    ]
-    return draw_detections(
-        image,
-        corners,
-        masks,
-        [result["category_id"] for result in results],
-        [result["score"] for result in results],
-        names,
-        score_threshold=draw_above,
-    )
+def _pixels(image: AnnotatedImage) -> np.ndarray:
+    """Return a picture, uint8 [h, w, 3], upright."""
+    return apply_orientation(decode_image(picture_bytes(image.image)), tf.constant(image.orientation)).numpy()
 
 
-def picture_name(path: str, taken: set) -> str:
-    """Return a PNG name for an image file, unlike all names taken so far."""
+def picture_stem(path: str, taken: set) -> str:
+    """Return a name for the files of an image, without a suffix, unlike all names taken so far."""
     stem = os.path.splitext(os.path.basename(path))[0]
-    name, number = f"{stem}.png", 1
+    name, number = stem, 1
     while name in taken:
         number += 1
-        name = f"{stem}_{number}.png"
+        name = f"{stem}_{number}"
     taken.add(name)
     return name
 
@@ -212,8 +217,17 @@ def run(flags: Flags, *files: str) -> None:
     config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir, allow_imports=flags.allow_gin_imports)
     images = [*files, *([flags.images] if flags.images else [])]
     runtime = make_runtime(flags)
+    formats = None if flags.formats is None else tuple(flags.formats)
+    said = {"draw_above": flags.threshold, "formats": formats}
     with (
         held_folder(flags.output_dir, "predict", "--output_dir"),
         held_file(os.path.join(flags.output_dir, RESULTS_FILE), "predict", "--output_dir"),  # evaluate writes one, too
     ):
-        predict(images, flags.model_dir, flags.output_dir, runtime=runtime, checkpoint=flags.checkpoint)
+        predict(
+            images,
+            flags.model_dir,
+            flags.output_dir,
+            runtime=runtime,
+            checkpoint=flags.checkpoint,
+            **{name: value for name, value in said.items() if value is not None},
+        )
