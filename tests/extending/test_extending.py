@@ -58,17 +58,17 @@ def run(tmp_path_factory, quick_program):
 
 
 def test_the_page_holds_the_files_and_tells_each_in_under_30_lines():
-    toys = ("backbone", "term", "source", "exporter", "callback")
+    toys = ("backbone", "term", "source", "exporter", "format", "callback")
     assert set(BLOCKS) == {"toy.gin", *(f"toy_{name}.py" for name in toys)}
     sections = PAGE.split("\n## ")[1:]
-    assert len(sections) == 6
+    assert len(sections) == 7
     for section in sections:  # prose and code, blank lines aside
         assert sum(bool(line.strip()) for line in section.splitlines()) < 30, section.splitlines()[0]
 
 
 def test_no_file_of_the_package_knows_them():
     sources = [path.read_text() for folder in ("ops", "tpu_retinamask") for path in (ROOT / folder).rglob("*.py")]
-    for word in ("two_strides", "TwoStrides", "area_loss", "ToySource", ".toy", "def write_text", "Lowest"):
+    for word in ("two_strides", "TwoStrides", "area_loss", "ToySource", ".toy", "def write_text", "class Counts", "Lowest"):
         assert not any(word in text for text in sources), word
 
 
@@ -102,6 +102,17 @@ def test_it_is_exported_in_a_form_of_ones_own(run):
     assert done.returncode == 0, done.stderr[-2000:]
     written = (run.folder / "toy.txt").read_text()
     assert "retinamask/backbone/C4/kernel (3, 3, 16, 16)" in written and "roi_mask" in written
+
+
+def test_what_was_found_is_written_in_a_form_of_ones_own(run):
+    flags = ("--model_dir=run", "--output_dir=found", "--formats=counts", "--threshold=0", "--allow_gin_imports", "a.png", "b.png")
+    done = run("predict", *flags)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads((run.folder / "found" / "predictions.json").read_text())
+    counts = [sum(result["file_name"] == name for result in results) for name in ("a.png", "b.png")]
+    assert (run.folder / "found" / "counts.txt").read_text() == f"a.png {counts[0]}\nb.png {counts[1]}\n"
+    assert sorted(path.name for path in (run.folder / "found").iterdir()) == [
+        "counts.txt", "images.json", "predictions.json"]  # fmt: skip
 
 
 def test_code_of_ones_own_is_run_of_a_model_directory_where_that_is_said_alone(run):
