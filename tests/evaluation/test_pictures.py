@@ -1,5 +1,7 @@
 """Pictures of detections: what is coloured, what is left alone."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -157,6 +159,18 @@ def test_masks_and_boxes_at_and_beyond_the_edge():
     drawn = draw_detections(image, boxes, masks, [0] * 4, [0.9] * 4, ["cell"])
     assert (drawn[0, 0] > 0).any() and (drawn[-1, -1] > 0).any()
     assert (drawn[297, 297:303] > 0).any(-1).all()  # a box that its line would hide has it around
+
+
+def test_a_large_picture_is_drawn_on_in_place():
+    image = np.zeros((3000, 4000, 3), np.uint8)
+    boxes = [[400 * i, 300 * i, 400 * i + 500, 300 * i + 300] for i in range(9)]
+    masks = [Window(x1, y1, np.ones((y2 - y1, x2 - x1), bool)) for x1, y1, x2, y2 in boxes]
+    masks[8] = Window(3200, 2400, np.ones((300, 500), bool))
+    tracemalloc.start()
+    drawn = draw_detections(image, boxes, masks, [0] * 9, [0.9] * 9, ["cell", "dust"])
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert drawn.shape[:2] > (3000, 3999) and most < 1.5 * image.nbytes  # one picture and windows
 
 
 def test_wrong_arguments_are_refused():

@@ -68,7 +68,16 @@ def test_the_page_holds_the_files_and_tells_each_in_under_30_lines():
 
 def test_no_file_of_the_package_knows_them():
     sources = [path.read_text() for folder in ("ops", "tpu_retinamask") for path in (ROOT / folder).rglob("*.py")]
-    for word in ("two_strides", "TwoStrides", "area_loss", "ToySource", ".toy", "def write_text", "class Counts", "Lowest"):
+    for word in (
+        "two_strides",
+        "TwoStrides",
+        "area_loss",
+        "ToySource",
+        ".toy",
+        "def write_text",
+        "class Counts",
+        "Lowest",
+    ):
         assert not any(word in text for text in sources), word
 
 

@@ -111,6 +111,19 @@ def test_larger_pictures_are_cut_and_others_are_not(predict, photos, tmp_path):
     assert max(result["bbox"][0] for result in results) > 100  # of the whole picture, not of its first tile
 
 
+def test_forms_and_threshold_by_flags(quick_program, made_run, photos, tmp_path):
+    flags = (f"{photos}/a.png", f"--model_dir={made_run}", f"--output_dir={tmp_path}/out")
+    done = quick_program("predict", *flags, "--formats=csv,labelme", "--threshold=0", gin=QUICK)
+    assert done.returncode == 0, done.stderr[-3000:]
+    written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
+    assert written == ["images.json", "labelme/a.json", "predictions.csv", "predictions.json"]  # no picture
+    assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 5
+    done = quick_program("predict", *flags, "--formats=labelmee", gin=QUICK)
+    assert done.returncode == 2 and "did you mean 'labelme'" in done.stderr
+    done = quick_program("predict", *flags, "--threshold=2", gin=QUICK)
+    assert done.returncode == 1 and "--threshold=2: 2.0 is not a number in the range [0.0, 1.0]" in done.stderr
+
+
 def test_pictures_that_are_read_and_files_of_others_are_kept(quick_program, made_run, photos, tmp_path):
     shutil.copytree(photos, tmp_path / "in")
     (tmp_path / "out").mkdir()

@@ -91,14 +91,15 @@ def predict(
     """
     recipe, reading = config.recipe(), config.reading(on_bad_record=on_bad_record)
     cutting = Cutting.of(tile, tile_overlap)
+    # The list of all results comes last: where it is, the others are.
+    writes = [FORMATS.get(name) for name in [*dict.fromkeys(name for name in formats if name != "coco"), "coco"]]
     paths = _find(images)
     model, names = inference.load_model(model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint)
     found = _scan(paths, reading)
     taken: set[str] = set()
     stems = [picture_stem(image.name, taken) for image in found]
     output = Output(output_dir, names, draw_above, stems)
-    # The list of all results last: where it is, the others are.
-    writers = [FORMATS.get(name)(output) for name in [*dict.fromkeys(n for n in formats if n != "coco"), "coco"]]
+    writers = [write(output) for write in writes]
     listed = [
         {
             "id": image.image_id,
