@@ -1,6 +1,8 @@
 """Pictures with what was found drawn over them."""
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +28,9 @@ class Overlays:
         """Add nothing."""
 
 
-def overlay(image: np.ndarray, results, names, threshold: float) -> np.ndarray:
+def overlay(
+    image: np.ndarray, results: Sequence[dict[str, Any]], names: Sequence[str | None], threshold: float
+) -> np.ndarray:
     """Return the picture of one image's COCO results.
 
     Args:
