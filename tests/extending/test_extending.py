@@ -114,7 +114,15 @@ def test_it_is_exported_in_a_form_of_ones_own(run):
 
 
 def test_what_was_found_is_written_in_a_form_of_ones_own(run):
-    flags = ("--model_dir=run", "--output_dir=found", "--formats=counts", "--threshold=0", "--allow_gin_imports", "a.png", "b.png")
+    flags = (
+        "--model_dir=run",
+        "--output_dir=found",
+        "--formats=counts",
+        "--threshold=0",
+        "--allow_gin_imports",
+        "a.png",
+        "b.png",
+    )
     done = run("predict", *flags)
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads((run.folder / "found" / "predictions.json").read_text())

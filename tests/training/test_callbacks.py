@@ -98,7 +98,7 @@ def test_ctrl_c_is_no_failure_of_a_callback(named, run):
 
 def test_a_name_that_there_is_not_is_refused():
     with pytest.raises(SettingError, match=r"callback 'json' is not one of .*did you mean 'jsonl'"):
-        Callbacks(["json"], None)
+        Callbacks(["json"])
 
 
 def _lines(tmp_path):

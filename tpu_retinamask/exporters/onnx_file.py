@@ -29,7 +29,7 @@ def write_onnx(trained: TrainedModel, output: str) -> None:
     """
     trained.settings.check_float32("onnx")
     try:
-        import tf2onnx
+        import tf2onnx  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as error:
         raise UserError(
             "--format=onnx needs tf2onnx, which is not installed: pip install 'tpu-retinamask[onnx]'"

@@ -6,7 +6,6 @@ import os
 
 import numpy as np
 import PIL.Image
-import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.files import write_atomically
@@ -54,9 +53,7 @@ class LabelMaps:
         ]
         encoded = io.BytesIO()
         PIL.Image.fromarray(labels).save(encoded, "PNG")
-        tf.io.gfile.makedirs(self.folder)
-        with tf.io.gfile.GFile(os.path.join(self.folder, name), "wb") as file:
-            file.write(encoded.getvalue())
+        write_atomically(os.path.join(self.folder, name), encoded.getvalue())
 
     def finish(self) -> None:
         """Write what each number is."""

@@ -8,8 +8,8 @@ Writes one picture an image with masks, boxes, names and scores drawn over it, `
 results, masks as run lengths in the original image's pixels; each says the names of its file and class, by which
 `evaluate --predictions` matches it) and `images.json` (the file of each image id). An earlier output in the folder is
 replaced as a whole, and nothing else there; `predictions.json` comes last, so that an output without it is unfinished.
-What else it writes, `--formats` says: pictures (those), labelme (to be corrected there and trained on), label_map (PNG),
-geojson (polygons), csv (annotations that training reads), or one that a gin file imports; they hold what scores
+What else it writes, `--formats` says: pictures (those), labelme (to be corrected there and trained on), label_map
+(PNG), geojson (polygons), csv (annotations that training reads), or one that a gin file imports; they hold what scores
 `--threshold` or more.
 """
 

@@ -5,6 +5,7 @@ Layer names are those of keras-resnet (res2a_branch2a, bn2a_branch2a, ...), so t
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -163,7 +164,7 @@ class BottleneckBlock(keras.Layer):
         self.late_stride = stride > 1 and not stride_in_1x1
 
         def conv_and_norm(branch, channels, size, step):
-            options = dict(use_bias=False, name=f"res{suffix}_{branch}", kernel_initializer="he_normal")
+            options: dict[str, Any] = dict(use_bias=False, name=f"res{suffix}_{branch}", kernel_initializer="he_normal")
             if size > 1 and step > 1:
                 conv = StridedConv2D(channels, size, **options)
             else:

@@ -55,7 +55,7 @@ CALLBACKS: Seat[Callable[[Run], Callback]] = Seat("callback", "tpu_retinamask.ca
 class Callbacks:
     """All callbacks of a training. One that fails is told of and left out from then on; the training goes on."""
 
-    def __init__(self, names: Iterable[str] = (), run: Run | None = None) -> None:
+    def __init__(self, names: Iterable[str] = (), run: Run = Run("", 0, 0, {})) -> None:  # noqa: B008  # frozen
         """Make them.
 
         Raises:
