@@ -47,7 +47,7 @@ def count_functions_anew() -> None:
 
     Its number is TensorFlow's own count, raised to a round one; its compiled program is known by its name as well.
     """
-    tf.function(lambda: tf.zeros([])).get_concrete_function()  # the first of a process takes a number more
+    tf.function(lambda: tf.zeros([]), autograph=False).get_concrete_function()  # a process's first takes one more
     while ops.uid() % (1 << 18):
         pass
 
