@@ -50,7 +50,7 @@ def detect_all(pictures: list, about: dict, run) -> list:  # of a batch: images 
             )
             found.append(
                 {
-                    "boxes": np.clip(boxes / scale, 0, np.float32([width, height, width, height])),
+                    "boxes": np.clip(boxes / scale, 0, np.array([width, height, width, height], np.float32)),
                     "scores": scores,
                     "classes": classes,
                     "names": [about["classes"][number] for number in classes],
