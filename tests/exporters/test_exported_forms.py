@@ -207,6 +207,7 @@ def test_tflite_finds_the_same_by_its_own_operations(found_by, run_dir, expected
     assert max(len(tensor["shape"]) for tensor in program.get_tensor_details()) <= 5
 
 
+@pytest.mark.slow  # tf2onnx takes half a minute for a network of any size
 def test_onnx_finds_the_same_by_onnxruntime(found_by, run_dir, expected):
     pytest.importorskip("tf2onnx")
     pytest.importorskip("onnxruntime")
