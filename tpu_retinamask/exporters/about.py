@@ -19,7 +19,7 @@ def describe(trained: TrainedModel) -> dict[str, Any]:
         "keras": keras.__version__,
         "classes": list(trained.classes.names),
         "image_size": list(pipeline.image_size),
-        "min_side": pipeline.evaluation_side,
+        "min_side": pipeline.draw_min_side(None),
         "max_side": pipeline.max_side,
         "antialias": pipeline.antialias,
         "pixel_mode": settings.pixel_mode,

@@ -197,7 +197,7 @@ class InputPipeline:
         """Return the scale, without augmentation, of a picture of this size."""
         return float(
             fit_scale(
-                tf.constant([height, width]), tf.constant(self.image_size), self._draw_min_side(None), self.max_side
+                tf.constant([height, width]), tf.constant(self.image_size), self.draw_min_side(None), self.max_side
             )
         )
 
@@ -222,8 +222,7 @@ class InputPipeline:
         return FittedPicture(sample.image, sample.content_size, sample.image_scale)
 
     def _batches(self, samples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-        # drop_remainder makes the batch dimension static; no sample is ever dropped by it, because the
-        # training stream is endless and the evaluation stream is padded.
+        # drop_remainder makes the dimension static and drops nothing: training has no end, evaluation is padded.
         return samples.batch(batch_size, drop_remainder=True).prefetch(self.prefetch)
 
     def _source(self, images):
@@ -281,7 +280,7 @@ class InputPipeline:
         if changes is not None:  # what will be turned by a quarter must fit the canvas turned back
             turned = tf.constant(self.image_size[::-1])
             canvas = select(changes.quarter_turns % 2 == 1, turned, canvas)
-        scale = fit_scale(size, canvas, self._draw_min_side(seed), self.max_side)
+        scale = fit_scale(size, canvas, self.draw_min_side(seed), self.max_side)
         if changes is None:
             view = place(size, canvas, scale, tf.zeros([2]))
         else:
@@ -333,18 +332,13 @@ class InputPipeline:
             return ()
         return self.min_side if isinstance(self.min_side, Sequence) else (self.min_side,)
 
-    @property
-    def evaluation_side(self) -> int | None:
-        """Return the wanted short side of a picture in evaluation; None: as large as the canvas allows."""
+    def draw_min_side(self, seed: tf.Tensor | None) -> tf.Tensor | int | None:
+        """Return the wanted short side of a sample, without a seed that of evaluation; None: what the canvas allows."""
         sides = sorted(self._min_sides())
-        return self.eval_min_side or (sides[len(sides) // 2] if sides else None)
-
-    def _draw_min_side(self, seed: tf.Tensor | None) -> tf.Tensor | int | None:
-        sides = sorted(self._min_sides())
-        if seed is None:
-            return self.evaluation_side
-        if len(sides) < 2:
-            return sides[0] if sides else None
+        if seed is None and self.eval_min_side is not None:
+            return self.eval_min_side
+        if seed is None or len(sides) < 2:
+            return sides[len(sides) // 2] if sides else None
         drawn = tf.random.stateless_uniform([], tf.random.fold_in(seed, MIN_SIDE_DRAW), 0, len(sides), tf.int32)
         return tf.constant(sides, tf.float32)[drawn]
 
