@@ -246,6 +246,13 @@ def test_a_box_that_sticks_out_is_clipped_counted_and_told(box, kept, beyond, wr
     assert f"clipped 1 boxes that stuck out of their image, by up to {beyond:g} pixels" in found.summary()
 
 
+@pytest.mark.parametrize("box, thin", [("1,1,1.0001,4", 1), ("0.1,0.2,0.5,0.6", 1), ("1,1,2,2", 0)])
+def test_a_box_thinner_than_a_pixel_is_told(box, thin, write, scan):
+    write("x.png", NOISE)
+    found = scan(f"x.png,{box},cow\nx.png,1,1,4,4,cow\n")
+    assert (found.thin, f"{thin} boxes have a side under one pixel" in found.summary()) == (thin, bool(thin))
+
+
 @pytest.mark.parametrize("box", ["40,30,50,40", "-9,2,0,8", "3,21,9,30"])
 def test_a_box_outside_the_image_is_refused(box, write, problems_of):
     write("x.png", NOISE)

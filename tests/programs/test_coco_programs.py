@@ -81,7 +81,7 @@ def test_results_that_name_other_files_are_refused(folder, capsys):
     folder("gt.json", truth("b.png", "a.png"))
     folder("res.json", [result(1, image_id=1, file_name="c.png", category_name="mug")])
     assert main(SCORE) == 2
-    assert "res.json: image ids that the ground truth does not have" in (said := capsys.readouterr().err), said
+    assert "res.json: file_names that the ground truth does not have" in (said := capsys.readouterr().err), said
     assert "'c.png' (1 entries)" in said and "Traceback" not in said
 
 
@@ -134,9 +134,9 @@ def test_more_detections_are_counted_when_asked_and_other_settings_refused(folde
         said = capsys.readouterr().err
         assert f"{setting.partition('=')[0]}: not read where --predictions are scored" in said
         assert f'--gin_param="evaluate.max_detections={number}"' in said
-    for value in ("'many'", "5", "True", "2.5"):
+    for value in ("'many'", "0", "-1", "True", "2.5"):
         assert main([*SCORE, f"--gin_param=evaluate.max_detections={value}"]) == 2
-        assert "max_detections" in capsys.readouterr().err
+        assert f"evaluate.max_detections is {value}, expected" in capsys.readouterr().err
     assert main([*SCORE, "--model_dir=run"]) == 2
     assert "leave out --model_dir" in capsys.readouterr().err
 

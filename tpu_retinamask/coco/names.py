@@ -87,18 +87,26 @@ class Names:
           BadEntry: several categories have the name.
         """
         if not entry.has("category_name"):
-            return _find(self._categories, entry.values["category_id"]), False
+            value = entry.values["category_id"]
+            found = _find(self._categories, value)
+            alone = self._category_names.get(value.strip(), []) if found is None and isinstance(value, str) else []
+            return (alone[0], True) if len(alone) == 1 else (found, False)
         name = entry.text("category_name")
         found = self._category_names.get(name, [])
         if len(found) > 1:
             raise BadEntry(f"{entry.place}: category_name: got {name!r}, which {len(found)} categories are called")
         return (found[0] if found else None), True
 
-    def some(self, kind: str) -> list[Any]:
-        """Return the first ids of "image" or "category", with their names where there are some."""
-        if kind == "image":
-            return [self._files.names.get(key, key) for key in list(self._images.values())[:3]]
-        return list(self._categories.values())[:3]
+    def some(self, field: str) -> str:
+        """Return how many images or categories there are, and what the first of them have in a field of results."""
+        known: dict[str, list[Any]] = {
+            "image_id": list(self._images.values()),
+            "file_name": list(self._files.names.values()),
+            "category_id": list(self._categories.values()),
+            "category_name": list(self._category_names),
+        }
+        values = known[field]
+        return f"{len(values)}, such as {', '.join(map(repr, values[:3]))}" if values else "none"
 
 
 def unique_matches(files: FileNames, paths: Mapping[Key, str]) -> tuple[dict[Key, Key], list[str]]:

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from pycocotools import mask as rle_codec
 
 from tpu_retinamask.coco.names import Names
-from tpu_retinamask.data.annotations.scan import misplaced_masks
+from tpu_retinamask.data.annotations.scan import are_fractions, in_fractions, misplaced_masks
 from tpu_retinamask.data.images.image_files import BadFile
 from tpu_retinamask.data.images.run_lengths import compressed_runs, polygon_run_lengths
 from tpu_retinamask.data.masks import Mask, PolygonMask, RunLengthMask
-from tpu_retinamask.data.sources.checked import BadEntry, Entry, Faults, load_json
+from tpu_retinamask.data.sources.checked import BadEntry, Entry, Faults, load_json, shown
 from tpu_retinamask.data.sources.coco_entries import (
     CocoDataset,
     CocoImage,
@@ -92,9 +92,12 @@ def load_ground_truth(ground_truth: dict | str | os.PathLike, with_masks: bool) 
         if annotation is not None:
             annotations.append(annotation)
     _raise_if_any(faults.said, f"{name}: entries that cannot be scored")
+    if _in_first_pixel(annotations):
+        raise UserError(f"{name}: {in_fractions(len(annotations))}")
     for note in dataset.notes:
         log.warning("%s: %s", name, note)
     _warn_of_misplaced(annotations, dataset, name)
+    _warn_of_repeats(annotations, dataset, name)
     return GroundTruth(
         {key: _image_entry(image) for key, image in dataset.images.items()},
         {key: {"id": key, "name": said} for key, said in dataset.categories.items()},
@@ -129,9 +132,13 @@ def load_results(
     name = name or named("results", results)
     entries = read_json(results, "results")
     if not isinstance(entries, list):
-        hint = "; this looks like a dataset, not like results" if isinstance(entries, dict) else ""
-        raise UserError(f"{name}: got {type(entries).__name__}, expected a list of COCO result entries{hint}")
-    faults, unknown = Faults(), {"image": Counter(), "category": Counter()}
+        dataset = isinstance(entries, dict) and {"images", "annotations"} & entries.keys()
+        hint = "; this looks like a dataset, not like results" if dataset else ""
+        raise UserError(f"{name}: got {shown(entries)}, expected a list of COCO result entries [{{...}}, ...]{hint}")
+    faults = Faults()
+    unknown: dict[str, Counter] = {
+        field: Counter() for field in ("file_name", "image_id", "category_name", "category_id")
+    }
     checked, by_name = [], 0
     for position, value in enumerate(entries):
 
@@ -147,8 +154,11 @@ def load_results(
             image, image_named = truth.names.image_of(entry)
             category, _ = truth.names.category_of(entry)
             if image is None or category is None:
-                unknown["image"][got(entry, _said(entry, "file_name", "image_id"))] += image is None
-                unknown["category"][got(entry, _said(entry, "category_name", "category_id"))] += category is None
+                for found, field in (
+                    (image, _said(entry, "file_name", "image_id")),
+                    (category, _said(entry, "category_name", "category_id")),
+                ):
+                    unknown[field][got(entry, field)] += found is None
                 return None
             by_name += image_named
             return _result(entry, truth.images[image], category, iou_types, len(checked) + 1)
@@ -156,14 +166,15 @@ def load_results(
         found = faults.collect(one)
         if found is not None:
             checked.append(found)
-    for kind, known in (("image", truth.images), ("category", truth.categories)):
-        ids = +unknown[kind]
+    for field, counts in unknown.items():
+        right = "annotations of these images and classes" if field.endswith("_name") else "file whose ids they use"
         _raise_if_any(
-            [f"{kind} id {value.removeprefix('got ')} ({count} entries)" for value, count in ids.items()],
-            f"{name}: {kind} ids that the ground truth does not have (it has {len(known)}, such as "
-            f"{truth.names.some(kind)}); score the results against the file whose ids they use",
+            [f"{field} {value.removeprefix('got ')} ({count} entries)" for value, count in (+counts).items()],
+            f"{name}: {field}s that the ground truth does not have (it has {truth.names.some(field)}); score the "
+            f"results against the {right}",
         )
     _raise_if_any(faults.said, f"{name}: entries that cannot be scored")
+    _warn_of_boxes(checked, truth.images, name)
     if by_name:
         log.info("%s: %d of %d entries are matched by the name of their image file", name, by_name, len(checked))
     return checked
@@ -185,6 +196,7 @@ def _annotation(found: CocoObject, image: CocoImage, with_masks: bool, new_id: i
         raise BadEntry(f"{place}: image {image.key!r} has no height and width, which masks need")
     rle = _to_rle(found.mask, image, place) if with_masks else None
     x, y, width, height = found.box
+    _refuse_negative(place, found.box)
     area = found.area
     if area is None:  # not written by every converter; pycocotools would stop with a KeyError
         area = width * height if rle is None else float(rle_codec.area(rle))
@@ -201,6 +213,7 @@ def _annotation(found: CocoObject, image: CocoImage, with_masks: bool, new_id: i
 
 def _result(entry: Entry, image: dict, category: Any, iou_types: Sequence[str], new_id: int) -> dict:
     score, box, rle = entry.number("score"), read_box(entry), None
+    _refuse_negative(entry.place, box)
     if "segm" in iou_types or box is None:
         size = (image["height"], image["width"]) if "height" in image else None
         mask, _ = read_mask(entry, size)
@@ -213,8 +226,9 @@ def _result(entry: Entry, image: dict, category: Any, iou_types: Sequence[str], 
             raise BadEntry(f"{entry.place}: neither bbox nor segmentation")
         if rle is None and "segm" in iou_types and not not_made:
             raise BadEntry(
-                f"{entry.place} (image {image['id']!r}): no segmentation, but 'segm' is asked for; score boxes with "
-                "iou_types=('bbox',)"
+                f"{entry.place} (image {image['id']!r}): no segmentation, but masks are scored: give each a mask, or "
+                "null where none was made; results of which none has a mask are scored by their boxes (in Python by "
+                "iou_types=('bbox',))"
             )
     return {
         "id": new_id,
@@ -249,6 +263,22 @@ def _image_entry(image: CocoImage) -> dict:
     return entry
 
 
+def _warn_of_repeats(annotations: Sequence[dict], dataset: CocoDataset, name: str) -> None:
+    """Warn of what is there twice: as it stands, a detector would have to find it twice."""
+    files = Counter(image.file_name for image in dataset.images.values() if image.file_name)
+    if twice := sum(files.values()) - len(files):
+        log.warning("%s: %d images name a file that another names too: each is scored by itself", name, twice)
+    objects = [one for one in annotations if not one["iscrowd"]]
+    masks = [one["segmentation"]["counts"] if one["segmentation"] else None for one in objects]
+    places = ((one["image_id"], one["category_id"], *one["bbox"]) for one in objects)
+    if repeats := len(objects) - len(set(zip(places, masks))):
+        log.warning(
+            "%s: %d objects repeat the class, box and mask of another of their image: each is to be found",
+            name,
+            repeats,
+        )
+
+
 def _warn_of_misplaced(annotations: Sequence[dict], dataset: CocoDataset, name: str) -> None:
     _warn(_inside([one for one in annotations if dataset.images[one["image_id"]].size]), name)
 
@@ -270,6 +300,35 @@ def _inside(entries: Sequence[dict]) -> list[float]:
         box = rle_codec.frPyObjects([[x1, y1, x2, y1, x2, y2, x1, y2]], height, width)[0]
         shares.append(float(rle_codec.area(rle_codec.merge([rle, box], intersect=True))) / area)
     return shares
+
+
+def _refuse_negative(place: str, box: tuple[float, float, float, float] | None) -> None:
+    if box is not None and min(box[2:]) < 0:
+        raise BadEntry(f"{place}: bbox: got {[*box]}, expected x, y, width, height, and no side below 0")
+
+
+def _in_first_pixel(entries: Sequence[dict]) -> bool:
+    """Tell whether boxes were divided by the sides of their pictures."""
+    edges = [edge for x, y, width, height in (one["bbox"] for one in entries) for edge in (x, y, x + width, y + height)]
+    return any(edges) and are_fractions(edges)
+
+
+def _warn_of_boxes(results: Sequence[dict], images: dict, name: str) -> None:
+    """Warn where boxes are fractions, or where most stick out of their images: x1, y1, x2, y2 in place of sides."""
+    if _in_first_pixel(results):
+        log.warning("%s: %s", name, in_fractions(len(results)))
+    beyond = 0
+    for result in results:
+        image, (x, y, width, height) = images[result["image_id"]], result["bbox"]
+        beyond += "width" in image and (x + width > image["width"] + 1 or y + height > image["height"] + 1)
+    if 2 * beyond > len(results):
+        log.warning(
+            "%s: %d of %d boxes stick out of their image: are they x1, y1, x2, y2 where x, y, width, height are "
+            "expected, or of another size of the images?",
+            name,
+            beyond,
+            len(results),
+        )
 
 
 def _warn(shares: Sequence[float], name: str) -> None:

@@ -19,7 +19,7 @@ from tpu_retinamask.coco.numbering import renumber_results
 from tpu_retinamask.coco.scores import evaluate_coco
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.sources.opening import open_images
-from tpu_retinamask.errors import SettingError, UserError, gin_param, printable
+from tpu_retinamask.errors import UserError, gin_param, printable
 from tpu_retinamask.evaluation.report import Metrics, format_table
 from tpu_retinamask.programs import score_files
 from tpu_retinamask.programs.command_line import Flags
@@ -30,7 +30,7 @@ from tpu_retinamask.tasks import inference
 
 
 @gin.configurable
-@checked(batch_size=(1, None))
+@checked(batch_size=(1, None), max_detections=(10, None))
 def evaluate(
     flags: Flags,
     *,
@@ -46,10 +46,9 @@ def evaluate(
       batch_size: images run at once.
       jit_compile: compile detection as one XLA program; None: as the training did its step.
       on_bad_record: in place of that of `source`; None: that holds.
-      max_detections: best detections that count, per image and class; None: 100, or as many as a model gives.
+      max_detections: best detections that count, per image and class, at least the 10 of AR10; None: 100, or as many
+        as a model gives.
     """
-    if max_detections is not None and (isinstance(max_detections, bool) or not isinstance(max_detections, int)):
-        raise SettingError(f"evaluate: max_detections is {max_detections!r}, expected a whole number")
     if flags.predictions:
         metrics = evaluate_coco(
             flags.coco_json, flags.predictions, iou_types=None, max_detections=max_detections or 100

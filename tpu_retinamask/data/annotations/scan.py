@@ -4,7 +4,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import tqdm
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 # Decimal boxes that touch the border overshoot it by rounding (12.34 + 627.66 > 640); more is told.
 BORDER_TOLERANCE = 0.01  # pixels
+THIN = 1.0  # pixels; a shorter side is a slip of the hand, or a fraction of the picture
 MOST_NORMALISED = 1.001  # coordinates that were divided by the picture's sides end here, rounding included
 
 
@@ -56,6 +57,7 @@ class ScanResult:
       reasons: count of each kind of problem.
       clipped: boxes that stuck out of their image by more than `BORDER_TOLERANCE`, and were clipped to it.
       farthest: pixels by which the worst of them stuck out.
+      thin: boxes with a side under `THIN`.
       without_pixels: polygons and run lengths that cover no pixel: these instances have a box and no mask.
       misplaced: masks with most of their pixels outside of their box.
       masks: masks that were looked at for this.
@@ -70,6 +72,7 @@ class ScanResult:
     reasons: collections.Counter
     clipped: int = 0
     farthest: float = 0.0
+    thin: int = 0
     without_pixels: int = 0
     misplaced: int = 0
     masks: int = 0
@@ -93,6 +96,8 @@ class ScanResult:
             )
         if self.clipped:
             text += f"; clipped {self.clipped} boxes that stuck out of their image, by up to {self.farthest:.4g} pixels"
+        if self.thin:
+            text += f"; {self.thin} boxes have a side under one pixel: look at them, coordinates are in pixels"
         if self.without_pixels:
             text += f"; {self.without_pixels} masks cover no pixel, so that their boxes are trained alone"
         return text
@@ -185,6 +190,7 @@ def gather(found: Sequence[ScannedImage], on_bad_record: str, named: str = "") -
         reasons=collections.Counter(problem.kind for problem in problems),
         clipped=sum(one.beyond > BORDER_TOLERANCE for one in checked),
         farthest=max((one.beyond for one in checked), default=0.0),
+        thin=sum(min(x2 - x1, y2 - y1) < THIN for x1, y1, x2, y2 in (one.instance.box for one in checked)),
         without_pixels=sum(one.without_pixels for one in checked),
         misplaced=sum(one.inside is not None and one.inside < 0.5 for one in checked),
         masks=sum(one.inside is not None for one in checked),
@@ -263,12 +269,20 @@ def misplaced_masks(misplaced: int, masks: int) -> str:
     )
 
 
+def are_fractions(edges: Iterable[float]) -> bool:
+    """Tell whether all edges of boxes look like ones that were divided by the sides of their pictures."""
+    return all(1 - MOST_NORMALISED <= edge <= MOST_NORMALISED for edge in edges)
+
+
+def in_fractions(boxes: int) -> str:
+    """Return what is wrong with that many boxes of this kind, and what to do."""
+    return (
+        f"all coordinates of the {boxes} boxes lie in 0..1: pixels are expected; multiply x by the width of the image "
+        "and y by its height"
+    )
+
+
 def _refuse_fractions(images: Sequence[ListedImage], named: str) -> None:
     boxes = [instance.box for listed in images for instance in listed.instances]
-    if not boxes or not all(1 - MOST_NORMALISED <= edge <= MOST_NORMALISED for box in boxes for edge in box):
-        return
-    raise AnnotationError(
-        f"{named}all coordinates of the {len(boxes)} boxes lie in 0..1: pixels are expected; multiply x by the width "
-        "of the image and y by its height",
-        [],
-    )
+    if boxes and are_fractions(edge for box in boxes for edge in box):
+        raise AnnotationError(named + in_fractions(len(boxes)), [])
