@@ -223,7 +223,7 @@ def test_what_cannot_be_meant_is_named(case, coco):
     [
         ({"images": 5}, r"instances.json: images: got 5, expected a list"),
         ({"annotations": {"1": 2}}, r"instances.json: annotations: got an object of 1, expected a list"),
-        ({"categories": ...}, r"instances.json: got keys .'annotations', 'images'.; expected a COCO dataset"),
+        ({"categories": ...}, r"instances.json: got an object with .'annotations', 'images'.; expected a COCO dataset"),
     ],
 )
 def test_what_is_no_coco_file_is_said(change, message, coco):
@@ -235,7 +235,7 @@ def test_a_list_is_no_coco_file(write):
     path = write("list.json", json.dumps([{"images": []}]))
     with pytest.raises(UserError, match="is JSON of no kind that is known .*coco.*name one by --format"):
         read_source(path, None)
-    with pytest.raises(UserError, match="list.json: got list; expected a COCO dataset"):
+    with pytest.raises(UserError, match="list.json: got a list .*; expected a COCO dataset"):
         read_source(path, None, "coco")
 
 
@@ -248,6 +248,18 @@ def test_bad_entries_are_listed_together_or_left_out_counted(coco):
     ]  # fmt: skip
     content = read(path, on_bad_record="skip")
     assert boxes(content) == PLAIN and any("left out 3 bad entries" in note for note in content.notes)
+
+
+def test_where_nothing_is_left_the_advice_is_not_what_was_followed(coco):
+    path = coco([entry(1)], images=[None])
+    with pytest.raises(
+        AnnotationError, match="2 bad entries; correct them, or leave them out, counted, by --gin_param"
+    ):
+        read(path)
+    with pytest.raises(AnnotationError, match="nothing is left after leaving out 2 bad entries") as error:
+        read(path, on_bad_record="skip")
+    assert "--gin_param" not in str(error.value)
+    assert error.value.problems[1].endswith("expected the id of one, of which there is none")
 
 
 def test_objects_of_an_image_that_cannot_be_used_are_not_blamed(coco):

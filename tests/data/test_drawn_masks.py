@@ -78,7 +78,7 @@ def test_run_lengths_and_polygons_are_read_as_pycocotools_reads_them():
     [
         (RunLengthMask((HEIGHT, WIDTH), (2, 3)), "run lengths sum to 5 pixels, expected 13 x 9 = 117"),
         (RunLengthMask((HEIGHT, WIDTH), (-2, 119)), "must be whole numbers from 0"),
-        (RunLengthMask((HEIGHT, WIDTH), (1.5, 115.5)), "must be whole numbers from 0"),
+        (RunLengthMask((HEIGHT, WIDTH), (1.5, 115.5)), "got run lengths (1.5, 115.5), expected whole numbers from 0"),
         (RunLengthMask((HEIGHT, WIDTH), "what?"), "are not COCO's compressed text"),
         (RunLengthMask((HEIGHT, WIDTH), ""), "are an empty text, expected COCO's compressed text"),
         (RunLengthMask((HEIGHT, WIDTH), "b'0'"), "it is bytes as Python shows them: write counts.decode()"),

@@ -96,8 +96,12 @@ def read_csv(path: str, classes: ClassNames | None, on_bad_record: str = "stop")
         problem = reader.row(line, fields)
         if problem:
             reader.problems.append(problem)
-    if reader.problems and (on_bad_record == "stop" or not reader.images):
+    if on_bad_record == "stop":
         raise_if_any(reader.file, reader.problems, gin_param("source.on_bad_record", "skip"))
+    if reader.problems and not reader.images:
+        raise AnnotationError(
+            f"{reader.file}: nothing is left after leaving out {len(reader.problems)} bad lines", reader.problems
+        )
     if reader.problems:
         notes.append(f"left out {len(reader.problems)} bad lines:\n{listed(reader.problems)}")
     if reader.repeats:

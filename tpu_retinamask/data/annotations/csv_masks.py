@@ -12,6 +12,7 @@ from tpu_retinamask.data.masks import PolygonMask
 Box = tuple[float, float, float, float]
 
 NUMBERS = re.compile(r"[+-]?[0-9.]+([eE][+-]?[0-9]+)?([\s,;]+[+-]?[0-9.]+([eE][+-]?[0-9]+)?)+[\s,;]*", re.ASCII)
+WELL_KNOWN_TEXT = re.compile(r"[a-z]+\s*(z\s*)?\(.*\)", re.IGNORECASE | re.DOTALL)  # POLYGON ((20 12, 60 12, ...))
 AROUND = 2.0  # pixels by which a polygon may leave the box that is drawn around it
 INSTEAD = (
     'write the polygon as "x y x y ..." or "[[x, y, x, y, ...]]", or COCO\'s run lengths, '
@@ -24,7 +25,7 @@ def read_mask_cell(cell: str, box: Box) -> Segmentation | None:
 
     Read are `x y x y ...` (spaces, commas or semicolons between), the lists and objects of JSON that
     `segmentations.read_segmentation` reads, and the same as Python prints them, the way a table of pandas is saved:
-    `{'size': [4, 5], 'counts': b'...'}`.
+    `{'size': [4, 5], 'counts': b'...'}`, `(20, 12), (60, 12), (60, 52)`.
 
     Pairs of whole numbers may also be run lengths of Kaggle's competitions, `start length start length ...`: their
     pages count pixels down the columns, many encoders in use go along the rows, and nothing in the file says which.
@@ -40,8 +41,10 @@ def read_mask_cell(cell: str, box: Box) -> Segmentation | None:
     Sources: https://cocodataset.org/#format-data;
       https://www.kaggle.com/competitions/data-science-bowl-2018/overview/evaluation
     """
-    if cell[0] in "[{":
+    if cell[0] in "[{" or (cell[0] == "(" and cell[-1] == ")"):
         return read_segmentation(_parsed(cell))
+    if WELL_KNOWN_TEXT.fullmatch(cell):
+        raise BadFile("bad polygon", f"well-known text is not read; {INSTEAD}")
     if not NUMBERS.fullmatch(cell):
         return None
     try:

@@ -137,7 +137,12 @@ def _as_runs(counts: Sequence[int]) -> np.ndarray:
     if runs.dtype.kind == "f" and np.all(np.abs(runs) < 1 << 62) and np.all(runs == np.floor(runs)):
         runs = runs.astype(np.int64)
     if runs.ndim != 1 or runs.dtype.kind not in "iu" or not runs.size:
-        raise BadFile("bad run lengths", "run lengths must be whole numbers from 0, or COCO's compressed text")
+        text = ascii(counts[:20])
+        raise BadFile(
+            "bad run lengths",
+            f"got run lengths {text if len(text) <= 60 else text[:57] + '...'}, expected whole numbers from 0, or "
+            "COCO's compressed text",
+        )
     return runs.astype(np.int64)
 
 

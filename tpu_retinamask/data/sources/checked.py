@@ -123,6 +123,22 @@ class Faults:
             )
         return (f"left out {len(self.said)} bad entries:\n{listed(self.said)}",)
 
+    def refuse_all(self, source: str, settings: SourceSettings) -> None:
+        """Raise one error of all faults where, without these entries, nothing is left.
+
+        Args:
+          source: as of `finish`.
+          settings: as of `finish`.
+
+        Raises:
+          AnnotationError: there are faults.
+        """
+        if self.said and settings.on_bad_record == "skip":
+            raise AnnotationError(
+                f"{source}: nothing is left after leaving out {len(self.said)} bad entries", self.said
+            )
+        self.finish(source, settings)
+
 
 def load_text(path: str) -> str:
     """Return the content of a text file, local or gs://; a byte order mark is passed over.

@@ -67,9 +67,9 @@ def read_dataset(content: Any, name: str, *, with_masks: bool = True) -> tuple[C
       UserError: it is no COCO instances file.
     """
     if not isinstance(content, dict) or not {"images", "categories"} <= content.keys():
-        got = f"keys {sorted(map(str, content))[:9]}" if isinstance(content, dict) else type(content).__name__
+        keys = f"an object with {sorted(map(str, content))[:9]}" if isinstance(content, dict) else shown(content)
         raise UserError(
-            f"{name}: got {got}; expected a COCO dataset, an object with 'images', 'annotations' and 'categories' "
+            f"{name}: got {keys}; expected a COCO dataset, an object with 'images', 'annotations' and 'categories' "
             "(another kind of file is read by `retinamask convert --annotations=FILE --output=NEW.csv --masks=FOLDER`)"
         )
     try:

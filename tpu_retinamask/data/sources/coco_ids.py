@@ -50,7 +50,8 @@ class Ids:
 
     def some(self) -> str:
         """Return how many there are and the first of them."""
-        return f"one of the {len(self._known)} ids, such as {', '.join(map(repr, list(self._known.values())[:3]))}"
+        some = ", ".join(map(repr, list(self._known.values())[:3]))
+        return f"one of the {len(self._known)} ids, such as {some}" if some else "the id of one, of which there is none"
 
 
 def as_key(value: Any) -> Key | None:

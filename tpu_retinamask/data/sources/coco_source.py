@@ -65,7 +65,7 @@ def read_content(content: Any, path: str, classes: ClassNames | None, options: R
     dataset, faults = read_dataset(content, name)
     settings, notes = options.settings, list(dataset.notes)
     if not dataset.categories or not dataset.images:
-        faults.finish(name, settings.overridden(on_bad_record="stop"))  # nothing is left to go on with
+        faults.refuse_all(name, settings)  # nothing is left to go on with
     for image in dataset.images.values():
         if image.file_name is None:
             faults.said.append(f"images[{image.number}]: file_name: got nothing, expected the name of an image file")
