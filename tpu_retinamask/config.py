@@ -191,6 +191,10 @@ def parse_gin(
         tf.errors.OpError,
     ) as error:
         text = gin_names.told(error)
+        for param in params:
+            if _is_no_line(param, error):  # by itself: gin tells of a line, counted in all settings together
+                place, text = f'--gin_param="{param.strip()}"', re.sub(r" \(line \d+\)", "", text)
+                break
         raise UserError(f"{place}: {text}{advice(text, known_settings())}") from error
     finally:
         absl_logging.set_verbosity(absl_logging.WARNING)
@@ -231,6 +235,19 @@ def _recorded(model_dir: str, allow_imports: bool) -> tuple[list[str], list[str]
             "--allow_gin_imports"
         )
     return there, []
+
+
+def _is_no_line(param: str, error: Exception) -> bool:
+    """Tell whether a single setting, read alone, has the slip that was met."""
+    if not isinstance(error, SyntaxError | tokenize.TokenError):
+        return False
+    try:
+        gin.parse_config(param, skip_unknown=True)
+    except (SyntaxError, tokenize.TokenError):
+        return True
+    except Exception:  # another slip, which is told once this one is gone
+        return False
+    return False
 
 
 def _refuse_missing_imports(texts: Sequence[str]) -> None:

@@ -42,6 +42,21 @@ def test_a_bare_name_is_refused_with_the_flag_that_is_meant(typed, proposed):
         assert flag.split("=")[0].strip() in gin.config_str()
 
 
+@pytest.mark.parametrize(
+    "typed, slip",
+    [
+        ("train.steps = 10**3", "Expected newline."),
+        ("train.steps = (4", "Expected ',' or ')'"),
+        ("train.on_bad_record = skip", "no value; text stands in quotes"),
+        ("train.steps", "Couldn't parse statement"),
+    ],
+)
+def test_a_slip_of_gins_grammar_is_told_with_the_setting_that_has_it(typed, slip):
+    with pytest.raises(UserError) as error:
+        config.parse_gin([], ["train.batch_size = 2", typed, "train.seed = 1"])
+    assert str(error.value).startswith(f'--gin_param="{typed}": {slip}') and "(line" not in str(error.value)
+
+
 def test_a_setting_of_several_owners_is_listed_with_all_of_them():
     with pytest.raises(UserError) as error:
         config.parse_gin([], ["batch_size=4"])
