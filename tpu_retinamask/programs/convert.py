@@ -17,6 +17,7 @@ file itself, where they are neither wanted nor held against a detection.
 
 import contextlib
 import logging
+import shlex
 from typing import Literal
 
 import gin
@@ -24,7 +25,7 @@ import gin
 from tpu_retinamask import config, signs_of_life
 from tpu_retinamask.coco.conversion import refuse_inputs, write_coco, write_csv
 from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
-from tpu_retinamask.data.sources.opening import read_source, scan_content
+from tpu_retinamask.data.sources.opening import read_source, recognise, scan_content
 from tpu_retinamask.data.sources.registry import ReadOptions
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.files import holds_nothing
@@ -72,6 +73,8 @@ def convert(
     to_csv = direction == "coco" or (direction == "any" and output.lower().endswith(".csv"))
     there = bool(class_file) and not holds_nothing(class_file)
     numbered = read_classes(class_file) if class_file and (there or direction == "csv") else None
+    if direction == "coco":
+        _refuse_other_kinds(source, paths)
     content = read_source(
         source,
         None if direction == "coco" else numbered,
@@ -116,6 +119,18 @@ def convert(
     if not class_file:
         said += f"; classes {_numbered(names)}: write them down by --classes=FILE"
     return said
+
+
+def _refuse_other_kinds(source: str, paths: dict[str, str | None]) -> None:
+    """Refuse annotations that another source knows; what none knows, COCO's reader tells of better."""
+    try:
+        kind = recognise(source)
+    except UserError:
+        return
+    if kind not in ("coco", "csv"):
+        flags = {"annotations": source, **{name: paths[name] for name in ("images", "output", "classes", "masks")}}
+        typed = shlex.join(f"--{name}={value}" for name, value in flags.items())
+        raise UserError(f"--instances={source} is of the kind {kind!r}, not of COCO's; it is read by `convert {typed}`")
 
 
 def _numbered(names: ClassNames) -> str:
