@@ -15,6 +15,7 @@ import pytest
 TOGETHER = {
     "tests/programs/": "programs",
     "tests/extending/": "programs",
+    "tests/field/": "programs",
     "tests/what_xla_refuses/": "the original's step",
 }
 
