@@ -1,8 +1,13 @@
 """The page of all settings: as the code has them."""
 
+import importlib
 import importlib.util
 import pathlib
 
+from tpu_retinamask import config
+
+for _program in config.PROGRAMS:  # now: gin knows no new names once a test has read a configuration
+    importlib.import_module(f"tpu_retinamask.programs.{_program}")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
