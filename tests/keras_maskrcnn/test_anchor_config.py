@@ -70,7 +70,7 @@ def test_a_file_that_is_no_text(tmp_path):
     (tmp_path / "anchors.ini").write_bytes(b"[pyramid_levels]\nlevels = \xff\n")
     with pytest.raises(UserError, match=r"anchors\.ini: not an \.ini file: not UTF-8 text, first at byte 26"):
         read_anchor_config(str(tmp_path / "anchors.ini"))
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is a folder, expected a file"):
         read_anchor_config(str(tmp_path))
 
 

@@ -26,6 +26,7 @@ def resumed(training, quick_program, tmp_path_factory):
     return folder, said
 
 
+@pytest.mark.ci
 def test_epochs_go_on_with_the_images_seen(resumed):
     shown = [re.findall(r"step (\d+)/(\d+)  epoch ([\d.]+)", text) for text in resumed[1]]
     assert shown[0] == [("1", "3", "0.3"), ("2", "3", "0.7"), ("3", "3", "1.0")]

@@ -124,6 +124,7 @@ def test_evaluate_and_predict_find_the_same(trained, shapes, quick_program, comp
     assert mask_aps[1] == pytest.approx(found["pjrt"][0]["segm/AP"], abs=1e-6) and mask_aps[0] != mask_aps[1]
 
 
+@pytest.mark.ci
 def test_a_dry_run_traces_the_step_and_writes_nothing(shapes, quick_program, tmp_path):
     done = quick_program(
         "train", *train_flags(shapes, tmp_path / "run"), "--runtime=pjrt", "--replicas=2", "--dry_run", gin=GIN

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def _weights(side: int, count: int, scale: np.float32, antialias: bool) -> np.nd
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
-def detect_all(pictures: list, about: dict, run) -> list:  # of a batch: images and content sizes
+def detect_all(pictures: list, about: dict, run: Callable) -> list:  # of a batch: images and content sizes
     """Return a dict of boxes, scores, classes, names, masks and mask_boxes for each picture."""
     found, batch = [], about["batch_size"]
     for start in range(0, len(pictures), batch):
@@ -61,7 +62,7 @@ def detect_all(pictures: list, about: dict, run) -> list:  # of a batch: images 
     return found
 
 
-def main(detector) -> None:  # pictures -> what `detect_all` returns
+def main(detector: Callable) -> None:  # pictures -> what `detect_all` returns
     """Print what is found in files: of NumPy, or pictures where Pillow is installed."""
     for path in sys.argv[1:]:
         if path.endswith(".npy"):
