@@ -11,7 +11,7 @@ import pytest
 
 from tpu_retinamask import holding
 from tpu_retinamask.files import WriteError
-from tpu_retinamask.holding import LOCK, HeldError, held_file, held_folder
+from tpu_retinamask.holding import LOCK, HeldError, clear_leftovers, held_file, held_folder
 
 # Holds a lock as ours do, without the seconds that TensorFlow takes to be imported.
 OTHER = """
@@ -129,3 +129,13 @@ def test_nothing_is_held_in_a_bucket(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with held_folder("gs://bucket/run", "train", "--model_dir"), held_file("gs://bucket/a.csv", "convert", "--output"):
         assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_a_killed_export_left_half_written_goes(tmp_path):
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left, ours = (f".retinamask-{pid}-0123abcd.tmp" for pid in (int(ended.stdout), os.getpid()))
+    for name in (left, ours, "half-0123abcd.tmp"):
+        (tmp_path / name / "variables").mkdir(parents=True)
+        (tmp_path / name / "variables" / "data").write_text("half")
+    clear_leftovers(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([ours, "half-0123abcd.tmp"])

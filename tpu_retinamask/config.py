@@ -63,10 +63,8 @@ PARTS = {
 }
 # Programs with settings of their own; each knows its own and passes over those of the others.
 PROGRAMS = ("evaluate", "predict", "export", "benchmark", "prepare", "convert", "benchmark_input", "tpu_check")
-CONFIG_FILE, OPERATIVE_FILE = "config.gin", "operative_config.gin"
-SETTINGS_FILE = (
-    "settings.json"  # what is read of a run by others; the two above are for people, and run what they import
-)
+CONFIG_FILE, OPERATIVE_FILE = "config.gin", "operative_config.gin"  # for people; reading them runs what they import
+SETTINGS_FILE = "settings.json"  # what is read of a run by those who use its model
 
 
 def _configurable(name: str) -> Callable[..., Any]:

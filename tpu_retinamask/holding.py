@@ -10,6 +10,7 @@ import datetime
 import json
 import logging
 import os
+import shutil
 import socket
 import stat
 import time
@@ -178,7 +179,10 @@ def clear_leftovers(folder: str) -> None:
         with contextlib.suppress(OSError, ValueError):
             path = os.path.join(folder, name)
             if not _runs(int(name.split("-")[1])) or time.time() - os.path.getmtime(path) > _A_DAY:
-                os.remove(path)
+                if os.path.isdir(path) and not os.path.islink(path):  # of an export
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    os.remove(path)
 
 
 def _runs(pid: int) -> bool:

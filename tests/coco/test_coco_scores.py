@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tpu_retinamask.coco.scores import evaluate_coco
-from tpu_retinamask.evaluation.windows import encode_rle
+from tpu_retinamask.data.images.window_runs import encode_rle
 
 SUMMARIZED = ("AP", "AP50", "AP75", "APsmall", "APmedium", "APlarge",
               "AR1", "AR10", "ARmax", "ARsmall", "ARmedium", "ARlarge")  # fmt: skip

@@ -14,7 +14,7 @@ from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
 from tpu_retinamask.data.annotations.csv_annotations import read_annotations
 from tpu_retinamask.data.annotations.scan import scan_images
 from tpu_retinamask.data.images.mask_reader import read_mask
-from tpu_retinamask.evaluation.windows import encode_rle
+from tpu_retinamask.data.images.window_runs import encode_rle
 
 CLASSES = ClassNames(("cat", "dog", None, "bird"))
 

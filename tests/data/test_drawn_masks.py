@@ -15,10 +15,10 @@ from tpu_retinamask.data.augment.augmentation import Augmentation
 from tpu_retinamask.data.images.image_files import BadFile
 from tpu_retinamask.data.images.mask_reader import draw_mask
 from tpu_retinamask.data.images.run_lengths import run_length_pixels
+from tpu_retinamask.data.images.window_runs import encode_rle
 from tpu_retinamask.data.masks import ArrayMask, FileMask, PolygonMask, RunLengthMask
 from tpu_retinamask.data.prepared.reading import open_records
 from tpu_retinamask.data.prepared.writing import RecordsBuilder
-from tpu_retinamask.evaluation.windows import encode_rle
 
 HEIGHT, WIDTH = 9, 13
 L_SHAPE = (2, 1, 8, 1, 8, 4, 5, 4, 5, 8, 2, 8)

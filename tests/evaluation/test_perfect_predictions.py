@@ -10,8 +10,8 @@ from PIL import Image
 from pycocotools import mask as rle_codec
 
 from tpu_retinamask.coco.scores import evaluate_coco
+from tpu_retinamask.data.images.window_runs import encode_rle
 from tpu_retinamask.evaluation.results import detections_to_results, result_entry
-from tpu_retinamask.evaluation.windows import encode_rle
 from tpu_retinamask.structures import Detections
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tpu_retinamask.data.windows import Window, window_of
 from tpu_retinamask.evaluation.colours import PALETTE, class_colour
 from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
-from tpu_retinamask.evaluation.windows import Window, window_of
 
 
 def rectangle(x1, y1, x2, y2, size):

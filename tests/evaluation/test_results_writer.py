@@ -7,13 +7,13 @@ import pytest
 from pycocotools import mask as rle_codec
 
 from tpu_retinamask.coco.scores import evaluate_coco
+from tpu_retinamask.data.images.window_runs import encode_rle
 from tpu_retinamask.evaluation.results import (
     detections_to_results,
     paste_masks,
     result_entry,
     write_results,
 )
-from tpu_retinamask.evaluation.windows import encode_rle
 from tpu_retinamask.files import WriteError
 from tpu_retinamask.structures import Detections
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.model.backbones.registry import BACKBONES, Backbone, PretrainedWeights, make_backbone
 from tpu_retinamask.model.retinamask import RetinaMask
-from tpu_retinamask.pretrained.h5_file import WeightsError
+from tpu_retinamask.pretrained.faults import WeightsError
 from tpu_retinamask.pretrained.load import load_weights
 
 SMALL = dict(

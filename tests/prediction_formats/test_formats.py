@@ -10,11 +10,11 @@ from pycocotools import mask as rle_codec
 
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.images.mask_reader import MaskReader
+from tpu_retinamask.data.images.window_runs import encode_rle
 from tpu_retinamask.data.sources.opening import read_source
 from tpu_retinamask.data.sources.registry import ReadOptions
 from tpu_retinamask.data.sources.settings import SourceSettings
 from tpu_retinamask.errors import SettingError, UserError
-from tpu_retinamask.evaluation.windows import encode_rle
 from tpu_retinamask.prediction_formats import coco_results, csv_rows, geojson, label_maps, labelme, overlays
 from tpu_retinamask.prediction_formats.registry import FORMATS, Output, PredictedPicture, objects_of
 

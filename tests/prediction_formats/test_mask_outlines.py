@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tpu_retinamask.evaluation.windows import Window, window_of
+from tpu_retinamask.data.windows import Window, window_of
 from tpu_retinamask.prediction_formats.outlines import regions_of, simplified, softened
 
 

@@ -12,7 +12,7 @@ from tpu_retinamask.model.backbones.registry import make_backbone
 from tpu_retinamask.model.backbones.resnet import APPLICATION_OPTIONS
 from tpu_retinamask.model.settings import NetworkSettings
 from tpu_retinamask.pretrained import h5_file, keras_applications, load
-from tpu_retinamask.pretrained.h5_file import WeightsError
+from tpu_retinamask.pretrained.faults import WeightsError
 
 # Blocks are lettered in the first and counted in the other two.
 DEPTHS = ["resnet50", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet101", "resnet152"))]

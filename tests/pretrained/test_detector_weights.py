@@ -18,7 +18,7 @@ from tpu_retinamask.ops.images import normalize_images
 from tpu_retinamask.pretrained import load
 from tpu_retinamask.pretrained.array_pickle import read_array_pickle
 from tpu_retinamask.pretrained.detector_names import DETECTRON2, TORCHVISION, recognise, to_our_layers
-from tpu_retinamask.pretrained.h5_file import WeightsError
+from tpu_retinamask.pretrained.faults import WeightsError
 
 GOLDEN = np.load(pathlib.Path(__file__).resolve().parents[1] / "golden_torchvision" / "features.npz")
 RETINANET, MASKRCNN = "retinanet_resnet50_fpn", "maskrcnn_resnet50_fpn"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.pretrained.h5_file import WeightsError, read_h5
+from tpu_retinamask.pretrained.faults import WeightsError
+from tpu_retinamask.pretrained.h5_file import read_h5
 
 KERNEL = np.arange(8, dtype=np.float32).reshape(2, 4)
 

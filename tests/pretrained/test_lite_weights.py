@@ -13,7 +13,7 @@ from tpu_retinamask.model.settings import NetworkSettings
 from tpu_retinamask.ops.images import normalize_images
 from tpu_retinamask.pretrained import load, torch_file
 from tpu_retinamask.pretrained.efficientnet_lite import to_efficientnet_lite
-from tpu_retinamask.pretrained.h5_file import WeightsError
+from tpu_retinamask.pretrained.faults import WeightsError
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden_lite" / "efficientnet_lite0.npz"
 NAME = "efficientnet_lite0"

@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from tpu_retinamask.pretrained.h5_file import WeightsError
+from tpu_retinamask.pretrained.faults import WeightsError
 from tpu_retinamask.pretrained.torch_file import read_torch
 
 _MAGIC = 0x1950A86A20F9469CFC6C

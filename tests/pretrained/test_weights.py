@@ -12,7 +12,7 @@ from reference import keras_snapshot
 from tpu_retinamask.model.backbones.resnet import ResNet
 from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.pretrained import h5_file, load
-from tpu_retinamask.pretrained.h5_file import WeightsError
+from tpu_retinamask.pretrained.faults import WeightsError
 
 BY_CLASS = ("pyramid_classification", "roi_mask")  # layers whose shapes depend on the number of classes
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from reference.small_runs import scramble, small_run
 
 from tpu_retinamask.pretrained import load
-from tpu_retinamask.pretrained.h5_file import WeightsError
+from tpu_retinamask.pretrained.faults import WeightsError
 from tpu_retinamask.training.checkpoints.keys import variable_key, variable_of
 from tpu_retinamask.training.checkpoints.state import TrainState
 

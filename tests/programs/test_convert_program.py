@@ -17,17 +17,21 @@ def coco_json(shapes, quick_program, tmp_path_factory):
     return path
 
 
-def test_there_and_back_again(coco_json, shapes, quick_program, tmp_path):
-    done = quick_program(
-        "convert",
-        "coco",
-        f"--instances={coco_json}",
-        f"--images={shapes}",
-        f"--output={tmp_path}/val.csv",
-        f"--classes={tmp_path}/classes.csv",
-        f"--masks={tmp_path}/masks",
-    )
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def to_csv(coco_json, shapes, quick_program):
+    """Convert the instances to val.csv, classes.csv and masks in a folder; gives the process."""
+
+    def convert(folder):
+        places = (f"--output={folder}/val.csv", f"--classes={folder}/classes.csv", f"--masks={folder}/masks")
+        done = quick_program("convert", "coco", f"--instances={coco_json}", f"--images={shapes}", *places)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return convert
+
+
+def test_there_and_back_again(coco_json, to_csv, quick_program, tmp_path):
+    done = to_csv(tmp_path)
     assert "3 images with 4 instances, 2 mask files; 0 instances have no mask" in done.stderr
     assert (tmp_path / "classes.csv").read_text() == "disc,0\nsquare,1\n"
     done = quick_program(
@@ -43,18 +47,9 @@ def test_there_and_back_again(coco_json, shapes, quick_program, tmp_path):
     assert first["categories"] == second["categories"]
 
 
-def test_classes_that_a_kill_left_empty_are_written(coco_json, shapes, quick_program, tmp_path):
+def test_classes_that_a_kill_left_empty_are_written(to_csv, tmp_path):
     (tmp_path / "classes.csv").write_text("")
-    done = quick_program(
-        "convert",
-        "coco",
-        f"--instances={coco_json}",
-        f"--images={shapes}",
-        f"--output={tmp_path}/val.csv",
-        f"--classes={tmp_path}/classes.csv",
-        f"--masks={tmp_path}/masks",
-    )
-    assert done.returncode == 0, done.stderr
+    to_csv(tmp_path)
     assert (tmp_path / "classes.csv").read_text() == "disc,0\nsquare,1\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["classes.csv", "masks", "val.csv"]
 

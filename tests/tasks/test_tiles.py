@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 from pycocotools import mask as rle_codec
 
+from tpu_retinamask.data.images.window_runs import encode_rle
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.errors import SettingError
-from tpu_retinamask.evaluation.windows import encode_rle
 from tpu_retinamask.structures import Detections
 from tpu_retinamask.tasks.inference import detect_all
 from tpu_retinamask.tasks.tiles import Cutting, Tile, detect_in_tiles, joined, tiles_of

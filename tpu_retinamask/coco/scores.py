@@ -29,10 +29,10 @@ from tpu_retinamask.coco.reading import (
 )
 from tpu_retinamask.data.sources.coco_ids import order_of
 from tpu_retinamask.errors import UserError, gin_param
-from tpu_retinamask.evaluation.report import IOU_NAMES, ClassMetrics, Metrics, format_table, write_metrics
+from tpu_retinamask.evaluation.report import IOU_NAMES, ClassMetrics, Metrics, format_table
 from tpu_retinamask.evaluation.thresholds import best_threshold
 
-__all__ = ["ClassMetrics", "Metrics", "evaluate_coco", "format_table", "write_metrics"]
+__all__ = ["ClassMetrics", "Metrics", "evaluate_coco", "format_table"]
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.images.mask_reader import MaskReader, inside_box, is_shared, shared_mask_files
-from tpu_retinamask.data.images.run_lengths import polygon_run_lengths
-from tpu_retinamask.data.masks import PolygonMask, RunLengthMask
-from tpu_retinamask.evaluation.windows import EMPTY, Window, decode_window, encode_window, window_of
+from tpu_retinamask.data.images.window_runs import encode_window
+from tpu_retinamask.data.windows import Window, window_of
 
 
 def coco_from_images(images: Sequence[AnnotatedImage], classes: ClassNames) -> dict:
@@ -46,22 +45,18 @@ def coco_from_images(images: Sequence[AnnotatedImage], classes: ClassNames) -> d
         reader = MaskReader()
         shared = shared_mask_files(annotated)
         for instance in annotated.instances:
-            mask = None if instance.mask is None else _read(reader, annotated, instance, shared)
+            mask = None if instance.mask is None else _window(reader, annotated, instance, shared)
             annotations.append(_annotation(len(annotations) + 1, annotated, instance, mask))
     categories = [{"id": index, "name": name} for index, name in enumerate(classes.names) if name is not None]
     return {"info": {}, "licenses": [], "images": entries, "annotations": annotations, "categories": categories}
 
 
-def _read(reader: MaskReader, annotated: AnnotatedImage, instance: AnnotatedInstance, shared: set[str]) -> Window:
-    """Return the mask of an instance; outlines and run lengths are never drawn at the size of the picture."""
-    mask, size = instance.mask, (annotated.height, annotated.width)
-    if isinstance(mask, PolygonMask) and not mask.holes:
-        runs = polygon_run_lengths(mask.polygons, *size)
-        return EMPTY if runs is None else decode_window({**runs, "counts": runs["counts"].decode("ascii")})
-    if isinstance(mask, RunLengthMask) and mask.size == size:
-        return decode_window({"size": size, "counts": mask.counts})
-    pixels = reader.read(instance, *size)
-    return window_of(pixels & inside_box(instance.box, size) if is_shared(mask, shared) else pixels)
+def _window(reader: MaskReader, annotated: AnnotatedImage, instance: AnnotatedInstance, shared: set[str]) -> Window:
+    """Return the mask of an instance; of a file that holds those of several, the part inside its box."""
+    size = (annotated.height, annotated.width)
+    if is_shared(instance.mask, shared):
+        return window_of(reader.read(instance, *size) & inside_box(instance.box, size))
+    return reader.window(instance, *size)
 
 
 def _annotation(number: int, annotated: AnnotatedImage, instance: AnnotatedInstance, mask: Window | None) -> dict:

@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 
 from tpu_retinamask.data.record_format import StoredImage
+from tpu_retinamask.data.windows import window_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,13 +151,10 @@ class WindowMask(Mask):
           left: column of the picture that the first column lies at.
           top: row of the picture that the first row lies at.
         """
-        rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
-        if not rows.size:
-            return cls(left, top, 0, 0, zlib.compress(b"", 1))
-        (first, last), (start, end) = rows[[0, -1]].tolist(), columns[[0, -1]].tolist()
-        kept = pixels[first : last + 1, start : end + 1] != 0
-        packed = zlib.compress(np.packbits(kept, axis=None).tobytes(), 1)
-        return cls(left + start, top + first, end + 1 - start, last + 1 - first, packed)
+        window = window_of(pixels, left, top)
+        height, width = window.pixels.shape
+        packed = zlib.compress(np.packbits(window.pixels, axis=None).tobytes(), 1)
+        return cls(window.left, window.top, width, height, packed)
 
     def pixels(self) -> np.ndarray:
         """Return the pixels of the window, bool [height, width]."""

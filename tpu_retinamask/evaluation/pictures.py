@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from tpu_retinamask.data.windows import Window
 from tpu_retinamask.evaluation.captions import NARROWEST, Entry, draw_labels, strip
 from tpu_retinamask.evaluation.colours import Colour, class_colour, object_colours
-from tpu_retinamask.evaluation.windows import Window
 from tpu_retinamask.files import write_atomically
 
 _FILL = 0.30  # opacity of a mask's interior

@@ -2,12 +2,11 @@
 
 import dataclasses
 import math
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 
 from tpu_retinamask.evaluation.thresholds import Threshold
-from tpu_retinamask.files import json_text, write_atomically
+from tpu_retinamask.files import json_text
 
 IOU_NAMES = {"bbox": "box", "segm": "mask"}  # pycocotools' word -> the reader's word
 _WIDTH = 110
@@ -118,16 +117,6 @@ def format_table(metrics: Metrics, class_names: Mapping[int, str] | Sequence[str
             f"{best.precision:.3f}, recall {best.recall:.3f}, F1 {best.f1:.3f}", _WIDTH
         )]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
-
-
-def write_metrics(path: str | os.PathLike, metrics: Metrics) -> None:
-    """Write `metrics.flat()` as a JSON object; undefined numbers become null.
-
-    Args:
-        path: local or gs:// path; missing folders are made. The file is either complete or absent.
-        metrics: what `evaluate_coco` returned.
-    """
-    write_atomically(path, metrics_json(metrics))
 
 
 def metrics_json(metrics: Metrics) -> str:

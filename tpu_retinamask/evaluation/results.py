@@ -5,9 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tpu_retinamask.evaluation.windows import EMPTY, Window, encode_window
+from tpu_retinamask.data.images.window_runs import encode_window
+from tpu_retinamask.data.windows import EMPTY, Window
 from tpu_retinamask.files import write_json_atomically
 from tpu_retinamask.structures import Detections
+
+RESULTS_FILE = "predictions.json"
 
 
 def paste_masks(masks: np.ndarray, boxes: np.ndarray, height: int, width: int, threshold: float = 0.5) -> np.ndarray:

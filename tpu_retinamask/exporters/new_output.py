@@ -1,13 +1,16 @@
 """Outputs that are whole or absent, and never in the place of something that was there."""
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.files import WriteError, check_folder, reason_of
+from tpu_retinamask.exporters.runner_text import runner_text
+from tpu_retinamask.files import WriteError, check_folder, reason_of, temporary_name
 
 
 def check_new(output: str) -> None:
@@ -30,7 +33,7 @@ def new_folder(output: str) -> Iterator[str]:
     """
     check_new(output)
     output = output.rstrip("/")
-    partial = f"{output}.{os.getpid()}.tmp"
+    partial = os.path.join(os.path.dirname(output), temporary_name())
     try:
         tf.io.gfile.makedirs(partial)
         yield partial
@@ -41,6 +44,24 @@ def new_folder(output: str) -> Iterator[str]:
         with contextlib.suppress(tf.errors.OpError):
             if tf.io.gfile.exists(partial):
                 tf.io.gfile.rmtree(partial)
+
+
+def write_form(output: str, programs: Mapping[str, bytes], about: Mapping[str, Any], runner: str) -> None:
+    """Write a form of one canvas: a folder of its programs, `about.json`, and `run.py`.
+
+    Args:
+      output: a new folder.
+      programs: content by the name of its file.
+      about: what the form says of itself.
+      runner: name of the module in `runners` that runs it.
+
+    Raises:
+      UserError: as `new_folder` does.
+    """
+    files = {**programs, "about.json": json.dumps(about, indent=1).encode(), "run.py": runner_text(runner)}
+    with new_folder(output) as folder:
+        for name, content in files.items():
+            write_file(os.path.join(folder, name), content)
 
 
 def write_file(path: str, content: bytes) -> None:

@@ -1,16 +1,14 @@
 """A file for ONNX Runtime and whatever else reads ONNX, made by tf2onnx."""
 
 import json
-import os
 
 import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.exporters.about import describe
 from tpu_retinamask.exporters.fixed_shapes import OUTPUTS, detection, input_specs
-from tpu_retinamask.exporters.new_output import check_new, new_folder, write_file
+from tpu_retinamask.exporters.new_output import check_new, write_form
 from tpu_retinamask.exporters.registry import EXPORTERS, TrainedModel
-from tpu_retinamask.exporters.runner_text import runner_text
 
 OPSET = 18
 
@@ -47,7 +45,4 @@ def write_onnx(trained: TrainedModel, output: str) -> None:
     }
     entry = model.metadata_props.add()
     entry.key, entry.value = "about", json.dumps(about)
-    with new_folder(output) as folder:
-        write_file(os.path.join(folder, "model.onnx"), model.SerializeToString())
-        write_file(os.path.join(folder, "about.json"), json.dumps(about, indent=1).encode())
-        write_file(os.path.join(folder, "run.py"), runner_text("with_onnx"))
+    write_form(output, {"model.onnx": model.SerializeToString()}, about, "with_onnx")

@@ -1,8 +1,6 @@
 """The network with its selection as StableHLO, by itself and as jax.export reads it, its weights beside it."""
 
 import io
-import json
-import os
 from typing import Any
 
 import numpy as np
@@ -11,9 +9,8 @@ import tensorflow as tf
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.exporters.about import describe
 from tpu_retinamask.exporters.fixed_shapes import OUTPUTS, detection, input_specs
-from tpu_retinamask.exporters.new_output import check_new, new_folder, write_file
+from tpu_retinamask.exporters.new_output import check_new, write_form
 from tpu_retinamask.exporters.registry import EXPORTERS, TrainedModel
-from tpu_retinamask.exporters.runner_text import runner_text
 from tpu_retinamask.xla.purify import pure_function
 
 
@@ -69,15 +66,12 @@ def write_stablehlo(trained: TrainedModel, output: str) -> None:
     }
     content = io.BytesIO()
     np.savez(content, **dict(zip(names, weights)), allow_pickle=False)
-    with new_folder(output) as folder:
-        for name, data in {
-            "program.stablehlo": exported.mlir_module_serialized,
-            "program.jax": bytes(exported.serialize()),
-            "weights.npz": content.getvalue(),
-            "about.json": json.dumps(about, indent=1).encode(),
-            "run.py": runner_text("with_jax"),
-        }.items():
-            write_file(os.path.join(folder, name), data)
+    programs = {
+        "program.stablehlo": exported.mlir_module_serialized,
+        "program.jax": bytes(exported.serialize()),
+        "weights.npz": content.getvalue(),
+    }
+    write_form(output, programs, about, "with_jax")
 
 
 def _shape(spec: tf.TensorSpec) -> Any:

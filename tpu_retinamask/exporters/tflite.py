@@ -1,15 +1,11 @@
 """A file for the interpreter of LiteRT (TensorFlow Lite), of its own operations alone."""
 
-import json
-import os
-
 import tensorflow as tf
 
 from tpu_retinamask.exporters.about import describe
 from tpu_retinamask.exporters.fixed_shapes import OUTPUTS, detection, input_specs
-from tpu_retinamask.exporters.new_output import check_new, new_folder, write_file
+from tpu_retinamask.exporters.new_output import check_new, write_form
 from tpu_retinamask.exporters.registry import EXPORTERS, TrainedModel
-from tpu_retinamask.exporters.runner_text import runner_text
 
 
 @EXPORTERS.register("tflite")
@@ -31,10 +27,7 @@ def write_tflite(trained: TrainedModel, output: str) -> None:
         "precision": settings.precision,
         "outputs": list(OUTPUTS),
     }
-    with new_folder(output) as folder:
-        write_file(os.path.join(folder, "model.tflite"), model)
-        write_file(os.path.join(folder, "about.json"), json.dumps(about, indent=1).encode())
-        write_file(os.path.join(folder, "run.py"), runner_text("with_tflite"))
+    write_form(output, {"model.tflite": model}, about, "with_tflite")
 
 
 def convert(trained: TrainedModel) -> bytes:

@@ -2,7 +2,7 @@
 
 import os
 
-from tpu_retinamask.evaluation.results import write_results
+from tpu_retinamask.evaluation.results import RESULTS_FILE, write_results
 from tpu_retinamask.prediction_formats.registry import FORMATS, Output, PredictedPicture
 
 
@@ -12,7 +12,7 @@ class CocoResults:
 
     def __init__(self, output: Output) -> None:
         """Take where to."""
-        self.path = os.path.join(output.folder, "predictions.json")
+        self.path = os.path.join(output.folder, RESULTS_FILE)
         self.results: list[dict] = []
 
     def add(self, picture: PredictedPicture) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 
 from tpu_retinamask.coco.label_maps import relative
-from tpu_retinamask.evaluation.windows import encode_window
+from tpu_retinamask.data.images.window_runs import encode_window
 from tpu_retinamask.files import write_atomically
 from tpu_retinamask.prediction_formats.registry import FORMATS, Output, PredictedPicture
 

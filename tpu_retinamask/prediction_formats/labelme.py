@@ -14,8 +14,8 @@ import PIL.Image
 import tensorflow as tf
 
 from tpu_retinamask.coco.label_maps import relative
+from tpu_retinamask.data.windows import Window
 from tpu_retinamask.errors import UserError, listed
-from tpu_retinamask.evaluation.windows import Window
 from tpu_retinamask.files import read_text, write_json_atomically
 from tpu_retinamask.prediction_formats.outlines import Region, regions_of, simplified, softened
 from tpu_retinamask.prediction_formats.registry import FORMATS, FoundObject, Output, PredictedPicture

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tpu_retinamask.evaluation.windows import Window
+from tpu_retinamask.data.windows import Window
 
 
 class Region(NamedTuple):

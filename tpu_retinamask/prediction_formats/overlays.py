@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tpu_retinamask.data.images.window_runs import decode_window
 from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
-from tpu_retinamask.evaluation.windows import decode_window
 from tpu_retinamask.prediction_formats.registry import FORMATS, Output, PredictedPicture
 
 

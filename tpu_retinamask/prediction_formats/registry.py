@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from tpu_retinamask.data.annotations.class_names import ClassNames
-from tpu_retinamask.evaluation.windows import Window, decode_window
+from tpu_retinamask.data.images.window_runs import decode_window
+from tpu_retinamask.data.windows import Window
 from tpu_retinamask.seats import Seat
 
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tpu_retinamask.file_kinds import refuse_no_file
-from tpu_retinamask.pretrained.h5_file import WeightsError
-from tpu_retinamask.pretrained.torch_file import FAULTS
+from tpu_retinamask.pretrained.faults import WeightsError, told_of
 from tpu_retinamask.pretrained.torch_pickle import MOST_SIDES, Machine, described, load
 
+_REMEDY = "take the file anew from where it was published"
 _NUMBERS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1"}
 _RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 _NAMES = (*_RECONSTRUCT, "numpy.ndarray", "numpy.dtype")
@@ -94,9 +94,8 @@ def read_array_pickle(path: str) -> dict[str, np.ndarray]:
     refuse_no_file(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such weights")
-    try:
-        with open(path, "rb") as file:
-            state = load(file, _ArrayMachine())
+    with told_of(path, "pickled weights of detectron2", _REMEDY), open(path, "rb") as file:
+        state = load(file, _ArrayMachine())
         state = state.get("model", state) if isinstance(state, dict) else state
         if not isinstance(state, dict) or not state:
             raise WeightsError(f"{described(state)}, expected a dictionary of arrays by name")
@@ -105,12 +104,3 @@ def read_array_pickle(path: str) -> dict[str, np.ndarray]:
         if wrong:
             raise WeightsError(f"{described(state[wrong[0]])} by the name {wrong[0]!r}, expected an array of numbers")
         return {name: value for name, value in arrays.items() if value is not None}
-    except WeightsError as error:
-        raise WeightsError(
-            f"{path} as pickled weights of detectron2: found {error}; take the file anew from where it was published"
-        ) from error
-    except FAULTS as error:
-        raise WeightsError(
-            f"{path} as pickled weights of detectron2: found a file that is cut, damaged or of another kind "
-            f"({type(error).__name__}: {error}); take the file anew from where it was published"
-        ) from error

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tpu_retinamask.model.backbones.resnet import BLOCKS, block_suffixes
-from tpu_retinamask.pretrained.h5_file import WeightsError
+from tpu_retinamask.pretrained.faults import WeightsError
 
 _NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 _BRANCHES = {"conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c", "shortcut": "branch1"}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tpu_retinamask.pretrained.h5_file import WeightsError
+from tpu_retinamask.pretrained.faults import WeightsError
 
 _BLOCK = re.compile(r"_blocks\.(\d+)\.(_\w+)")
 # Layers of a block, and those around the blocks; what follows the last block is not of the backbone.

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import h5py
 import numpy as np
 
-from tpu_retinamask.errors import UserError, read_as
+from tpu_retinamask.errors import read_as
 from tpu_retinamask.file_kinds import refuse_no_file
+from tpu_retinamask.pretrained.faults import FAULTS, WeightsError
 
 IMAGENET = "imagenet"
 DEEPEST = 32  # groups in groups
@@ -16,12 +17,6 @@ MOST_OBJECTS = 200_000  # groups and datasets
 # What compressed weights may declare by the bytes of their file; those of a network hardly compress, but its zeros do.
 MOST_EXPANDED, ALWAYS_ALLOWED = 4, 1 << 26
 _REMEDY = "take the file anew from where it was published"
-# What h5py raises for a file that was cut, changed or made by others.
-_FAULTS = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, MemoryError, NotImplementedError)
-
-
-class WeightsError(UserError):
-    """A source of weights that does not fit the model, or is no source of weights."""
 
 
 def read_h5(path: str) -> dict:
@@ -48,7 +43,7 @@ def read_h5(path: str) -> dict:
             return _layers(path, file)
     except WeightsError:
         raise
-    except _FAULTS as error:
+    except FAULTS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path} cannot be read as HDF5: {reason}. It is cut or damaged; {_REMEDY}") from error
 

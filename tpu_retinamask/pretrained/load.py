@@ -18,7 +18,8 @@ from tpu_retinamask.pretrained import keras_applications
 from tpu_retinamask.pretrained.array_pickle import read_array_pickle
 from tpu_retinamask.pretrained.detector_names import recognise, to_our_layers
 from tpu_retinamask.pretrained.efficientnet_lite import to_efficientnet_lite
-from tpu_retinamask.pretrained.h5_file import IMAGENET, WeightsError, read_h5
+from tpu_retinamask.pretrained.faults import WeightsError
+from tpu_retinamask.pretrained.h5_file import IMAGENET, read_h5
 from tpu_retinamask.pretrained.own_checkpoint import find_checkpoint, read_checkpoint
 from tpu_retinamask.pretrained.torch_file import installed_file, is_torch_file, read_torch
 

@@ -6,7 +6,7 @@ import re
 import tensorflow as tf
 
 from tpu_retinamask.files import reason_of
-from tpu_retinamask.pretrained.h5_file import WeightsError
+from tpu_retinamask.pretrained.faults import WeightsError
 from tpu_retinamask.training.checkpoints.files import CheckpointFiles, SavedCheckpoint
 from tpu_retinamask.training.checkpoints.keys import variable_of
 

@@ -17,29 +17,13 @@ import numpy as np
 
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.file_kinds import refuse_no_file
-from tpu_retinamask.pretrained.h5_file import WeightsError
+from tpu_retinamask.pretrained.faults import WeightsError, told_of
 from tpu_retinamask.pretrained.torch_pickle import Storage, Tensor, described, load
 
 _ZIP_START, _PICKLE_START = b"PK\x03\x04", b"\x80"
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _REMEDY = (
     "take the file anew from where it was published, or save the weights with torch.save(model.state_dict(), path)"
-)
-# What a pickle, a zip or a number that was cut or changed makes Python's readers raise.
-FAULTS = (
-    zipfile.BadZipFile,
-    struct.error,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
 )
 
 
@@ -59,21 +43,13 @@ def read_torch(path: str) -> dict[str, np.ndarray]:
     refuse_no_file(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such weights")
-    try:
-        with open(path, "rb") as file:
-            zipped = file.read(len(_ZIP_START)) == _ZIP_START
-            file.seek(0)
-            state, numbers_of = (_open_zip if zipped else _open_legacy)(file, os.path.getsize(path))
-            if not isinstance(state, dict) or not state:
-                raise WeightsError(f"{described(state)}, expected a dictionary of tensors by name")
-            return {name: _array(name, tensor, numbers_of) for name, tensor in state.items()}
-    except WeightsError as error:
-        raise WeightsError(f"{path} as weights of PyTorch: found {error}; {_REMEDY}") from error
-    except FAULTS as error:
-        raise WeightsError(
-            f"{path} as weights of PyTorch: found a file that is cut, damaged or of another kind "
-            f"({type(error).__name__}: {error}), expected one that torch.save wrote; {_REMEDY}"
-        ) from error
+    with told_of(path, "weights of PyTorch", _REMEDY), open(path, "rb") as file:
+        zipped = file.read(len(_ZIP_START)) == _ZIP_START
+        file.seek(0)
+        state, numbers_of = (_open_zip if zipped else _open_legacy)(file, os.path.getsize(path))
+        if not isinstance(state, dict) or not state:
+            raise WeightsError(f"{described(state)}, expected a dictionary of tensors by name")
+        return {name: _array(name, tensor, numbers_of) for name, tensor in state.items()}
 
 
 def is_torch_file(path: str) -> bool:

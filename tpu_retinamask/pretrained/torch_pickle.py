@@ -10,7 +10,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from tpu_retinamask.pretrained.h5_file import WeightsError
+from tpu_retinamask.pretrained.faults import WeightsError
 
 # What PyTorch calls its storages, and their numbers; bfloat16 is none of NumPy's.
 STORAGES = {

@@ -34,6 +34,7 @@ from tpu_retinamask.data.images.mask_reader import picture_bytes
 from tpu_retinamask.data.sources.settings import SourceSettings
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.picture_folder import take_over
+from tpu_retinamask.evaluation.results import RESULTS_FILE
 from tpu_retinamask.holding import held_file, held_folder
 from tpu_retinamask.prediction_formats import (  # noqa: F401  # take their seats
     coco_results,
@@ -52,8 +53,6 @@ from tpu_retinamask.tasks.tiles import Cutting, Tile, detect_in_tiles
 from tpu_retinamask.training.runtimes.registry import Runtime
 
 log = logging.getLogger(__name__)
-
-RESULTS_FILE = "predictions.json"
 
 
 @gin.configurable

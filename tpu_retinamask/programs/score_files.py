@@ -11,6 +11,7 @@ import tensorflow as tf
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.picture_folder import pictures_of
 from tpu_retinamask.evaluation.report import Metrics, metrics_json
+from tpu_retinamask.evaluation.results import RESULTS_FILE
 from tpu_retinamask.files import WriteError, holds_nothing, json_text, read_text, write_together
 from tpu_retinamask.holding import held_file
 
@@ -51,7 +52,7 @@ def held(metrics: str, *, model_dir: str | None = None) -> Iterator[ScoreFiles]:
       HeldError: another evaluation writes them.
       UserError: what is there is not of an evaluation.
     """
-    predictions = os.path.join(os.path.dirname(metrics), "predictions.json")
+    predictions = os.path.join(os.path.dirname(metrics), RESULTS_FILE)
     with contextlib.ExitStack() as holding:
         for path in [metrics, predictions] if model_dir else [metrics]:
             with contextlib.suppress(WriteError):

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tpu_retinamask.data.images.window_runs import decode_window, encode_window
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.errors import SettingError
-from tpu_retinamask.evaluation.windows import decode_window, encode_window
 from tpu_retinamask.structures import Batch, Detections
 from tpu_retinamask.tasks.inference import detect_all
 

@@ -13,7 +13,8 @@ from tpu_retinamask.data.images.bad_file import BadFile
 from tpu_retinamask.data.images.colour_masks import Colours, colour_pixels, open_colours
 from tpu_retinamask.data.images.image_files import png_bit_depth, read_file, read_picture
 from tpu_retinamask.data.images.packed_masks import unpack_mask
-from tpu_retinamask.data.images.run_lengths import polygon_pixels, run_length_pixels
+from tpu_retinamask.data.images.run_lengths import polygon_pixels, polygon_run_lengths, run_length_pixels
+from tpu_retinamask.data.images.window_runs import decode_window
 from tpu_retinamask.data.masks import (
     ArrayMask,
     ColourMask,
@@ -28,6 +29,7 @@ from tpu_retinamask.data.masks import (
 from tpu_retinamask.data.pixel_reading import ConvertedImage
 from tpu_retinamask.data.record_checks import RecordsError
 from tpu_retinamask.data.record_format import StoredImage, read_stored_image, read_stored_masks
+from tpu_retinamask.data.windows import EMPTY, Window, window_of
 
 Instance = ListedInstance | AnnotatedInstance
 
@@ -77,6 +79,25 @@ class MaskReader:
                 f"expected the image's {width} x {height} (width x height)"
             )
         return pixels
+
+    def window(self, instance: Instance, height: int, width: int) -> Window:
+        """Read the mask of one instance; what its source has as outlines or runs is not drawn at the picture's size.
+
+        Args:
+          instance: as that of `read`.
+          height: rows that the mask must have.
+          width: columns that the mask must have.
+
+        Raises:
+          ValueError, image_files.BadFile: as `read` does.
+        """
+        mask = instance.mask
+        if isinstance(mask, PolygonMask) and not mask.holes:
+            runs = polygon_run_lengths(mask.polygons, height, width)
+            return EMPTY if runs is None else decode_window({**runs, "counts": runs["counts"].decode("ascii")})
+        if isinstance(mask, RunLengthMask) and mask.size == (height, width):
+            return decode_window({"size": mask.size, "counts": mask.counts})
+        return window_of(self.read(instance, height, width))
 
     def _unpack(self, mask: StoredMask, height: int, width: int) -> np.ndarray:
         if mask.image != self._stored or self._packed is None:

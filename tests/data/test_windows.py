@@ -7,8 +7,9 @@ import pytest
 from pycocotools import mask as rle_codec
 
 from tpu_retinamask.data.images.bad_file import BadFile
+from tpu_retinamask.data.images.window_runs import decode_window, encode_rle, encode_window
+from tpu_retinamask.data.windows import EMPTY, Window, window_of
 from tpu_retinamask.evaluation.results import detections_to_results, paste_masks
-from tpu_retinamask.evaluation.windows import EMPTY, Window, decode_window, encode_rle, encode_window, window_of
 from tpu_retinamask.structures import Detections
 
 HEIGHT, WIDTH = 37, 53
