@@ -59,14 +59,14 @@ class Recipe:
           num_classes: C.
           total_steps: of the schedule.
           batch_size: images a step, of all replicas.
-          image_size: (H, W) of the canvas; None: that of the pipeline.
+          image_size: (H, W) of the canvas; None: that of the pipeline, of several the largest.
         """
         return Learner(
             strategy,
             lambda: RetinaMask(num_classes, self.network),
             lambda: self.optimizer.build(total_steps, batch_size),
             lambda: self.criterion,
-            image_size=image_size or self.pipeline.image_size,
+            image_size=image_size or self.pipeline.largest.canvases[0],
             clip_norm=self.train.clip_norm,
             accumulate_steps=self.train.accumulate_steps,
             average_decay=self.train.average_decay,

@@ -46,6 +46,7 @@ def serve():
         server._stop()  # the object's end would wait for the jobs to end
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_the_batches_are_those_of_one_process_in_the_same_order(
     workers, serve, records, pipeline, samples, assert_same_batch
@@ -58,6 +59,7 @@ def test_the_batches_are_those_of_one_process_in_the_same_order(
         assert_same_batch(a, b)
 
 
+@pytest.mark.ci
 def test_hosts_and_replicas_are_served_their_own_shares(serve, records, pipeline, samples, assert_same_batch):
     built, address = pipeline(), serve(2)
     for host in (0, 1):

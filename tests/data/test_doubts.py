@@ -100,6 +100,7 @@ def test_train_and_inspect_data_say_it_of_real_pictures(shared_data, quick_progr
     assert f"{tmp_path}/val.csv: 2 images," in done.stdout and f"{tmp_path}/train.csv: 6 images," in done.stdout
 
 
+@pytest.mark.ci
 def test_inverted_masks_are_told_by_inspect_data(quick_program, tmp_path):
     rows = []
     for number in range(4):

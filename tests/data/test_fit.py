@@ -14,5 +14,5 @@ def test_a_fitted_picture_is_that_of_evaluation(options, records, pipeline, samp
         np.testing.assert_array_equal(fitted.image, sample.image)
         np.testing.assert_array_equal(fitted.content_size, sample.content_size)
         assert fitted.scale.numpy() == sample.image_scale
-        assert fitted.scale.numpy() == np.float32(built.scale_of(image.height, image.width))
+        assert fitted.scale.numpy() == np.float32(built.scales_of([image])[image.height, image.width])
     assert fitted.image.shape == (*built.image_size, 3) and fitted.image.dtype == tf.uint8

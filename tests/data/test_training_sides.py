@@ -35,7 +35,7 @@ def test_evaluation_takes_the_middle_side_or_its_own(records, pipeline, samples)
         built = pipeline(**options)
         sample = samples(built.eval_dataset(records[:1], 1), 1)[0]
         assert round(float(sample.image_scale) * 24, 4) == side
-        assert built.scale_of(24, 32) == pytest.approx(side / 24)
+        assert built.scales_on(np.array([[24, 32]]), np.array(built.image_size))[0] == pytest.approx(side / 24)
 
 
 def test_sides_that_cannot_be_are_refused_or_warned_about(pipeline, caplog):
@@ -45,7 +45,10 @@ def test_sides_that_cannot_be_are_refused_or_warned_about(pipeline, caplog):
         pipeline(min_side=())
     with caplog.at_level(logging.WARNING, logger="tpu_retinamask"):
         pipeline(min_side=(32, 64, 80))
-    assert "no picture reaches the short sides [80] of InputPipeline.min_side on a canvas of 64 x 64" in caplog.text
+    assert (
+        "no picture reaches the short sides [80] of InputPipeline.min_side on InputPipeline.image_size = (64, 64)"
+        in caplog.text
+    )
 
 
 def test_large_scale_jitter_is_that_of_the_paper(records, pipeline, samples):

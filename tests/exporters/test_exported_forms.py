@@ -20,6 +20,8 @@ from tpu_retinamask.files import WriteError
 from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.training.checkpoints.state import TrainState
 
+pytestmark = pytest.mark.ci  # five forms are written, and run without the package
+
 HERE = pathlib.Path(__file__).parent
 PICTURES = HERE.parents[1] / "examples" / "nuclei" / "val" / "images"
 NETWORK = dict(

@@ -98,6 +98,7 @@ def test_a_file_is_found_by_its_bare_name_from_anywhere(tmp_path, monkeypatch):
         config.find_gin_file("model/smal.gin")
 
 
+@pytest.mark.ci
 def test_a_folder_of_the_users_does_not_hide_an_included_file(tmp_path):
     # `python -m` puts the working directory on sys.path, where gin would take the folder for a package.
     (tmp_path / "model").mkdir()

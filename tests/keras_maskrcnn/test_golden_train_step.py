@@ -239,6 +239,7 @@ def _counter_of_the_original(gradients, clip_norm):
     return min((1, 2), key=lambda step: abs(_bias_correction(step) - used))
 
 
+@pytest.mark.ci
 def test_three_adam_steps(network, truth, first, training_options):
     optimizer, clip_norm = training_options
     options = [float(optimizer.learning_rate), clip_norm, optimizer.beta_1, optimizer.beta_2, optimizer.epsilon]
@@ -276,6 +277,7 @@ def test_three_adam_steps(network, truth, first, training_options):
     golden_set.assert_close(longest, _ARRAYS["adam_step1_delta_absmax"], atol=2 * unit, rtol=2e-3)
 
 
+@pytest.mark.ci
 def test_our_training_step_under_the_configuration(network, truth, first, training_options):
     # The project's own step: logits, bytes as input, masks cropped to 112 x 112, no leak.
     optimizer, clip_norm = training_options

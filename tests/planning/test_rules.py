@@ -37,6 +37,7 @@ def own_gin():
     gin.clear_config()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_every_plan_is_a_recipe(name, own_gin):
     plan = planned(name)

@@ -31,6 +31,7 @@ class _Detector(keras.Model):
         return self.backbone(images)
 
 
+@pytest.mark.ci
 def test_features_equal_those_of_pytorch():
     model = _Detector(trained_side=224)
     model(keras.KerasTensor((1, 64, 96, 3)))

@@ -14,6 +14,7 @@ from tpu_retinamask.training.checkpoints.keys import variable_key, variable_of
 from tpu_retinamask.training.checkpoints.state import TrainState
 
 
+@pytest.mark.ci
 def test_another_number_of_classes_starts_only_the_last_layers_anew(tmp_path):
     source, optimizer = small_run(num_classes=5, seed=1)
     optimizer.iterations.assign(40)

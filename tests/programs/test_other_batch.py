@@ -35,6 +35,7 @@ def test_epochs_go_on_with_the_images_seen(resumed):
     assert shown[3] == [("6", "6", "4.0")]
 
 
+@pytest.mark.ci
 def test_it_is_said_and_kept(resumed):
     folder, said = resumed
     assert "resuming at step 3 of 5" in said[1] and "6 images have been shown so far, 1.0 epochs" in said[1]

@@ -74,6 +74,7 @@ def test_a_share_is_held_out_scored_and_found_again(run, shapes, quick_program):
     assert done.returncode == 2 and "--split=test" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.ci
 def test_a_dry_run_holds_the_same_out_and_writes_nothing(shapes, quick_program, tmp_path):
     flags = [f"--annotations={shapes}/train.csv", f"--model_dir={tmp_path}/run", "--val_share=0.3", "--dry_run"]
     done = quick_program("train", *flags, gin=GIVEN)
@@ -159,7 +160,7 @@ def test_a_split_that_leaves_an_image_out_is_refused(run, quick_program):
     ("more", "expected"),
     [
         (["--val_share=0.2", "--val_annotations=other.csv"], "and --val_annotations says which are scored: give one"),
-        (["--minutes=0.5"], "of which nothing is learnt; give --minutes="),
+        pytest.param(["--minutes=0.5"], "of which nothing is learnt; give --minutes=", marks=pytest.mark.ci),
         (["--tpu=fake:2x2", "--minutes=5", "--dry_run"], "whose speed cannot be measured"),
         (["--minutes=nan"], "expected a number"),
         (["--val_share=nan"], "expected a number"),

@@ -14,6 +14,8 @@ import pytest
 from tpu_retinamask import config
 from tpu_retinamask.training.checkpoints.state import TrainState
 
+pytestmark = pytest.mark.ci  # a training, and a program for each canvas
+
 PIXELS = np.random.default_rng(1).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 QUICK = ["predict.jit_compile = False", "predict.batch_size = 2"]
 

@@ -19,6 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 (SNIPPET,) = re.findall(r"```python\n(import tpu_retinamask\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
+@pytest.mark.ci
 def test_the_readme_trains_and_predicts_in_ten_lines(shapes, training, tmp_path):
     assert len([line for line in SNIPPET.splitlines() if line.strip()]) <= 10
     shutil.copytree(shapes, tmp_path, dirs_exist_ok=True)

@@ -126,6 +126,7 @@ def test_debug_names_the_first_tensor_that_is_not_finite(training, quick_program
     assert "debug: first tensor that is not finite: gradient of " in done.stderr
 
 
+@pytest.mark.ci
 def test_a_loss_that_is_not_finite_stops_and_names_it(training, quick_program, tmp_path):
     done = quick_program(
         "train",

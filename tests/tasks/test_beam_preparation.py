@@ -76,6 +76,7 @@ def prepare(pictures, tmp_path, capsys):
     gin.clear_config()
 
 
+@pytest.mark.ci
 def test_the_bytes_are_those_of_one_process_and_stopped_anywhere_it_goes_on_to_them(prepare, monkeypatch):
     done, alone = prepare("alone")
     assert done.returncode == 0, done.stderr[-2000:]

@@ -20,6 +20,7 @@ def _on_a_small_disk(folder, command):
     )
 
 
+@pytest.mark.ci
 def test_the_training_goes_on_over_a_full_disk(tmp_path):
     if shutil.which("unshare") is None or _on_a_small_disk(tmp_path, "true").returncode:
         pytest.skip("no disk of our own can be mounted here")

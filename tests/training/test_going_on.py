@@ -60,6 +60,7 @@ def test_a_resumed_run_says_its_rate_and_that_the_schedule_has_changed(run, said
     assert f"--weights {run.folder / 'elsewhere'} is passed over" in said()
 
 
+@pytest.mark.ci
 def test_weights_of_the_recipe_stand_back_behind_all_others(run, said):
     for name, step in (("a", 50), ("b", 20)):
         run(name, step=step)[0].save()

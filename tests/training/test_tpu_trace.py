@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.ci  # a described TPU needs a process of its own
+
 SCRIPT = pathlib.Path(__file__).with_name("described_tpu_trace.py")
 
 

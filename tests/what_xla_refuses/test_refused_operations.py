@@ -85,6 +85,7 @@ def test_print_is_refused(values, op_type):
     assert op_type in refused_by_audit(prints, tf.ones([3]))
 
 
+@pytest.mark.ci
 def test_metrics_are_returned_not_printed(step, runs):
     """Rows "StringFormat", "PrintV2", ours: what is to be seen is returned, and equals the plain step's."""
     metrics, _ = runs.scenes["objects"].compiled

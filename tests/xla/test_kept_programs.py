@@ -60,6 +60,7 @@ def _run(cache_dir, traced=0):
     assert done.stderr == ""
 
 
+@pytest.mark.ci
 def test_a_second_process_reads_what_the_first_compiled_whatever_it_traced_before(tmp_path):
     _run(tmp_path)
     (path,) = _folder(tmp_path).glob("*.pb")

@@ -106,6 +106,11 @@ def load_weights(model: RetinaMask, source: str, *, skip_mismatched: bool = Fals
             checkpoint.path + " (the average of its weights)" * averaged,
             skip_mismatched=skip_mismatched,
         )
+    if source.endswith(".keras"):  # a zip, as those of PyTorch are
+        raise WeightsError(
+            f"{source}: an archive of Keras 3, expected weights in HDF5: load it where it was made and save it by "
+            "model.save('weights.h5')"
+        )
     if source.endswith(".pkl") or is_torch_file(source):
         return _load_detector(model, source, skip_mismatched=skip_mismatched)
     layers = read_h5(source)

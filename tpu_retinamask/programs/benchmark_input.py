@@ -21,6 +21,7 @@ import tensorflow as tf
 from tpu_retinamask import config
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.sources.opening import open_images
+from tpu_retinamask.data.stream.canvases import training_batches
 from tpu_retinamask.data.stream.image_tensors import image_tensors
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.programs.command_line import Flags
@@ -69,7 +70,7 @@ def benchmark_input(
     chosen = np.unique(np.linspace(0, len(found) - 1, min(images, len(found))).astype(int))
     seconds = time_stages(pipeline, [found[number] for number in chosen], batch_size)
     started = time.perf_counter()
-    stream = iter(pipeline.train_dataset(found, batch_size))
+    stream = training_batches(pipeline, found, batch_size)
     next(stream)
     first_batch = time.perf_counter() - started
     next(stream)
@@ -87,6 +88,7 @@ def time_stages(pipeline: InputPipeline, images: Sequence[AnnotatedImage], batch
       images: the images to time.
       batch_size: images that are joined.
     """
+    pipeline = pipeline.largest
     source = image_tensors(images, pipeline.cache in ("files", True))
     count = len(images)
     positions = [tf.constant(position, tf.int64) for position in range(count)]

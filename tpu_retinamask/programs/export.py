@@ -47,11 +47,17 @@ def export(
       precision: in which the weights are kept; float16 in tflite alone.
     """
     write, recipe = EXPORTERS.get(form), config.recipe()
-    restored = inference.restore_model(model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint)
+    pipeline = recipe.pipeline.enclosing
+    (canvas,) = pipeline.canvases
+    restored = inference.restore_model(model_dir, config.RetinaMask, canvas, checkpoint=checkpoint)
+    if len(recipe.pipeline.canvases) > 1:
+        log.info(
+            "the run has %d canvases, and what is exported has one, %d x %d", len(recipe.pipeline.canvases), *canvas
+        )
     trained = TrainedModel(
         restored.model,
         recipe.detection_filter,
-        recipe.pipeline,
+        pipeline,
         restored.classes,
         {"step": restored.checkpoint.step, "sha256": digests(restored.checkpoint)},
         ExportSettings(batch_size=batch_size, precision=precision),

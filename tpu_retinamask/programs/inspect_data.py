@@ -14,6 +14,7 @@ inference: no tensor of the table is allocated.
 """
 
 import contextlib
+import itertools
 import math
 import os
 import re
@@ -25,6 +26,7 @@ from tpu_retinamask import config
 from tpu_retinamask.batch_errors import each_batch
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.sources.opening import open_images, open_sources
+from tpu_retinamask.data.stream.canvases import training_batches
 from tpu_retinamask.data.stream.summary import batch_digest, summarize
 from tpu_retinamask.errors import UserError, printable
 from tpu_retinamask.evaluation.picture_folder import take_over
@@ -144,7 +146,9 @@ def show_images(flags: Flags) -> None:
     if flags.output_dir:
         names_of = (f"batch{step}_{row}.png" for step in range(batches) for row in range(flags.batch_size))
         take_over(flags.output_dir, INDEX, [{"picture": name} for name in names_of], flag="--output_dir")
-    for step, batch in enumerate(each_batch(pipeline.train_dataset(images, flags.batch_size).take(batches))):
+    for step, batch in enumerate(
+        each_batch(itertools.islice(training_batches(pipeline, images, flags.batch_size), batches))
+    ):
         batch = type(batch)(*(field.numpy() for field in batch))
         print(f"batch {step}: images {batch.image_id.tolist()}, digest {batch_digest(batch)}")
         if flags.output_dir:

@@ -21,6 +21,7 @@ from tpu_retinamask import config, signs_of_life
 from tpu_retinamask.data.image_arrays import image_arrays
 from tpu_retinamask.data.sources.opening import Sources
 from tpu_retinamask.data.stream.decoded_cache import available_memory
+from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.files import check_folder, read_text, write_atomically
 from tpu_retinamask.holding import held_folder
@@ -133,9 +134,10 @@ def make_plan(
     signs_of_life.now("looking at the images")
     found = fingerprint(sources.train, sources.classes, sources.validation)
     machine = _machine(runtime)
-    network = plan_network(
-        found, machine, config.given("InputPipeline.image_size"), config.given("RetinaMask.backbone")
-    )
+    canvas = config.given("InputPipeline.image_size")
+    if canvas is not None:
+        (canvas,) = InputPipeline(image_size=canvas).largest.canvases
+    network = plan_network(found, machine, canvas, config.given("RetinaMask.backbone"))
     given = {line.setting: config.given(line.setting) for line in network.lines}
     given |= {name: config.given(name) for name in ("train.steps", "train.epochs", "train.evaluate_every")}
     config.parse_gin(flags.gin_file, flags.gin_param, planned=network.to_gin(minutes, ()))

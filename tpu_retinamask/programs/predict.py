@@ -32,6 +32,7 @@ from tpu_retinamask.data.images.decode import apply_orientation, decode_image
 from tpu_retinamask.data.images.finding import find_images
 from tpu_retinamask.data.images.mask_reader import picture_bytes
 from tpu_retinamask.data.sources.settings import SourceSettings
+from tpu_retinamask.data.stream.canvases import scored_parts
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.picture_folder import take_over
 from tpu_retinamask.evaluation.results import RESULTS_FILE
@@ -93,7 +94,9 @@ def predict(
     # The list of all results comes last: where it is, the others are.
     writes = [FORMATS.get(name) for name in [*dict.fromkeys(name for name in formats if name != "coco"), "coco"]]
     paths = _find(images)
-    model, names = inference.load_model(model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint)
+    model, names = inference.load_model(
+        model_dir, config.RetinaMask, recipe.pipeline.largest.canvases[0], checkpoint=checkpoint
+    )
     found = _scan(paths, reading)
     taken: set[str] = set()
     stems = [picture_stem(image.name, taken) for image in found]
@@ -117,18 +120,18 @@ def predict(
     whole = [image for image in found if len(tiles[image.image_id]) == 1]
     if cutting.tile is not None:
         log.info("%s: %d of %d pictures are cut, into %d", cutting, *_counts(tiles, found, whole))
-    of_whole = (
-        inference.detect_all(detector, recipe.pipeline.eval_dataset(whole, batch_size), category_ids)
-        if whole
-        else iter(())
-    )
+    of_whole = {}  # of each picture the detections of its canvas, whose pictures come in order
+    for part in scored_parts(recipe.pipeline, whole) if whole else ():
+        dataset = part.pipeline.eval_dataset(part.images, batch_size)
+        of_canvas = inference.detect_all(detector, dataset, category_ids)
+        of_whole |= dict.fromkeys((image.image_id for image in part.images), of_canvas)
     drawn, flat, count = 0, 0, 0
     categories = {number: names.name_of(number) for number in range(names.num_classes)}
     for image, stem in zip(tqdm(found, unit="image"), stems):
         pixels = functools.cache(functools.partial(_pixels, image))
         image_id, size = image.image_id, (image.height, image.width)
         if len(tiles[image_id]) == 1:
-            _, results = next(of_whole)
+            _, results = next(of_whole[image_id])
         else:
             results = detect_in_tiles(
                 detector,

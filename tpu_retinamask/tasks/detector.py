@@ -47,7 +47,7 @@ class Detector:
     Attributes:
       model: RetinaMask with its trained weights.
       classes: names of the classes.
-      pipeline: whose canvas each picture is fitted into.
+      pipeline: whose canvas, the one of several that it fills best, each picture is fitted into.
     """
 
     def __init__(
@@ -66,9 +66,12 @@ class Detector:
         def run(image: tf.Tensor, content_size: tf.Tensor) -> Detections:
             return detect(model, detection_filter, image[tf.newaxis], content_size[tf.newaxis])
 
-        # Apart: the first takes pictures of any size, the second is one program of static shape.
+        # Apart: the first take pictures of any size, the second is one program of static shape a canvas.
         spec = tf.TensorSpec([None, None, 3], tf.uint8)
-        self._fit = tf.function(pipeline.fit, autograph=False, input_signature=[spec])
+        self._fits = {
+            canvas: tf.function(pipeline.on(canvas).fit, autograph=False, input_signature=[spec])
+            for canvas in pipeline.canvases
+        }
         self._detect = tf.function(run, jit_compile=jit_compile, autograph=False)
 
     def __call__(
@@ -93,7 +96,8 @@ class Detector:
         return [self._one(_pixels(picture, policy, self.source.pixels)) for picture in pictures]
 
     def _one(self, pixels: np.ndarray) -> ImageDetections:
-        fitted = self._fit(pixels)
+        (canvas,) = self.pipeline.of_size(*pixels.shape[:2]).canvases
+        fitted = self._fits[canvas](pixels)
         found = self._detect(fitted.image, fitted.content_size)
         boxes, scores, classes, masks = (np.asarray(part)[0] for part in found[:4])
         rows = np.flatnonzero(classes >= 0)

@@ -14,6 +14,7 @@ from tpu_retinamask.coco.writing import coco_from_images
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
 from tpu_retinamask.data.sources.settings import SourceSettings
+from tpu_retinamask.data.stream.canvases import scored_parts
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.report import Metrics
@@ -199,6 +200,7 @@ def evaluate_images(
     """
     category_ids = list(range(classes.num_classes))
     results = []
-    for _, of_image in detect_all(detector, pipeline.eval_dataset(images, batch_size), category_ids):
-        results.extend(of_image)
+    for part in scored_parts(pipeline, images):
+        for _, of_image in detect_all(detector, part.pipeline.eval_dataset(part.images, batch_size), category_ids):
+            results.extend(of_image)
     return evaluate_coco(coco_from_images(images, classes), results, max_detections=max_detections), results

@@ -93,16 +93,24 @@ def _remedy(grid: AnchorGrid, boxes: np.ndarray, positive_iou: float, coverage: 
     return f"{chosen.coverage:.1%} would have one with {params}; {larger}"
 
 
-def audit_training(runtime: Runtime, step: Callable, batches: Any) -> str:
+def audit_training(runtime: Runtime, step: Callable, streams: Sequence[Any]) -> str:
     """Trace the step of a training and the loop around it, refuse forbidden operations, and say what was traced.
 
     The step is audited; the loop runs on the host, where a data set's iterator is at home.
 
+    Args:
+      runtime: of the training.
+      step: from `runtime.step`.
+      streams: the batches of each canvas, for each of which the step is traced.
+
     Raises:
       audit.ForbiddenOpError: see there.
     """
-    traced, loop = runtime.trace(step, batches)
-    audit.check(traced)
+    canvases = {str(batches.element_spec): batches for batches in streams}
+    found = [runtime.trace(step, batches) for batches in canvases.values()]
+    for traced, _ in found:
+        audit.check(traced)
+    traced, loop = found[0]
     counts = audit.count_ops(traced)
     said = f"the step has {sum(counts.values())} operations and no forbidden ops"
     if loop is not None:

@@ -31,7 +31,7 @@ def measure_step(recipe: Recipe, sources: Sources, runtime: Runtime) -> tuple[fl
     )
 
     def make_dataset(*args, **kwargs):
-        return recipe.pipeline.train_dataset(sources.train, *args, **kwargs)
+        return recipe.pipeline.largest.train_dataset(sources.train, *args, **kwargs)
 
     step = runtime.step(learner.make_step(), jit_compile=recipe.train.jit_compile)
     loop = runtime.loop(step, runtime.batches(make_dataset, batch_size, 0))

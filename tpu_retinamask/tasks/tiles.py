@@ -142,6 +142,7 @@ def _starts(side: int, tile: int, overlap: int) -> list[int]:
 
 
 def _batches(pipeline: InputPipeline, picture: np.ndarray, tiles: Sequence[Tile], batch_size: int) -> Iterator[Batch]:
+    pipeline = pipeline.of_size(max(tile.height for tile in tiles), max(tile.width for tile in tiles))
     fit = tf.function(pipeline.fit, autograph=False, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
     empty = pipeline.padding_sample()
     for start in range(0, len(tiles), batch_size):

@@ -11,6 +11,7 @@ import keras
 
 from tpu_retinamask import signs_of_life
 from tpu_retinamask.data.sources.opening import Sources
+from tpu_retinamask.data.stream.canvases import Part, training_parts, turns
 from tpu_retinamask.data.stream.host_batches import HostBatches
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.report import format_table
@@ -26,6 +27,8 @@ from tpu_retinamask.training.debug import debug_step
 from tpu_retinamask.training.devices import placement
 from tpu_retinamask.training.learner import Learner
 from tpu_retinamask.training.loop.callbacks import CALLBACKS, Callbacks, Run
+from tpu_retinamask.training.loop.canvas_loop import CanvasLoop
+from tpu_retinamask.training.loop.device_loop import Loop
 from tpu_retinamask.training.loop.history import History
 from tpu_retinamask.training.loop.outer_loop import Processes, run_training
 from tpu_retinamask.training.loop.progress import Progress
@@ -164,7 +167,7 @@ def run(training: Training, *, ends_process: bool = False) -> Progress:
     training.state.count_images(first, training.batch_size)
     for name, text in training.config_files.items() if chief else ():
         write_atomically(os.path.join(model_dir, name), text)
-    loop = training.runtime.loop(_step(training), _batches(training, first))
+    loop = _loop(training, first)
     progress = Progress(
         model_dir if chief else None,
         total_steps=training.total_steps,
@@ -213,7 +216,8 @@ def dry_run(training: Training) -> str:
     """
     first = _start(training)
     signs_of_life.now("tracing the training, to look at every operation", timed=True)
-    audited = preflight.audit_training(training.runtime, _step(training), _batches(training, first))
+    _, streams = _streams(training, first)
+    audited = preflight.audit_training(training.runtime, _step(training), streams)
     said = f"{training.total_steps} steps of {training.batch_size} images; {audited}; nothing was trained"
     log.info("dry run: %s", said)
     return said
@@ -227,7 +231,8 @@ def debug(training: Training) -> str | None:
     """
     refuse_debug_on_many(training.runtime)
     first = _start(training)
-    bad = debug_step(training.learner.make_step, training.learner.model, next(iter(_batches(training, first))))
+    due, streams = _streams(training, first)
+    bad = debug_step(training.learner.make_step, training.learner.model, next(iter(streams[due(0)])))
     log.info("debug: %s", f"first tensor that is not finite: {bad}" if bad else "every tensor is finite")
     return bad
 
@@ -277,22 +282,40 @@ def _step(training: Training) -> Callable[[Batch], dict]:
     return training.runtime.step(training.learner.make_step(), jit_compile=training.recipe.train.jit_compile)
 
 
-def _batches(training: Training, first: Seen) -> Iterable[Batch]:
-    """Return the batches of a run from `first` on."""
-    pipeline, images, transform = training.recipe.pipeline, training.sources.train, training.recipe.train.transform
-    if transform is None:
-        make_dataset = functools.partial(
-            pipeline.train_dataset, images, data_service=training.data_service, start_image=first.images
-        )
-        return training.runtime.batches(make_dataset, training.batch_size, first.step)
-    if first.step:
+def _loop(training: Training, first: Seen) -> Loop:
+    """Return what makes the steps of a run from `first` on."""
+    due, streams = _streams(training, first)
+    step = _step(training)
+    loops = [training.runtime.loop(step, batches) for batches in streams]
+    return loops[0] if len(loops) == 1 else CanvasLoop(loops, due)
+
+
+def _streams(training: Training, first: Seen) -> tuple[Callable[[int], int], list[Iterable[Batch]]]:
+    """Return which stream each step from `first` on takes its batch from, and the streams, one a canvas and side."""
+    images, transform = training.sources.train, training.recipe.train.transform
+    if transform is not None and first.step:
         log.warning(
             "the random numbers that train.transform draws start anew: images, order and Augmentation are those of an "
             "unbroken run, its changes are not"
         )
-    return HostBatches(
-        pipeline, images, transform, training.batch_size, start_step=first.step, start_image=first.images
-    )
+    parts = training_parts(training.recipe.pipeline, images)
+    if len(parts) == 1:
+        return lambda step: 0, [_batches(training, parts[0], first.step, first.images)]
+    order = turns(parts, training.batch_size, first.images)
+    streams = [_batches(training, part, before, None) for part, before in zip(parts, order.before(), strict=True)]
+    log.info("%d canvases, for which as many programs are compiled", len(training.recipe.pipeline.canvases))
+    return order.part, streams
+
+
+def _batches(training: Training, part: Part, start_step: int, start_image: int | None) -> Iterable[Batch]:
+    """Return the batches of a part from one on."""
+    pipeline, images, transform = part.pipeline, part.images, training.recipe.train.transform
+    if transform is None:
+        make_dataset = functools.partial(
+            pipeline.train_dataset, images, data_service=training.data_service, start_image=start_image
+        )
+        return training.runtime.batches(make_dataset, training.batch_size, start_step)
+    return HostBatches(pipeline, images, transform, training.batch_size, start_step=start_step, start_image=start_image)
 
 
 def _evaluation(training: Training) -> Callable[[], dict]:

@@ -29,20 +29,20 @@ def fit_scale(size: tf.Tensor, canvas: tf.Tensor, min_side: int | None, max_side
     """Choose the scale `min(min_side / min(h, w), max_side / max(h, w))`, at most what fits the canvas.
 
     Args:
-      size: [2] int32, height and width of the picture.
-      canvas: [2] int32, height and width of the canvas.
+      size: [..., 2] int32, height and width of the picture.
+      canvas: [..., 2] int32, height and width of the canvas.
       min_side: wanted short side in pixels; None: as large as the canvas allows.
       max_side: limit of the long side in pixels; None: the canvas alone limits it.
 
     Returns:
-      float32 scalar.
+      [...] float32.
     """
     sides = tf.cast(size, tf.float32)
-    scale = tf.reduce_min(tf.cast(canvas, tf.float32) / sides)
+    scale = tf.reduce_min(tf.cast(canvas, tf.float32) / sides, axis=-1)
     if min_side is not None:
-        scale = tf.minimum(scale, min_side / tf.reduce_min(sides))
+        scale = tf.minimum(scale, min_side / tf.reduce_min(sides, axis=-1))
     if max_side is not None:
-        scale = tf.minimum(scale, max_side / tf.reduce_max(sides))
+        scale = tf.minimum(scale, max_side / tf.reduce_max(sides, axis=-1))
     return scale
 
 

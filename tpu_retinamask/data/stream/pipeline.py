@@ -9,21 +9,16 @@ import tensorflow as tf
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.augment.affine import centre_matrix, enclosing_boxes, moved_boxes, render_moved, resample_masks
-from tpu_retinamask.data.augment.augmentation import (
-    Augmentation,
-    Draw,
-    adjust_colours,
-    adjust_hues,
-    draw,
-    mirror,
-    rot90,
-)
+from tpu_retinamask.data.augment.augmentation import Augmentation, draw
+from tpu_retinamask.data.augment.canvas import canvases_of, fullest
 from tpu_retinamask.data.augment.geometry import clip_to_view, fit_scale, place, render
 from tpu_retinamask.data.image_arrays import image_arrays
 from tpu_retinamask.data.stream.decoded_cache import decoded_bytes, decoded_tensors, fits_in_memory
 from tpu_retinamask.data.stream.image_tensors import image_tensors
+from tpu_retinamask.data.stream.sample import change, choose, pad, padding_sample
 from tpu_retinamask.data.stream.sample_order import SampleOrder, repeat_factors, sample_numbers, sample_order
 from tpu_retinamask.data.stream.service import serve_batches
+from tpu_retinamask.data.subset import Subset
 from tpu_retinamask.errors import SettingError
 from tpu_retinamask.ops.select import select
 from tpu_retinamask.setting_types import LARGEST_SEED, check_between, check_least, check_types, named
@@ -42,7 +37,8 @@ class InputPipeline:
     """How images and annotations become batches.
 
     Attributes:
-      image_size: (H, W) of the canvas that every picture is fitted into.
+      image_size: (H, W) of the canvas that every picture is fitted into; several: each batch has one of them, that
+        which its pictures leave the least of empty (`data.stream.canvases`).
       min_side: wanted short side of the picture; None: as large as the canvas allows; several: one of them is drawn
         for each training sample.
       eval_min_side: the same in evaluation; None: `min_side`, and of several the middle one.
@@ -63,7 +59,7 @@ class InputPipeline:
       SettingError: a size that is not positive; a Python function as augmentation, which no graph can hold.
     """
 
-    image_size: tuple[int, int] = (640, 640)
+    image_size: tuple[int, int] | tuple[tuple[int, int], ...] = (640, 640)
     min_side: int | tuple[int, ...] | None = None
     eval_min_side: int | None = None
     max_side: int | None = None
@@ -85,8 +81,11 @@ class InputPipeline:
                 "data.stream.host_batches.HostBatches, which runs on the host"
             )
         check_types(self)
-        sizes = named(self, "image_size", "min_side", "eval_min_side", "max_side", "max_instances", "mask_size")
-        check_least(sizes, 1, expected="positive numbers")
+        if not self.image_size or len(set(self.canvases)) < len(self.canvases):
+            raise SettingError(f"image_size is {self.image_size!r}, expected (height, width), or several, each once")
+        sizes = named(self, "min_side", "eval_min_side", "max_side", "max_instances", "mask_size")
+        sides = tuple(side for canvas in self.canvases for side in canvas)
+        check_least({"image_size": sides, **sizes}, 1, expected="positive numbers")
         if self.num_parallel_calls != tf.data.AUTOTUNE:
             check_least(named(self, "num_parallel_calls"), 1, expected="1 or more, or -1 for as many as fit")
         check_least(named(self, "prefetch"), tf.data.AUTOTUNE)
@@ -97,14 +96,62 @@ class InputPipeline:
             raise SettingError(f"cache is {self.cache!r}, expected 'files', 'decoded' or False")
         if isinstance(self.min_side, Sequence) and not self.min_side:
             raise SettingError("min_side is empty, expected a side, several, or None")
-        unreachable = [side for side in self._min_sides() if side > min(self.image_size)]
+        largest = max(min(canvas) for canvas in self.canvases)
+        unreachable = [side for side in self._min_sides() if side > largest]
         if unreachable and len(self._min_sides()) > 1:
             log.warning(
-                "no picture reaches the short sides %s of InputPipeline.min_side on a canvas of %d x %d: raise "
-                "InputPipeline.image_size",
+                "no picture reaches the short sides %s of InputPipeline.min_side on InputPipeline.image_size = %s: "
+                "raise that",
                 unreachable,
-                *self.image_size,
+                self.image_size,
             )
+
+    @property
+    def canvases(self) -> tuple[tuple[int, int], ...]:
+        """Return (H, W) of each canvas."""
+        return canvases_of(self.image_size)
+
+    @property
+    def largest(self) -> "InputPipeline":
+        """Return the pipeline of the canvas with the most pixels alone."""
+        return self.on(max(self.canvases, key=lambda canvas: canvas[0] * canvas[1]))
+
+    @property
+    def enclosing(self) -> "InputPipeline":
+        """Return the pipeline of one canvas that holds each of them: for what can have one alone."""
+        heights, widths = zip(*self.canvases)
+        return self.on((max(heights), max(widths)))
+
+    def on(self, canvas: tuple[int, int]) -> "InputPipeline":
+        """Return the pipeline of one canvas."""
+        return self if self.image_size == canvas else dataclasses.replace(self, image_size=canvas)
+
+    def of_size(self, height: int, width: int) -> "InputPipeline":
+        """Return the pipeline of the canvas that a picture of this size goes to, unchanged by chance."""
+        return self.on(self.canvases[int(self.canvas_of(np.array([[height, width]]))[0])])
+
+    def of_each_side(self) -> list["InputPipeline"]:
+        """Return a pipeline for each side of `min_side`, which evaluation has too."""
+        sides = self._min_sides() or (None,)
+        return [dataclasses.replace(self, min_side=side, eval_min_side=None) for side in sides]
+
+    def canvas_of(self, sizes: np.ndarray) -> np.ndarray:
+        """Return the number of the canvas of each picture, [n] of sizes [n, 2]; see `fullest`."""
+        scales = np.stack([self.scales_on(sizes, np.array(canvas)) for canvas in self.canvases], 1)  # [n, canvases]
+        return fullest(sizes, scales, self.canvases)
+
+    def scales_on(self, sizes: np.ndarray, canvases: np.ndarray) -> np.ndarray:
+        """Return the scale of each picture, unchanged by chance, on a canvas.
+
+        Args:
+          sizes: [n, 2], heights and widths.
+          canvases: [2] or [n, 2], likewise.
+
+        Returns:
+          [n] float32.
+        """
+        side = self.draw_min_side(None)
+        return fit_scale(tf.constant(sizes), tf.constant(canvases), side, self.max_side).numpy()
 
     def train_dataset(
         self,
@@ -191,19 +238,14 @@ class InputPipeline:
         """Return which image each sample of a training on these images shows."""
         if self.repeat_rare is None:
             return sample_order(len(images))
-        return sample_order(len(images), repeat_factors(image_arrays(images), self.repeat_rare))
-
-    def scale_of(self, height: int, width: int) -> float:
-        """Return the scale, without augmentation, of a picture of this size."""
-        return float(
-            fit_scale(
-                tf.constant([height, width]), tf.constant(self.image_size), self.draw_min_side(None), self.max_side
-            )
-        )
+        whole, rows = (images.whole, images.rows) if isinstance(images, Subset) else (images, slice(None))
+        return sample_order(len(images), repeat_factors(image_arrays(whole), self.repeat_rare)[rows])
 
     def scales_of(self, images: Sequence[AnnotatedImage]) -> dict[tuple[int, int], float]:
-        """Return `scale_of` each (height, width) among the images, each worked out once."""
-        return {(h, w): self.scale_of(h, w) for h, w in np.unique(image_arrays(images).sizes, axis=0).tolist()}
+        """Return the scale, unchanged by chance, of each (height, width) among the images, on its canvas."""
+        sizes = np.unique(image_arrays(images).sizes, axis=0)
+        scales = self.scales_on(sizes, np.array(self.canvases)[self.canvas_of(sizes)]).tolist()
+        return dict(zip(map(tuple, sizes.tolist()), scales))
 
     def fit(self, picture: tf.Tensor) -> FittedPicture:
         """Fit one picture, uint8 [h, w, 3], into the canvas, in graph operations: the very pixels of `eval_dataset`."""
@@ -276,9 +318,10 @@ class InputPipeline:
         """
         settings = self.augmentation or Augmentation()
         changes = None if seed is None or self.augmentation is None else draw(settings, seed)
-        canvas = tf.constant(self.image_size)
+        (sides,) = self.canvases
+        canvas = tf.constant(sides)
         if changes is not None:  # what will be turned by a quarter must fit the canvas turned back
-            turned = tf.constant(self.image_size[::-1])
+            turned = tf.constant(sides[::-1])
             canvas = select(changes.quarter_turns % 2 == 1, turned, canvas)
         scale = fit_scale(size, canvas, self.draw_min_side(seed), self.max_side)
         if changes is None:
@@ -294,7 +337,7 @@ class InputPipeline:
             view = view._replace(cropped=tf.constant(True))  # by the frame, if not by the canvas
 
         windows, seen, visible = clip_to_view(moved, view)  # [n, 4] [n, 4] [n]
-        chosen = self._choose(visible, seed)  # [m], m <= M
+        chosen = choose(visible, seed, self.max_instances)  # [m], m <= M
         # Instances that a crop leaves out are not there to be seen; all others that are missing count.
         candidates = select(view.cropped, tf.reduce_sum(tf.cast(visible, tf.int32)), tf.size(visible))
         dropped = candidates - tf.size(chosen)
@@ -306,15 +349,18 @@ class InputPipeline:
             boxes = tf.gather(boxes, chosen)
             fine = crop_masks(boxes, chosen, self.mask_size * MOVED_MASK_OVERSAMPLING)  # [m, S, S]
             windows, seen, visible = clip_to_view(enclosing_boxes(fine, boxes, matrix), view)
-            rows = self._choose(visible, None)  # a mask may leave the frame where a corner of its box is still inside
+            rows = choose(
+                visible, None, self.max_instances
+            )  # a mask may leave the frame where a corner of its box is still inside
             fine, boxes, windows, seen, chosen = (
                 tf.gather(values, rows) for values in (fine, boxes, windows, seen, chosen)
             )
             masks = resample_masks(fine, boxes, windows, matrix, self.mask_size)
             image = render_moved(picture(), view, matrix, settings.fill, self.antialias)
 
-        image, boxes, masks = self._change(image, seen, masks, settings, changes)
-        return self._pad(
+        image, boxes, masks = change(image, seen, masks, settings, changes)
+        return pad(
+            self.padding_sample(),
             image=image,
             boxes=boxes,
             classes=tf.gather(classes, chosen),
@@ -342,59 +388,7 @@ class InputPipeline:
         drawn = tf.random.stateless_uniform([], tf.random.fold_in(seed, MIN_SIDE_DRAW), 0, len(sides), tf.int32)
         return tf.constant(sides, tf.float32)[drawn]
 
-    def _choose(self, visible: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
-        """Return up to M visible instances: with a seed at random and in random order, else the first ones."""
-        rank = tf.zeros([tf.size(visible)])
-        if seed is not None:
-            # Their order matters too: of more objects than `Criterion.mask_rois`, the first have their masks trained.
-            rank = tf.random.stateless_uniform([tf.size(visible)], seed)
-        # Ranks lie in [0, 1): adding 1 sorts every hidden instance behind every visible one.
-        order = tf.argsort(rank + tf.cast(~visible, tf.float32), stable=True)
-        return order[: tf.minimum(tf.reduce_sum(tf.cast(visible, tf.int32)), self.max_instances)]
-
-    def _change(self, image, boxes, masks, settings: Augmentation, changes: Draw | None):
-        if changes is not None and (settings.hue or settings.saturation):
-            image = adjust_hues(image, changes.hue, changes.saturation)
-        if changes is not None and (settings.brightness or settings.contrast):
-            image = adjust_colours(image, changes.brightness, changes.contrast)
-        image = tf.cast(tf.round(tf.clip_by_value(image, 0.0, 255.0)), tf.uint8)
-        if changes is None:
-            return image, boxes, masks
-        image, boxes, masks = mirror(image, boxes, masks, x=changes.mirror_x, y=changes.mirror_y)
-        return rot90(image, boxes, masks, changes.quarter_turns)
-
-    def _pad(self, *, image, boxes, classes, masks, has_mask, **scalars) -> Batch:
-        content_size = tf.shape(image)[:2]
-        below, right = tf.unstack(tf.constant(self.image_size) - content_size)
-        spare = self.max_instances - tf.shape(boxes)[0]
-
-        def pad_rows(rows, value=0):
-            padded = tf.pad(rows, [[0, spare]] + [[0, 0]] * (rows.shape.rank - 1), constant_values=value)
-            return tf.ensure_shape(padded, [self.max_instances, *rows.shape[1:]])
-
-        image = tf.ensure_shape(tf.pad(image, [[0, below], [0, right], [0, 0]]), [*self.image_size, 3])
-        return Batch(
-            image=image,
-            content_size=content_size,
-            boxes=pad_rows(boxes),
-            classes=pad_rows(classes, -1),
-            masks=pad_rows(tf.ensure_shape(masks, [None, self.mask_size, self.mask_size])),
-            has_mask=pad_rows(has_mask, False),
-            **scalars,
-        )
-
     def padding_sample(self) -> Batch:
         """Return the sample without a picture that fills a batch: image_id -1."""
-        rows, side = self.max_instances, self.mask_size
-        return Batch(
-            image=tf.zeros([*self.image_size, 3], tf.uint8),
-            content_size=tf.zeros([2], tf.int32),
-            boxes=tf.zeros([rows, 4]),
-            classes=tf.fill([rows], -1),
-            masks=tf.zeros([rows, side, side], tf.uint8),
-            has_mask=tf.zeros([rows], tf.bool),
-            image_scale=tf.constant(1.0),
-            original_size=tf.zeros([2], tf.int32),
-            image_id=tf.constant(-1, tf.int64),
-            dropped=tf.constant(0),
-        )
+        (canvas,) = self.canvases  # of several, `data.stream.canvases` makes a pipeline each
+        return padding_sample(canvas, self.max_instances, self.mask_size)

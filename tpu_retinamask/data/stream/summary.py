@@ -1,6 +1,7 @@
 """What a set of annotated images holds, in words and numbers."""
 
 import collections
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 
@@ -9,10 +10,14 @@ import numpy as np
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.image_arrays import image_arrays
+from tpu_retinamask.data.stream.canvases import filled, propose_canvases
 from tpu_retinamask.data.stream.pipeline import InputPipeline
+from tpu_retinamask.errors import gin_param
 from tpu_retinamask.structures import Batch
 
 PERCENTILES = (0, 5, 50, 95, 100)
+WELL_FILLED = 0.8  # share of the canvas from which no others are proposed
+MOST_PROPOSED = 4  # canvases: a program is compiled for each
 
 
 def summarize(images: Sequence[AnnotatedImage], classes: ClassNames, pipeline: InputPipeline) -> str:
@@ -35,8 +40,9 @@ def summarize(images: Sequence[AnnotatedImage], classes: ClassNames, pipeline: I
         "InputPipeline.max_instances",
         f"image height: {_spread(arrays.sizes[:, 0])}; "
         f"width: {_spread(arrays.sizes[:, 1])}; "
-        f"scale to the canvas of {pipeline.image_size[0]} x {pipeline.image_size[1]}: "
+        f"scale to the canvas of {' or '.join(f'{high} x {wide}' for high, wide in pipeline.canvases)}: "
         f"{_spread(list(scales.values()), '.3g')}",
+        _said_of_canvases(pipeline, arrays.sizes),
     ]
     if len(arrays.boxes):
         of_box = np.repeat([scales[height, width] for height, width in arrays.sizes.tolist()], counts)
@@ -50,6 +56,19 @@ def summarize(images: Sequence[AnnotatedImage], classes: ClassNames, pipeline: I
     width = max((len(classes.name_of(key)) for key in of_class), default=0)
     lines += [f"  {classes.name_of(key):<{width}}  {count}" for key, count in of_class.most_common()]
     return "\n".join(lines)
+
+
+def _said_of_canvases(pipeline: InputPipeline, sizes: np.ndarray) -> str:
+    """Say how full the canvas is, and which would be fuller."""
+    share = filled(pipeline, sizes)
+    said = f"pictures fill {share:.0%} of their canvas"
+    if share > WELL_FILLED:
+        return said
+    proposed = propose_canvases(pipeline, sizes, MOST_PROPOSED)
+    better = dataclasses.replace(pipeline, image_size=proposed)
+    better = better.largest if len(proposed) == 1 else better
+    param = gin_param("InputPipeline.image_size", better.image_size)
+    return f"{said}; they would fill {filled(better, sizes):.0%} with {param}"
 
 
 def batch_digest(batch: Batch) -> str:

@@ -248,8 +248,9 @@ def digests(saved: SavedCheckpoint) -> dict[str, str]:
     path = saved.path
     if tf.io.gfile.exists(path + MANIFEST):  # compared with the files when the checkpoint was found intact
         return {name: entry["sha256"] for name, entry in read_manifest(path, saved.step).files.items()}
-    files = [name for name in sorted(tf.io.gfile.glob(f"{path}.*")) if re.search(r"\.(index|data-\d+-of-\d+)$", name)]
-    return {os.path.basename(name): _describe(name)["sha256"] for name in files}
+    own = os.path.basename(path)
+    files = {os.path.basename(name): name for name in sorted(tf.io.gfile.glob(f"{path}.*"))}
+    return {name: _describe(file)["sha256"] for name, file in files.items() if is_part(own, name)}
 
 
 def _describe(path: str) -> dict:

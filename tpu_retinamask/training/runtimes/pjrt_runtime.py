@@ -151,14 +151,20 @@ class PjrtStep:
     """A training step on the devices; called with a batch's fields that lie there."""
 
     def __init__(self, runtime: Any, train_step: Callable) -> None:
-        """Take the step of one replica; it is compiled by the first call."""
+        """Take the step of one replica; it is compiled by the first call, and by the first on another canvas."""
         self._runtime, self._train_step, self.program = runtime, train_step, None
+        self._programs = {}
 
     def __call__(self, fields: Any) -> dict:
         """Make one step; return {metric: list of what each local device holds}, which need not be there yet."""
-        if self.program is None:
-            self.program = self._runtime.program(self.of_fields, fields, updates=True)
-        return self.program(fields)
+        shapes = tuple(field.shape for field in fields)
+        program = self._programs.get(shapes)
+        if program is None:
+            program = self._programs[shapes] = self._runtime.program(self.of_fields, fields, updates=True)
+        if self.program is not None and program is not self.program:
+            program.take(self.program)
+        self.program = program
+        return program(fields)
 
     def of_fields(self, *fields: tf.Tensor) -> dict:
         """Make one replica's step in TensorFlow's graph, of the fields of its share."""

@@ -91,6 +91,15 @@ class DeviceProgram:
             for handle, spec in self._variables
         ]
 
+    def take(self, other: "DeviceProgram") -> None:
+        """Take the values on the devices from a program of the same variables, which has none then.
+
+        Raises:
+          KeyError: a variable that the other has not.
+        """
+        held = {id(handle): value for (handle, _), value in zip(other._variables, other.state)}
+        self.state, other.state = [held[id(handle)] for handle, _ in self._variables], []
+
     def store(self) -> None:
         """Give the variables on the host the values that they have on the devices."""
         for (handle, spec), value in zip(self._variables, self.state):
