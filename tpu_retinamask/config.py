@@ -62,7 +62,17 @@ PARTS = {
     "train": "train",
 }
 # Programs with settings of their own; each knows its own and passes over those of the others.
-PROGRAMS = ("evaluate", "predict", "export", "benchmark", "prepare", "convert", "benchmark_input", "tpu_check")
+PROGRAMS = (
+    "evaluate",
+    "predict",
+    "export",
+    "serve",
+    "benchmark",
+    "prepare",
+    "convert",
+    "benchmark_input",
+    "tpu_check",
+)
 CONFIG_FILE, OPERATIVE_FILE = "config.gin", "operative_config.gin"  # for people; reading them runs what they import
 SETTINGS_FILE = "settings.json"  # what is read of a run by those who use its model
 

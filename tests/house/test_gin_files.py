@@ -11,7 +11,17 @@ import pytest
 
 from tpu_retinamask import config, gin_files
 from tpu_retinamask.errors import UserError
-from tpu_retinamask.programs import benchmark, benchmark_input, convert, evaluate, export, predict, prepare, tpu_check
+from tpu_retinamask.programs import (
+    benchmark,
+    benchmark_input,
+    convert,
+    evaluate,
+    export,
+    predict,
+    prepare,
+    serve,
+    tpu_check,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILES = sorted(str(path.relative_to(ROOT / "gin")) for path in (ROOT / "gin").rglob("*.gin"))
@@ -23,6 +33,7 @@ PROGRAMS = {
     "benchmark_input": benchmark_input.benchmark_input,
     "prepare": prepare.prepare,
     "convert": convert.convert,
+    "serve": serve.serve,
     "tpu_check": tpu_check.tpu_check,
 }
 

@@ -87,6 +87,7 @@ BELOW = {
     },
     "planning": {"data", "ops", "errors"},
     "prediction_formats": {"evaluation", "coco", "data", "errors", "files", "seats"},
+    "serving": {"tasks", "prediction_formats", "evaluation", "data", "errors", "version"},
     "exporters": {"model", "data", "ops", "structures", "traced_for", "xla", "errors", "files", "seats", "version"},
     "config": {
         "recipe",

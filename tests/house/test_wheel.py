@@ -43,7 +43,7 @@ def test_the_wheel_holds_everything_and_no_bare_names(wheel):
         ("gin", "tpu_retinamask/configs"),
     ):
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".gin", ".typed"):
+            if path.suffix in (".py", ".gin", ".typed", ".html"):
                 assert f"{target}/{path.relative_to(ROOT / folder)}" in names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"tpu_retinamask"}

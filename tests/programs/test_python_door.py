@@ -14,6 +14,8 @@ from pycocotools import mask as rle_codec
 
 import tpu_retinamask
 from tpu_retinamask.errors import UserError
+from tpu_retinamask.tasks import inference
+from tpu_retinamask.tasks.picture_batches import PictureBatches
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 (SNIPPET,) = re.findall(r"```python\n(import tpu_retinamask\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -73,6 +75,23 @@ def test_one_picture_alone_is_a_list_of_one(shapes, detector):
     (by_array,) = detector(np.asarray(PIL.Image.open(shapes / "two.png").convert("RGB")))
     assert len(by_path.names) >= 2 and by_path.names == by_array.names
     np.testing.assert_array_equal(by_path.boxes, by_array.boxes)
+
+
+def test_pictures_in_batches_of_fixed_sizes_are_those_one_by_one(shapes, trained, detector):
+    recipe = tpu_retinamask.read_recipe(str(trained[0] / "config.gin"))
+    detectors = {
+        size: inference.make_detector(detector.model, recipe.detection_filter, jit_compile=False) for size in (1, 3)
+    }
+    batches = PictureBatches(detectors, detector.pipeline, detector.classes)
+    pictures = [np.asarray(PIL.Image.open(shapes / f"{name}.png").convert("RGB")) for name in ("two", "wide", "none")]
+    alone = detector(pictures)
+    for count in (1, 2, 3):
+        found = batches([batches.fit(picture) for picture in pictures[:count]])
+        assert len(found) == count
+        for one, expected in zip(found, alone):
+            assert one.size == expected.size and one.names == expected.names
+            np.testing.assert_allclose(one.boxes, expected.boxes, atol=1e-2)
+            np.testing.assert_allclose(one.mask_probabilities, expected.mask_probabilities, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tpu_retinamask.coco.label_maps import relative
 from tpu_retinamask.data.windows import Window
 from tpu_retinamask.errors import UserError, listed
 from tpu_retinamask.files import read_text, write_json_atomically
-from tpu_retinamask.prediction_formats.outlines import Region, regions_of, simplified, softened
+from tpu_retinamask.prediction_formats.outlines import regions_of, simplified, softened, tolerance_of
 from tpu_retinamask.prediction_formats.registry import FORMATS, FoundObject, Output, PredictedPicture
 
 VERSION = "5.4.1"  # whose layout is written
@@ -78,12 +78,6 @@ def _as_written(path: str) -> bool:
 
 def _digest(shapes: list[dict]) -> str:
     return hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
-
-
-def tolerance_of(region: Region) -> float:
-    """Return how far, in pixels, the polygon of a part may lie from it: up to 1, of large ones 1/400 of their side."""
-    side = float((region.outline.max(axis=0) - region.outline.min(axis=0)).min())
-    return max(0.4, min(side / 60, 1.0), side / 400)
 
 
 def _shapes(found: FoundObject, number: int) -> list[dict]:

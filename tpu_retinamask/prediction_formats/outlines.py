@@ -71,6 +71,12 @@ def simplified(ring: np.ndarray, tolerance: float) -> np.ndarray:
     return points[sorted(kept)] if len(kept) > 2 else points
 
 
+def tolerance_of(region: Region) -> float:
+    """Return how far, in pixels, the polygon of a part may lie from it: up to 1, of large ones 1/400 of their side."""
+    side = float((region.outline.max(axis=0) - region.outline.min(axis=0)).min())
+    return max(0.4, min(side / 60, 1.0), side / 400)
+
+
 def _rings(mask: np.ndarray) -> list[tuple[np.ndarray, int]]:
     """Return the rings of edges between pixels of unlike kind, from the top down.
 

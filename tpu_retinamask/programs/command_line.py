@@ -100,16 +100,11 @@ def predict_flags(flags: Flags) -> None:
     _string(flags, "images", "Image files: a folder, files, patterns in quotes; several with commas between them.")
     _string(flags, "model_dir", "Folder written by train.", required=True)
     _string(flags, "output_dir", "Folder for the pictures and predictions.json.", required=True)
-    absl_flags.DEFINE_float(
-        "threshold",
-        None,
+    _threshold(
+        flags,
         "Least score of what is drawn and goes into --formats, 0.5 or predict.draw_above where not given; "
         "predictions.json has all.",
-        lower_bound=0.0,
-        upper_bound=1.0,
-        flag_values=flags,
     )
-    _finite(flags, "threshold")
     absl_flags.DEFINE_list(
         "formats",
         None,
@@ -117,6 +112,29 @@ def predict_flags(flags: Flags) -> None:
         "what a gin file imports; pictures, or predict.formats, where not given.",
         flag_values=flags,
     )
+    _checkpoint(flags)
+    _runtime(flags, "detection")
+    _allow_gin_imports(flags)
+    _gin(flags)
+
+
+def serve_flags(flags: Flags) -> None:
+    """Define the flags of serve."""
+    _string(flags, "model_dir", "Folder written by train.", required=True)
+    _string(
+        flags,
+        "host",
+        "Address of this machine to listen on, 0.0.0.0 for all of them. Whoever reaches it is asked for no password.",
+        "127.0.0.1",
+    )
+    _integer(flags, "port", "Port to listen on; 0: any that is free.", 8000, lower_bound=0, upper_bound=65535)
+    absl_flags.DEFINE_list(
+        "allowed_hosts",
+        [],
+        "Further names by which browsers ask for this server, with commas between: those of a proxy before it.",
+        flag_values=flags,
+    )
+    _threshold(flags, "Least score that is told where a request names none, 0.5 or serve.threshold where not given.")
     _checkpoint(flags)
     _runtime(flags, "detection")
     _allow_gin_imports(flags)
@@ -231,6 +249,7 @@ PROGRAMS: dict[str, Callable[[Flags], None]] = {
     "evaluate": evaluate_flags,
     "predict": predict_flags,
     "export": export_flags,
+    "serve": serve_flags,
     "prepare": prepare_flags,
     "convert": convert_flags,
     "inspect_data": inspect_data_flags,
@@ -313,6 +332,11 @@ def _runtime(flags: Flags, what: str) -> None:
         "tensorflow",
     )
     _cache_dir(flags)
+
+
+def _threshold(flags: Flags, text: str) -> None:
+    absl_flags.DEFINE_float("threshold", None, text, lower_bound=0.0, upper_bound=1.0, flag_values=flags)
+    _finite(flags, "threshold")
 
 
 def _val_share(flags: Flags) -> None:

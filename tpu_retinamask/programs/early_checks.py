@@ -1,5 +1,6 @@
 """What is told before TensorFlow is imported, which takes seconds: files that are not there, settings that are none."""
 
+import importlib.util
 import os
 
 from tpu_retinamask.errors import UserError
@@ -15,6 +16,8 @@ READ = {
     "instances": (),
 }
 
+SERVER = ("fastapi", "uvicorn", "python_multipart")  # of the extra
+
 
 def check(program: str, flags: Flags) -> None:
     """Refuse what a look at the disk shows to be wrong; what is right here is looked at again where it is used.
@@ -26,6 +29,8 @@ def check(program: str, flags: Flags) -> None:
     Raises:
       FileNotFoundError, UserError: in the words of those who would find it later.
     """
+    if program == "serve":
+        _refuse_missing_server()
     for name in flags:
         _refuse_bytes(name, getattr(flags, name))
     for name, spared in READ.items():
@@ -43,6 +48,12 @@ def check(program: str, flags: Flags) -> None:
     if weights and weights != "imagenet" and "://" not in weights:
         _refuse_missing_weights(weights)
     refuse_unknown_settings(getattr(flags, "gin_file", None) or [], getattr(flags, "gin_param", None) or [])
+
+
+def _refuse_missing_server() -> None:
+    missing = [name for name in SERVER if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"serve needs {', '.join(missing)}: pip install 'tpu_retinamask[serve]'")
 
 
 def _refuse_bytes(name: str, value: object) -> None:

@@ -9,8 +9,7 @@ import tensorflow as tf
 
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.images.bad_file import BadFile
-from tpu_retinamask.data.images.decode import apply_orientation, decode_image
-from tpu_retinamask.data.images.image_files import check_image, read_picture
+from tpu_retinamask.data.images.image_files import decode_picture, read_file
 from tpu_retinamask.data.pixel_reading import PixelReading
 from tpu_retinamask.data.sources.settings import SourceSettings
 from tpu_retinamask.data.stream.pipeline import InputPipeline
@@ -99,20 +98,32 @@ class Detector:
         (canvas,) = self.pipeline.of_size(*pixels.shape[:2]).canvases
         fitted = self._fits[canvas](pixels)
         found = self._detect(fitted.image, fitted.content_size)
-        boxes, scores, classes, masks = (np.asarray(part)[0] for part in found[:4])
-        rows = np.flatnonzero(classes >= 0)
-        masks = np.pad(masks, [(0, len(classes) - len(masks)), (0, 0), (0, 0)])
-        height, width = pixels.shape[:2]
-        whole = boxes[rows] / np.float32(fitted.scale)
-        return ImageDetections(
-            boxes=np.clip(whole, 0, np.array([width, height, width, height], np.float32)),
-            scores=scores[rows],
-            classes=classes[rows],
-            names=tuple(self.classes.name_of(class_id) for class_id in classes[rows]),
-            mask_probabilities=masks[rows],
-            mask_boxes=whole,
-            size=(height, width),
-        )
+        first = Detections(*(np.asarray(part)[0] for part in found))
+        return image_detections(first, float(fitted.scale), (pixels.shape[0], pixels.shape[1]), self.classes)
+
+
+def image_detections(found: Detections, scale: float, size: tuple[int, int], classes: ClassNames) -> ImageDetections:
+    """Return what was found on the canvas in pixels of the picture, without padding.
+
+    Args:
+      found: of one picture: arrays without their first dimension.
+      scale: canvas pixels per pixel of the picture.
+      size: height, width of the picture.
+      classes: their names.
+    """
+    rows = np.flatnonzero(found.classes >= 0)
+    masks = np.pad(found.masks, [(0, len(found.classes) - len(found.masks)), (0, 0), (0, 0)])
+    height, width = size
+    whole = found.boxes[rows] / np.float32(scale)
+    return ImageDetections(
+        boxes=np.clip(whole, 0, np.array([width, height, width, height], np.float32)),
+        scores=found.scores[rows],
+        classes=found.classes[rows],
+        names=tuple(classes.name_of(class_id) for class_id in found.classes[rows]),
+        mask_probabilities=masks[rows],
+        mask_boxes=whole,
+        size=size,
+    )
 
 
 def _pixels(picture: Picture, exif_orientation: str, reading: PixelReading) -> np.ndarray:
@@ -120,11 +131,9 @@ def _pixels(picture: Picture, exif_orientation: str, reading: PixelReading) -> n
     if isinstance(picture, str | os.PathLike):
         path = os.fspath(picture)
         try:
-            found = check_image(path, exif_orientation, reading)
+            return decode_picture(read_file(path), exif_orientation, reading)
         except BadFile as error:
             raise UserError(f"{path}: {error}") from error
-        contents = read_picture(found.converted or path)
-        return apply_orientation(decode_image(contents), tf.constant(found.orientation)).numpy()
     pixels = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise UserError(

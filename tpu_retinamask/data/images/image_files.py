@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tpu_retinamask.data.images.bad_file import BadFile
 from tpu_retinamask.data.images.converted import DARKEST_MAXIMUM, EXIF_ORIENTATION, to_png, too_dark
-from tpu_retinamask.data.images.decode import decode_image, decode_mask, label_step
+from tpu_retinamask.data.images.decode import apply_orientation, decode_image, decode_mask, label_step
 from tpu_retinamask.data.pixel_reading import CONVERTED_FORMATS, ConvertedImage, PixelReading
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.files import read_bytes
@@ -61,11 +61,30 @@ def check_image(path: str, exif_orientation: str, reading: PixelReading = PixelR
       BadFile: missing, damaged, larger than allowed, or of a kind that would be read wrong.
     """
     data = read_file(path)
+    pixels, orientation, converted = _decoded(data, exif_orientation, reading)
+    height, width = pixels.shape[:2]
+    if orientation >= 5:
+        height, width = width, height
+    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    return ImageFile(height, width, orientation, digest, ConvertedImage(path, reading) if converted else None)
+
+
+def decode_picture(data: bytes, exif_orientation: str, reading: PixelReading) -> np.ndarray:
+    """Decode the bytes of an image file to what `check_image` checks: uint8 [h, w, 3], in its annotation frame.
+
+    Raises:
+      BadFile: as of `check_image`.
+    """
+    pixels, orientation, _ = _decoded(data, exif_orientation, reading)
+    return apply_orientation(tf.constant(pixels), tf.constant(orientation)).numpy()
+
+
+def _decoded(data: bytes, exif_orientation: str, reading: PixelReading) -> tuple[np.ndarray, int, bool]:
+    """Return the stored pixels, uint8 [h, w, 3], their orientation, and whether a graph reads the file converted."""
     picture = _open(data, (*FORMATS, *CONVERTED_FORMATS), reading.max_pixels)
     if reading.wants_conversion(picture.format, png_bit_depth(data)):
         orientation = _orientation(picture, exif_orientation)  # before it is decoded, which may turn it
-        height, width = decode_image(to_png(data, picture, reading)).shape[:2]
-        return _image_file(data, height, width, orientation, ConvertedImage(path, reading))
+        return decode_image(to_png(data, picture, reading)).numpy(), orientation, True
     try:
         pixels = decode_image(data).numpy()
     except tf.errors.OpError:
@@ -80,16 +99,7 @@ def check_image(path: str, exif_orientation: str, reading: PixelReading = PixelR
         brightest = int(tf.reduce_max(decode_mask(data)))
         if brightest < DARKEST_MAXIMUM:
             raise too_dark(brightest, picture.format)
-    height, width = pixels.shape[:2]
-    return _image_file(data, height, width, _orientation(picture, exif_orientation))
-
-
-def _image_file(
-    data: bytes, height: int, width: int, orientation: int, converted: ConvertedImage | None = None
-) -> ImageFile:
-    if orientation >= 5:
-        height, width = width, height
-    return ImageFile(height, width, orientation, hashlib.blake2b(data, digest_size=16).hexdigest(), converted)
+    return pixels, _orientation(picture, exif_orientation), False
 
 
 def read_picture(image: str | ConvertedImage) -> bytes:
