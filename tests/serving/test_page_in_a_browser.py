@@ -142,5 +142,6 @@ def test_a_picture_is_dropped_and_its_objects_are_seen(serve, browser, tmp_path)
     browser.drop(bad)
     browser.until("document.getElementById('said').classList.contains('wrong')")
     assert "not an image" in browser.value("document.getElementById('said').textContent")
+    assert browser.value("document.getElementById('found').hidden")  # what was found in another picture
     browser.screenshot("4_bad")
     assert all(url.startswith((server, "blob:", "data:", "about:")) for url in browser.asked())

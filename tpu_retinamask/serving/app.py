@@ -25,6 +25,7 @@ from tpu_retinamask.version import __version__
 
 log = logging.getLogger(__name__)
 
+_QUICKER = "a smaller picture, or a server with less to do"
 _LARGEST_TOGETHER = 16  # bodies of the largest size that are held at a time; of the usual ones many more
 _PICTURE = {
     "requestBody": {
@@ -141,7 +142,7 @@ async def _answer(
                 503, "busy", f"{seconds:.1f} seconds were not enough for its turn", "less to do: send it again",
                 retry_after=RETRY_AFTER,
             )  # fmt: skip
-        raise Refusal(504, "too_slow", f"the picture took more than {seconds:.1f} seconds", "a smaller picture")
+        raise Refusal(504, "too_slow", f"its answer took more than {seconds:.1f} seconds", _QUICKER)
     finally:
         gone.cancel()
         answered.add_done_callback(lambda future: future.cancelled() or future.exception())  # nobody waits: not told
