@@ -1,5 +1,6 @@
 """The Python door: the README's ten lines, and a detector that finds what the programs find."""
 
+import functools
 import json
 import pathlib
 import re
@@ -79,10 +80,8 @@ def test_one_picture_alone_is_a_list_of_one(shapes, detector):
 
 def test_pictures_in_batches_of_fixed_sizes_are_those_one_by_one(shapes, trained, detector):
     recipe = tpu_retinamask.read_recipe(str(trained[0] / "config.gin"))
-    detectors = {
-        size: inference.make_detector(detector.model, recipe.detection_filter, jit_compile=False) for size in (1, 3)
-    }
-    batches = PictureBatches(detectors, detector.pipeline, detector.classes)
+    make = functools.partial(inference.make_detector, detector.model, recipe.detection_filter, jit_compile=False)
+    batches = PictureBatches(make, detector.pipeline, detector.classes, (1, 3))
     pictures = [np.asarray(PIL.Image.open(shapes / f"{name}.png").convert("RGB")) for name in ("two", "wide", "none")]
     alone = detector(pictures)
     for count in (1, 2, 3):

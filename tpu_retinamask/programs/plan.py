@@ -31,7 +31,8 @@ from tpu_retinamask.planning.plan import minutes_of
 from tpu_retinamask.planning.rules import Machine, plan_network
 from tpu_retinamask.planning.schedule import Speed, plan_schedule
 from tpu_retinamask.pretrained.torch_file import installed_file
-from tpu_retinamask.programs.command_line import MINUTES, Flags
+from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.flag_kinds import MINUTES
 from tpu_retinamask.programs.held_out import sources_of
 from tpu_retinamask.programs.runtime_choice import make_runtime
 from tpu_retinamask.tasks.step_speed import measure_step

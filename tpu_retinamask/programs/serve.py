@@ -11,6 +11,7 @@ docs/serving.md.
 """
 
 import dataclasses
+import functools
 import logging
 import socket
 
@@ -82,14 +83,15 @@ def serve(
       seconds: that a request may take, from its first byte to its answer.
     """
     recipe = config.recipe()
-    restored = inference.restore_model(model_dir, config.RetinaMask, recipe.pipeline.image_size, checkpoint=checkpoint)
+    restored = inference.restore_model(
+        model_dir, config.RetinaMask, recipe.pipeline.largest.canvases[0], checkpoint=checkpoint
+    )
     compiled = recipe.train.compiles_detection(None)
     batch_size = batch_size or (1 if runtime.platform == "cpu" else 4)
-    detectors = {
-        count: inference.make_detector(restored.model, recipe.detection_filter, jit_compile=compiled, runtime=runtime)
-        for count in {1, batch_size}
-    }
-    batches = PictureBatches(detectors, recipe.pipeline, restored.classes)
+    make_detector = functools.partial(
+        inference.make_detector, restored.model, recipe.detection_filter, jit_compile=compiled, runtime=runtime
+    )
+    batches = PictureBatches(make_detector, recipe.pipeline, restored.classes, (1, batch_size))
     log.info("%s, step %d: compiling detection", model_dir, restored.checkpoint.step)
     signs_of_life.now("compiling")
     batches.compile()
@@ -104,9 +106,9 @@ def serve(
     )
     gatherer: Gatherer[Asked, bytes] = Gatherer(work, batch_size=batch_size, wait_seconds=wait_ms / 1000)
     names = [restored.classes.name_of(number) for number in range(restored.classes.num_classes)]
-    height, width = recipe.pipeline.image_size
+    canvases = " or ".join(f"{width} x {height}" for height, width in recipe.pipeline.canvases)
     about = {
-        "model": f"{recipe.network.backbone}, canvas {width} x {height}",
+        "model": f"{recipe.network.backbone}, canvas {canvases}",
         "step": restored.checkpoint.step,
         "classes": names,
         "tpu_retinamask": __version__,

@@ -1,6 +1,7 @@
-"""Pictures of any size in batches of a few fixed sizes: one compiled program each, whatever comes together."""
+"""Pictures of any size in batches of a few fixed sizes: a compiled program for each of them and each canvas."""
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +14,9 @@ from tpu_retinamask.tasks.detector import ImageDetections, image_detections
 
 
 class Fitted(NamedTuple):
-    """A picture on the canvas, and what leads back from there; of the picture itself nothing is kept."""
+    """A picture on its canvas, and what leads back from there; of the picture itself nothing is kept."""
 
+    canvas: tuple[int, int]
     sample: Batch  # without its first dimension
     scale: float  # canvas pixels per pixel of the picture
     size: tuple[int, int]  # height, width of the picture
@@ -29,44 +31,62 @@ class PictureBatches:
 
     def __init__(
         self,
-        detectors: Mapping[int, Callable[[Batch], Detections]],
+        make_detector: Callable[[], Callable[[Batch], Detections]],
         pipeline: InputPipeline,
         classes: ClassNames,
+        batch_sizes: Sequence[int],
     ) -> None:
-        """Take detectors, from `inference.make_detector`; nothing is compiled yet.
+        """Take what runs the network; nothing is compiled yet.
 
         Args:
-          detectors: `Batch -> Detections` by the size of its batch; the smallest that holds the pictures is taken, and
-            filled up.
-          pipeline: fits each picture to the canvas.
+          make_detector: returns `Batch -> Detections`, as `inference.make_detector`; called once a program.
+          pipeline: fits each picture to a canvas.
           classes: names of the classes.
+          batch_sizes: of the programs; the smallest that holds the pictures is taken, and filled up.
         """
-        self.most = max(detectors)
-        self._detectors, self._classes = dict(sorted(detectors.items())), classes
-        self._empty = pipeline.padding_sample()
+        self.most = max(batch_sizes)
+        self._pipeline, self._classes, self._sizes = pipeline, classes, sorted(set(batch_sizes))
+        self._detectors = {key: make_detector() for key in itertools.product(pipeline.canvases, self._sizes)}
+        self._empty = {canvas: pipeline.on(canvas).padding_sample() for canvas in pipeline.canvases}
         spec = tf.TensorSpec([None, None, 3], tf.uint8)
-        self._fit = tf.function(pipeline.fit, autograph=False, input_signature=[spec])
+        self._fits = {
+            canvas: tf.function(pipeline.on(canvas).fit, autograph=False, input_signature=[spec])
+            for canvas in pipeline.canvases
+        }
 
     def compile(self) -> None:
         """Run each program once."""
-        for count in self._detectors:
-            self([self.fit(np.zeros((8, 8, 3), np.uint8))] * count)
+        for canvas, count in self._detectors:
+            self._run([self._on(canvas, np.zeros((8, 8, 3), np.uint8))] * count)
 
     def fit(self, picture: np.ndarray) -> Fitted:
-        """Fit a picture, uint8 [h, w, 3], into the canvas."""
-        found = self._fit(picture)
-        sample = self._empty._replace(image=found.image, content_size=found.content_size)
-        return Fitted(sample, float(found.scale), (picture.shape[0], picture.shape[1]))
+        """Fit a picture, uint8 [h, w, 3], into the canvas that it fills best."""
+        (canvas,) = self._pipeline.of_size(*picture.shape[:2]).canvases
+        return self._on(canvas, picture)
 
     def __call__(self, pictures: Sequence[Fitted]) -> list[ImageDetections]:
         """Find the objects of each picture, in order.
 
         Args:
-          pictures: from `fit`; at least one, at most `most`.
+          pictures: from `fit`; at most `most`.
         """
-        count, detector = next(pair for pair in self._detectors.items() if pair[0] >= len(pictures))
-        samples = [picture.sample for picture in pictures] + [self._empty] * (count - len(pictures))
-        found = detector(Batch(*(tf.stack(field) for field in zip(*samples))))
+        found: dict[int, ImageDetections] = {}
+        for canvas in {picture.canvas for picture in pictures}:
+            places = [place for place, picture in enumerate(pictures) if picture.canvas == canvas]
+            found |= zip(places, self._run([pictures[place] for place in places]), strict=True)
+        return [found[place] for place in range(len(pictures))]
+
+    def _on(self, canvas: tuple[int, int], picture: np.ndarray) -> Fitted:
+        found = self._fits[canvas](picture)
+        sample = self._empty[canvas]._replace(image=found.image, content_size=found.content_size)
+        return Fitted(canvas, sample, float(found.scale), (picture.shape[0], picture.shape[1]))
+
+    def _run(self, pictures: Sequence[Fitted]) -> list[ImageDetections]:
+        """Find the objects of pictures of one canvas."""
+        canvas = pictures[0].canvas
+        count = next(size for size in self._sizes if size >= len(pictures))
+        samples = [picture.sample for picture in pictures] + [self._empty[canvas]] * (count - len(pictures))
+        found = self._detectors[canvas, count](Batch(*(tf.stack(field) for field in zip(*samples))))
         found = Detections(*(np.asarray(part) for part in found))
         return [
             image_detections(Detections(*(part[row] for part in found)), picture.scale, picture.size, self._classes)
