@@ -78,6 +78,7 @@ def test_one_picture_alone_is_a_list_of_one(shapes, detector):
     np.testing.assert_array_equal(by_path.boxes, by_array.boxes)
 
 
+@pytest.mark.ci
 def test_pictures_in_batches_of_fixed_sizes_are_those_one_by_one(shapes, trained, detector):
     recipe = tpu_retinamask.read_recipe(str(trained[0] / "config.gin"))
     make = functools.partial(inference.make_detector, detector.model, recipe.detection_filter, jit_compile=False)

@@ -127,8 +127,10 @@ def serve(
 
 def run(flags: Flags) -> None:
     """Run the program."""
-    config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir, allow_imports=flags.allow_gin_imports)
     with server.bind(flags.host, flags.port) as bound:
+        config.parse_gin(
+            flags.gin_file, flags.gin_param, model_dir=flags.model_dir, allow_imports=flags.allow_gin_imports
+        )
         said = {} if flags.threshold is None else {"threshold": flags.threshold}
         serve(
             flags.model_dir,
