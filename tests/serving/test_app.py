@@ -51,6 +51,7 @@ BIG = png(40, 40)
         ("GET", "/../../etc/passwd", None, {}, 404, "not_found"),
         ("GET", "/docs", None, {}, 404, "not_found"),  # it would fetch scripts from elsewhere
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_bad_request_is_refused_by_name(serve, method, path, body, headers, status, code):
     served = serve(body_bytes=2000, pixels=1599)
