@@ -21,6 +21,7 @@ ABOUT = {
     "Augmentation": "What training changes in each picture",
     "make_optimizer": "Optimizer and schedule",
     "train": "The course of a training",
+    "report": "How much a report shows",
 }
 HEAD = """# Settings
 

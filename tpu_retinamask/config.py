@@ -34,6 +34,7 @@ from tpu_retinamask.model.settings import NetworkSettings as _NetworkSettings
 from tpu_retinamask.plain_settings import is_plain, to_bindings, to_json
 from tpu_retinamask.private import gin_names
 from tpu_retinamask.recipe import Recipe
+from tpu_retinamask.reports.settings import ReportSettings as _ReportSettings
 from tpu_retinamask.setting_names import advice, flag, refuse_bare_names
 from tpu_retinamask.training.optimizers import OptimizerSettings as _OptimizerSettings
 from tpu_retinamask.training.settings import TrainSettings as _TrainSettings
@@ -50,6 +51,7 @@ SETTINGS: dict[str, type] = {
     "Augmentation": _Augmentation,
     "make_optimizer": _OptimizerSettings,
     "train": _TrainSettings,
+    "report": _ReportSettings,
 }
 # The part of a recipe, and gin's name of its class.
 PARTS = {
@@ -99,6 +101,7 @@ InputPipeline = _configurable("InputPipeline")
 Augmentation = _configurable("Augmentation")
 OptimizerSettings = _configurable("make_optimizer")
 TrainSettings = _configurable("train")
+ReportSettings = _configurable("report")
 
 
 def RetinaMask(num_classes: int) -> retinamask.RetinaMask:  # the name that gin has

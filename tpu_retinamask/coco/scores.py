@@ -11,7 +11,8 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as rle_codec
@@ -32,9 +33,24 @@ from tpu_retinamask.errors import UserError, gin_param
 from tpu_retinamask.evaluation.report import IOU_NAMES, ClassMetrics, Metrics, format_table
 from tpu_retinamask.evaluation.thresholds import best_threshold
 
-__all__ = ["ClassMetrics", "Metrics", "evaluate_coco", "format_table"]
+__all__ = ["ClassMetrics", "Metrics", "Scoring", "evaluate_coco", "format_table", "score_coco"]
 
 log = logging.getLogger(__name__)
+
+
+class Scoring(NamedTuple):
+    """What the figures of an evaluation came from: both sides as they were read, and what was matched with what."""
+
+    truth: GroundTruth
+    detections: list[dict]  # with id, from 1
+    category_ids: list  # in the order of `Metrics.per_class`
+    matched: dict[str, COCOeval]  # 'bbox' and/or 'segm' -> matched and accumulated
+    max_detections: int
+
+    @property
+    def main(self) -> str:
+        """Return what thresholds, calibration and mistakes are told of: 'segm' where there are masks, else 'bbox'."""
+        return list(self.matched)[-1]
 
 
 def evaluate_coco(
@@ -45,6 +61,20 @@ def evaluate_coco(
     max_detections: int = 100,
     progress: bool = False,
 ) -> Metrics:
+    """Return the Metrics of `score_coco` alone."""
+    return score_coco(
+        ground_truth, results, iou_types=iou_types, max_detections=max_detections, progress=progress
+    )[0]
+
+
+def score_coco(
+    ground_truth: dict | str | os.PathLike,
+    results: list[dict] | str | os.PathLike,
+    *,
+    iou_types: str | Sequence[str] | None = ("bbox", "segm"),
+    max_detections: int = 100,
+    progress: bool = False,
+) -> tuple[Metrics, Scoring]:
     """Score COCO results against COCO ground truth.
 
     Crowd regions (`iscrowd`) are neither wanted nor held against a detection, as COCO defines. An
@@ -62,7 +92,7 @@ def evaluate_coco(
         progress: log what is being scored and how long it took.
 
     Returns:
-        A `Metrics`. AP is the mean over IoU 0.50:0.05:0.95 and over the classes that have ground truth;
+        (Metrics, Scoring). AP is the mean over IoU 0.50:0.05:0.95 and over the classes that have ground truth;
         nan where there is no ground truth, 0 where there are no detections.
 
     Raises:
@@ -95,7 +125,7 @@ def evaluate_coco(
     _warn(truth, wanted, without_mask, max_detections)
 
     category_ids = sorted(truth.categories, key=order_of)
-    overall, ap, ap50, matches = {}, {}, {}, []
+    overall, ap, ap50, matched = {}, {}, {}, {}
     for iou_type in iou_types:
         start = time.monotonic()
         if progress:
@@ -106,15 +136,16 @@ def evaluate_coco(
                 len(wanted),
                 len(detections),
             )
-        scored = _run_cocoeval(truth, detections, iou_type, max_detections)
-        overall[iou_type] = _overall(scored)
+        scored = matched[iou_type] = run_cocoeval(truth, detections, iou_type, max_detections)
+        overall[iou_type] = overall_numbers(scored)
         precision = scored.eval["precision"][..., 0, -1]  # [T, R, classes]: all areas, max_detections
         ap[iou_type] = [_mean(precision[:, :, k]) for k in range(len(category_ids))]
         ap50[iou_type] = [_mean(precision[0, :, k]) for k in range(len(category_ids))]
-        matches = [_matches(scored, k) for k in range(len(category_ids))]  # of masks, which come last
         if progress:
             log.info("Scoring %s took %.1f s", IOU_NAMES[iou_type], time.monotonic() - start)
 
+    scoring = Scoring(truth, detections, category_ids, matched, max_detections)
+    matches = [class_matches(matched[scoring.main], k) for k in range(len(category_ids))]
     truth_count = Counter(annotation["category_id"] for annotation in wanted)
     detection_count = Counter(detection["category_id"] for detection in detections)
     per_class = tuple(
@@ -129,7 +160,7 @@ def evaluate_coco(
         )
         for k, category_id in enumerate(category_ids)
     )
-    return Metrics(
+    metrics = Metrics(
         overall=overall,
         per_class=per_class,
         images=len(truth.images),
@@ -144,23 +175,44 @@ def evaluate_coco(
             sum(wanted for _, _, wanted in matches),
         ),
     )
+    return metrics, scoring
 
 
-def _matches(scored: COCOeval, index: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return scores and whether they are found at IoU 0.5 of a class's detections that count, and what is wanted."""
+def looked_at(scored: COCOeval, index: int) -> Iterator[dict[str, Any]]:
+    """Yield what pycocotools matched in each image of a class, objects of every size; of none where there is nothing.
+
+    Args:
+        scored: matched.
+        index: position of the class among the categories.
+    """
     images = len(scored.params.imgIds)
     first = index * len(scored.params.areaRng) * images  # of all areas
-    looked_at = [one for one in scored.evalImgs[first : first + images] if one is not None]
-    scores, found = [np.zeros(0)], [np.zeros(0, bool)]
-    for one in looked_at:
+    yield from (one for one in scored.evalImgs[first : first + images] if one is not None)
+
+
+def class_matches(scored: COCOeval, index: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return scores and whether they are found at IoU 0.5 of a class's detections that count, and what is wanted."""
+    scores, found, wanted = [np.zeros(0)], [np.zeros(0, bool)], 0
+    for one in looked_at(scored, index):
         counts = ~one["dtIgnore"][0].astype(bool)
         scores.append(np.asarray(one["dtScores"], float)[counts])
         found.append(one["dtMatches"][0][counts] > 0)
-    return np.concatenate(scores), np.concatenate(found), sum(int(np.sum(one["gtIgnore"] == 0)) for one in looked_at)
+        wanted += int(np.sum(one["gtIgnore"] == 0))
+    return np.concatenate(scores), np.concatenate(found), wanted
 
 
-def _run_cocoeval(truth: GroundTruth, detections: list[dict], iou_type: str, max_detections: int) -> COCOeval:
-    """Match and accumulate with pycocotools, without what it prints."""
+def run_cocoeval(
+    truth: GroundTruth, detections: list[dict], iou_type: str, max_detections: int, *, classes_apart: bool = True
+) -> COCOeval:
+    """Match and accumulate with pycocotools, without what it prints.
+
+    Args:
+        truth: or a part of it.
+        detections: of its images.
+        iou_type: 'bbox' or 'segm'.
+        max_detections: best detections that count, per image and class.
+        classes_apart: False: an object may be found by a detection of any class.
+    """
     annotations = [dict(annotation) for annotation in truth.annotations]
     detections = [dict(detection) for detection in detections]
     if iou_type == "segm":
@@ -178,6 +230,7 @@ def _run_cocoeval(truth: GroundTruth, detections: list[dict], iou_type: str, max
     with contextlib.redirect_stdout(io.StringIO()):
         scored = COCOeval(_coco(truth, annotations), _coco(truth, detections), iou_type)
         scored.params.maxDets = [1, 10, max_detections]
+        scored.params.useCats = int(classes_apart)
         scored.evaluate()
         scored.accumulate()
     return scored
@@ -201,7 +254,7 @@ def _box_as_rle(box, image: dict) -> dict:
     return rle_codec.frPyObjects([polygon], int(image["height"]), int(image["width"]))[0]
 
 
-def _overall(scored: COCOeval) -> dict[str, float]:
+def overall_numbers(scored: COCOeval) -> dict[str, float]:
     """Read the twelve COCO numbers from COCOeval's arrays."""
     precision = scored.eval["precision"]  # [T, R, classes, areas, max_dets]
     recall = scored.eval["recall"]  # [T, classes, areas, max_dets]

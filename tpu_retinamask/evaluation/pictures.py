@@ -28,7 +28,7 @@ def draw_detections(
     scores: np.ndarray | Sequence[float] | None,
     class_names: Sequence[str | None] | Mapping[int, str],
     *,
-    score_threshold: float = 0.5,
+    score_threshold: float | Sequence[float] = 0.5,
     labels: bool | None = None,
 ) -> np.ndarray:
     """Draw boxes, masks and names over an image.
@@ -45,7 +45,7 @@ def draw_detections(
         classes: [K] class ids; -1 = padding, skipped.
         scores: [K]; None: these are no detections but the truth, and all are drawn.
         class_names: class id -> name, of all classes that there are.
-        score_threshold: detections below it are not drawn.
+        score_threshold: detections below it are not drawn; one for all, or [K] one for each.
         labels: write "name 0.93" at each box, or the name alone; None: where at most 20 objects are drawn.
 
     Returns:
@@ -67,10 +67,11 @@ def draw_detections(
             f"draw_detections: got {len(boxes)} boxes, {len(classes)} classes, {len(known)} scores, {len(windows)} "
             "masks; expected as many of each"
         )
+    least = np.broadcast_to(np.asarray(score_threshold, np.float64), known.shape)
     height, width = image.shape[:2]
     if any(window and (window.right > width or window.bottom > height) for window in windows):
         raise ValueError(f"draw_detections: got a mask that leaves the image of {width} x {height}")
-    shown = np.flatnonzero((classes >= 0) & ((known >= score_threshold) if scores is not None else True))
+    shown = np.flatnonzero((classes >= 0) & ((known >= least) if scores is not None else True))
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     shown = shown[np.argsort(-area[shown], kind="stable")]
     labels = len(shown) <= _LABELLED if labels is None else labels
@@ -78,7 +79,8 @@ def draw_detections(
     scale = min(max(1, -(-_LEAST_SIDE // max(height, width))), _MOST_SCALE)
     reach = scale * min(max(height, width), 4 * min(height, width))  # a strip of a picture has thin lines
     line, size = max(1, round(reach / 640)), max(12, round(reach / 60))
-    below = [] if scores is None else _remark(known[classes >= 0], classes[classes >= 0], score_threshold, class_names)
+    valid = classes >= 0
+    below = [] if scores is None else _remark(known[valid], classes[valid], least[valid], class_names)
     below = below or _legend(classes[shown], class_names)
     canvas = _canvas(image, scale, strip(below, max(NARROWEST, scale * width), size) if below else None)
     pixels = canvas[: scale * height, : scale * width]
@@ -139,16 +141,17 @@ def _canvas(image: np.ndarray, scale: int, below: np.ndarray | None) -> np.ndarr
     return canvas
 
 
-def _remark(scores: np.ndarray, classes: np.ndarray, threshold: float, class_names) -> list[Entry]:
+def _remark(scores: np.ndarray, classes: np.ndarray, least: np.ndarray, class_names) -> list[Entry]:
     """Return what there is to say of a picture without a detection that is drawn; nothing of others."""
-    if np.any(scores >= threshold):
+    if np.any(scores >= least):
         return []
     if not scores.size:
         return [Entry("nothing was found", None)]
     best = int(np.argmax(scores))
     score = np.floor(scores[best] * 1000) / 1000  # not rounded to what it did not reach
     name = _name(class_names, int(classes[best]))
-    return [Entry(f"nothing scored {threshold:g} or more; {scores.size} less, the best {score:.3f} ({name})", None)]
+    wanted = f"{least[0]:g} or more" if np.all(least == least[0]) else "what its class has to"
+    return [Entry(f"nothing scored {wanted}; {scores.size} less, the best {score:.3f} ({name})", None)]
 
 
 def _legend(classes: np.ndarray, class_names) -> list[Entry]:

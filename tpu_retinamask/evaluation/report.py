@@ -1,5 +1,6 @@
 """The numbers of an evaluation, as a table to read and as a JSON file to compare."""
 
+import collections
 import dataclasses
 import math
 import textwrap
@@ -39,6 +40,11 @@ class Metrics:
     max_detections: int  # best detections that count, per image and class
     best: Threshold | None = None  # one for all classes
 
+    def class_keys(self) -> list[str]:
+        """Return a name of its own for each class: two categories may share one, a key may not."""
+        counts = collections.Counter(row.name for row in self.per_class)
+        return [row.name if counts[row.name] == 1 else f"{row.name} ({row.category_id})" for row in self.per_class]
+
     def flat(self) -> dict[str, float]:
         """Return one number a key: 'segm/AP50', 'segm/AP50/nucleus', 'ground_truths', ..."""
         numbers = {
@@ -49,10 +55,7 @@ class Metrics:
         numbers.update(_flat_threshold(self.best, ""))
         for iou_type, values in self.overall.items():
             numbers.update({f"{iou_type}/{name}": value for name, value in values.items()})
-        names = [row.name for row in self.per_class]
-        for row in self.per_class:
-            # Two categories may share a name; a key may not.
-            name = row.name if names.count(row.name) == 1 else f"{row.name} ({row.category_id})"
+        for name, row in zip(self.class_keys(), self.per_class):
             numbers[f"ground_truths/{name}"] = row.ground_truths
             numbers[f"detections/{name}"] = row.detections
             for iou_type in self.overall:

@@ -4,6 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from tpu_retinamask.errors import SettingError
 from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.ops.boxes import centres_inside, clip_boxes, pad_invalid
 from tpu_retinamask.ops.nms import nms
@@ -19,6 +20,7 @@ class DetectionFilter:
 
     Attributes:
       score_threshold: only scores above it count.
+      class_thresholds: likewise of each class, in the order of their ids, where they are higher; None: the same for all.
       nms_iou: detections of one class with a larger IoU suppress each other; None: nothing is suppressed.
       max_detections: K, kept an image.
       max_masks: only this many of them, the best, get a mask; None: all do.
@@ -31,6 +33,7 @@ class DetectionFilter:
     """
 
     score_threshold: float = 0.05
+    class_thresholds: tuple[float, ...] | None = None
     nms_iou: float | None = 0.5
     max_detections: int = 100
     max_masks: int | None = None
@@ -41,7 +44,7 @@ class DetectionFilter:
     def __post_init__(self) -> None:
         check_types(self)
         check_least(named(self, "max_detections", "max_masks", "top_k_per_level"), 1)
-        check_between(named(self, "score_threshold", "nms_iou"), 0, 1)
+        check_between(named(self, "score_threshold", "class_thresholds", "nms_iou"), 0, 1)
         check_least(named(self, "clip_margin"), 0)
 
     def __call__(self, outputs: RawOutputs, frame: AnchorFrame, content_size: tf.Tensor | None = None) -> Detections:
@@ -104,6 +107,11 @@ class DetectionFilter:
 
         Chosen by values [B, n, C], which grow with the scores: of all pairs the scores are counted and never written.
         """
+        if self.class_thresholds is not None and len(self.class_thresholds) != values.shape[2]:
+            raise SettingError(
+                f"DetectionFilter.class_thresholds has {len(self.class_thresholds)} numbers, expected one for each of "
+                f"{values.shape[2]} classes"
+            )
         if not self.class_specific:
             best_class = tf.argmax(values, axis=2, output_type=tf.int32)
             values = tf.reduce_max(values, axis=2, keepdims=True)  # [B, n, 1]
@@ -121,6 +129,8 @@ class DetectionFilter:
         scores, order = tf.math.top_k(scores, scores.shape[1])  # sorts
         boxes, classes, anchor = (tf.gather(part, order, batch_dims=1) for part in (boxes, classes, anchor))
         keep = scores > self.score_threshold
+        if self.class_thresholds is not None:
+            keep &= scores > tf.gather(tf.constant(self.class_thresholds, tf.float32), tf.maximum(classes, 0))
         if self.nms_iou is not None:
             keep = nms(boxes, keep, self.nms_iou, classes if self.class_specific else None, self.max_detections)
         count = self.max_detections

@@ -1,5 +1,6 @@
 """Anchors that fit the objects of a data set."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ from tpu_retinamask.ops.anchors import AnchorGrid
 
 FINEST_STRIDE = 8
 LEVELS = 5
+MOST_FITTED = 5_000  # boxes that anchors are proposed for, evenly among all
 SMALLEST = 1.5  # sides of an anchor in cells: below, boxes between two centres are covered by neither
 LARGEST = 4.0  # the same of the paper's
 CLUSTERS = 3  # of shapes: as many ratios
@@ -26,6 +28,15 @@ class AnchorChoice(NamedTuple):
     scales: tuple[float, ...]
     coverage: float
 
+    @property
+    def settings(self) -> Mapping[str, tuple[float, ...]]:
+        """Return the values by the names of their settings."""
+        return {
+            "RetinaMask.anchor_sizes": self.sizes,
+            "RetinaMask.anchor_ratios": self.ratios,
+            "RetinaMask.anchor_scales": self.scales,
+        }
+
 
 def choose_anchors(boxes: np.ndarray, positive_iou: float) -> AnchorChoice:
     """Return the anchors that cover most of the boxes.
@@ -42,6 +53,16 @@ def choose_anchors(boxes: np.ndarray, positive_iou: float) -> AnchorChoice:
     ratios = cluster_ratios(np.log(height / width))
     halves, thirds = (_best_size(usable, ratios, scales, positive_iou) for scales in SCALES)
     return thirds if thirds.coverage > halves.coverage + WORTH_A_THIRD else halves
+
+
+def has_levels_of_choice(grid: AnchorGrid) -> bool:
+    """Tell whether anchors have the strides that `choose_anchors` chooses sizes for."""
+    return tuple(grid.strides) == tuple(FINEST_STRIDE * 2**level for level in range(LEVELS))
+
+
+def some_of(boxes: np.ndarray) -> np.ndarray:
+    """Return as many boxes [n, 4], evenly among all, as anchors are chosen for."""
+    return boxes[np.linspace(0, len(boxes) - 1, min(len(boxes), MOST_FITTED)).astype(np.int64)]
 
 
 def _best_size(boxes, ratios, scales, positive_iou) -> AnchorChoice:

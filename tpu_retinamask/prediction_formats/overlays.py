@@ -1,7 +1,7 @@
 """Pictures with what was found drawn over them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ class Overlays:
 
     def add(self, picture: PredictedPicture) -> None:
         """Draw and save a picture."""
-        drawn = overlay(picture.pixels(), picture.results, self.output.classes.names, self.output.threshold)
+        drawn = overlay(picture.pixels(), picture.results, self.output.classes.names, self.output.least)
         save_picture(os.path.join(self.output.folder, f"{picture.stem}.png"), drawn)
 
     def finish(self) -> None:
@@ -29,7 +29,10 @@ class Overlays:
 
 
 def overlay(
-    image: np.ndarray, results: Sequence[dict[str, Any]], names: Sequence[str | None], threshold: float
+    image: np.ndarray,
+    results: Sequence[dict[str, Any]],
+    names: Sequence[str | None],
+    least: Callable[[int], float],
 ) -> np.ndarray:
     """Return the picture of one image's COCO results.
 
@@ -37,11 +40,14 @@ def overlay(
       image: uint8 [h, w, 3].
       results: of any score.
       names: of the classes, by category id.
-      threshold: least score that is drawn.
+      least: class id -> least score that is drawn.
     """
     corners = np.array([result["bbox"] for result in results], np.float64).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
-    seen = (result["score"] >= threshold and result.get("segmentation") is not None for result in results)
+    wanted = [least(result["category_id"]) for result in results]
+    seen = [
+        result["score"] >= score and result.get("segmentation") is not None for score, result in zip(wanted, results)
+    ]
     return draw_detections(
         image,
         corners,
@@ -49,5 +55,5 @@ def overlay(
         [result["category_id"] for result in results],
         [result["score"] for result in results],
         names,
-        score_threshold=threshold,
+        score_threshold=wanted,
     )

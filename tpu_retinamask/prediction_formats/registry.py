@@ -16,8 +16,13 @@ class Output(NamedTuple):
 
     folder: str
     classes: ClassNames
-    threshold: float  # least score of the objects that are drawn and listed; coco lists all
+    threshold: float  # least score of the objects that are drawn and listed, of any class; coco lists all
     stems: Sequence[str] = ()  # of the pictures that will come
+    class_thresholds: Sequence[float] = ()  # by class id; empty: `threshold` holds for each
+
+    def least(self, class_id: int) -> float:
+        """Return the score from which objects of a class are drawn and listed."""
+        return self.class_thresholds[class_id] if self.class_thresholds else self.threshold
 
 
 class FoundObject(NamedTuple):
@@ -71,7 +76,7 @@ def objects_of(
     """
     objects, flat = [], 0
     for result in sorted(results, key=lambda result: -result["score"]):
-        if result["score"] < output.threshold:
+        if result["score"] < output.least(result["category_id"]):
             continue
         x, y, across, down = result["bbox"]
         # Three decimals, as they stand in the results; the sum of two may be one more than the picture has.

@@ -86,6 +86,9 @@ def evaluate_flags(flags: Flags) -> None:
         "COCO annotations file: scores --predictions, or the model in place of the boxes and masks of --annotations.",
     )
     flag_kinds.string(flags, "metrics", "Where the numbers go; MODEL_DIR/metrics.json where not given.")
+    flag_kinds.boolean(
+        flags, "report", "Write report.html, to be looked at, and thresholds.json, by class, beside the numbers."
+    )
     flag_kinds.checkpoint(flags)
     flag_kinds.runtime(flags, "detection")
     flag_kinds.allow_gin_imports(flags)
@@ -104,6 +107,7 @@ def predict_flags(flags: Flags) -> None:
         "Least score of what is drawn and goes into --formats, 0.5 or predict.draw_above where not given; "
         "predictions.json has all.",
     )
+    flag_kinds.thresholds(flags, "In place of --threshold")
     absl_flags.DEFINE_list(
         "formats",
         None,
@@ -152,6 +156,7 @@ def export_flags(flags: Flags) -> None:
         "What to write: saved_model, stablehlo, tflite, onnx, numpy, or one that a gin file imports.",
         "numpy",
     )
+    flag_kinds.thresholds(flags, "Objects below are left out by what is exported")
     flag_kinds.checkpoint(flags)
     flag_kinds.allow_gin_imports(flags)
     flag_kinds.gin(flags)
@@ -193,6 +198,7 @@ def inspect_data_flags(flags: Flags) -> None:
     flag_kinds.string(flags, "split", "Which split of --data_dir to show.", "train")
     flag_kinds.integer(flags, "batches", "Training batches to print the digests of.", 0, lower_bound=0)
     flag_kinds.string(flags, "output_dir", "Folder for pictures of these batches (of one without --batches).")
+    flag_kinds.boolean(flags, "report", "Write report.html, to be looked at, into --output_dir.")
     flag_kinds.boolean(flags, "shapes", "Print the shape and the bytes of every tensor of a forward pass.")
     flag_kinds.string(flags, "image_size", "HEIGHTxWIDTH of the network's input in pixels.")
     flag_kinds.integer(flags, "num_classes", "Number of classes, without background.", None, lower_bound=1)

@@ -5,19 +5,25 @@
   python -m tpu_retinamask.evaluate --annotations=val.csv --model_dir=runs/mine --coco_json=instances_val.json
   python -m tpu_retinamask.evaluate --predictions=predictions.json --coco_json=instances_val.json
 
-Prints box and mask average precision as COCO defines them, overall and by class, and writes metrics.json.
+Prints box and mask average precision as COCO defines them, overall and by class, and writes metrics.json. --report
+writes report.html beside it, with the pictures, the mistakes and the curves behind the figures, and thresholds.json, the
+best threshold of each class, which predict and export take.
 """
 
+import logging
 import os
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import gin
 
 from tpu_retinamask import config
-from tpu_retinamask.coco.names import with_names
+from tpu_retinamask.coco.names import FileNames, unique_matches, with_names
 from tpu_retinamask.coco.numbering import renumber_results
-from tpu_retinamask.coco.scores import evaluate_coco
+from tpu_retinamask.coco.scores import Scoring, score_coco
+from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.annotations.class_names import ClassNames
+from tpu_retinamask.data.sources.coco_entries import plain_path
 from tpu_retinamask.data.sources.opening import open_images
 from tpu_retinamask.errors import UserError, gin_param, printable
 from tpu_retinamask.evaluation.report import Metrics, format_table
@@ -26,7 +32,21 @@ from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.programs.held_out import of_split
 from tpu_retinamask.programs.own_settings import checked
 from tpu_retinamask.programs.runtime_choice import make_runtime
+from tpu_retinamask.reports.crops import pixels_by_id
+from tpu_retinamask.reports.evaluation_page import Evaluated, evaluation_page
 from tpu_retinamask.tasks import inference
+
+log = logging.getLogger(__name__)
+
+
+class Evaluation(NamedTuple):
+    """What was scored, and how well."""
+
+    metrics: Metrics
+    scoring: Scoring
+    results: list[dict]  # of a model; empty where those of a file are scored
+    classes: ClassNames | None  # likewise
+    images: Sequence[AnnotatedImage]  # likewise
 
 
 @gin.configurable
@@ -38,8 +58,8 @@ def evaluate(
     jit_compile: bool | None = None,
     on_bad_record: Literal["stop", "skip"] | None = None,
     max_detections: int | None = None,
-) -> tuple[Metrics, list[dict], ClassNames | None]:
-    """Return the Metrics, the results and the class names of a checkpoint on annotated images, or of a results file.
+) -> Evaluation:
+    """Score a checkpoint on annotated images, or a results file.
 
     Args:
       flags: where images and model lie, or the results; all objects of the images count.
@@ -50,10 +70,10 @@ def evaluate(
         as a model gives.
     """
     if flags.predictions:
-        metrics = evaluate_coco(
+        metrics, scoring = score_coco(
             flags.coco_json, flags.predictions, iou_types=None, max_detections=max_detections or 100
         )
-        return metrics, [], None
+        return Evaluation(metrics, scoring, [], None, ())
     recipe, runtime = config.recipe(), make_runtime(flags)
     model, names = inference.load_model(
         flags.model_dir, config.RetinaMask, recipe.pipeline.largest.canvases[0], checkpoint=flags.checkpoint
@@ -80,7 +100,7 @@ def evaluate(
         )
     compiled = recipe.train.compiles_detection(jit_compile)
     detector = inference.make_detector(model, recipe.detection_filter, jit_compile=compiled, runtime=runtime)
-    metrics, results = inference.evaluate_images(
+    metrics, results, scoring = inference.evaluate_images(
         detector,
         recipe.pipeline,
         images,
@@ -92,11 +112,11 @@ def evaluate(
         results, truth = renumber_results(
             results, flags.coco_json, {image.image_id: image.name for image in images}, names.names
         )
-        metrics = evaluate_coco(truth, results, max_detections=metrics.max_detections)
+        metrics, scoring = score_coco(truth, results, max_detections=metrics.max_detections)
     else:  # ids that count our images mean nothing elsewhere
         categories = {number: names.name_of(number) for number in range(names.num_classes)}
         results = with_names(results, {image.image_id: image.name for image in images}, categories)
-    return metrics, results, names
+    return Evaluation(metrics, scoring, results, names, images)
 
 
 def run(flags: Flags) -> None:
@@ -106,10 +126,10 @@ def run(flags: Flags) -> None:
     if flags.predictions:
         _refuse_unread(flags)
         config.parse_gin(flags.gin_file, flags.gin_param)
-        with score_files.held(flags.metrics or "metrics.json") as files:
-            metrics, _, _ = evaluate(flags)
-            print(printable(format_table(metrics)), flush=True)
-            files.write(metrics)
+        with score_files.held(flags.metrics or "metrics.json", report=flags.report) as files:
+            found = evaluate(flags)
+            print(printable(format_table(found.metrics)), flush=True)
+            _write(files, flags, found, None)
     elif flags.data_dir and (flags.annotations or flags.classes):
         raise UserError("--data_dir holds images, annotations and classes: leave out --annotations and --classes")
     elif (flags.annotations or flags.data_dir) and flags.model_dir:
@@ -117,17 +137,48 @@ def run(flags: Flags) -> None:
             flags.gin_file, flags.gin_param, model_dir=flags.model_dir, allow_imports=flags.allow_gin_imports
         )
         output = flags.metrics or os.path.join(flags.model_dir, "metrics.json")
-        with score_files.held(output, model_dir=flags.model_dir) as files:
-            metrics, results, classes = evaluate(flags)
-            names = None if flags.coco_json or classes is None else classes.names
+        with score_files.held(output, model_dir=flags.model_dir, report=flags.report) as files:
+            found = evaluate(flags)
+            names = None if flags.coco_json or found.classes is None else found.classes.names
             # First: where nothing can be written it is not lost.
-            print(printable(format_table(metrics, names)), flush=True)
-            files.write(metrics, results)
+            print(printable(format_table(found.metrics, names)), flush=True)
+            _write(files, flags, found, found.results)
     else:
         raise UserError(
             "give --annotations and --model_dir, or --data_dir and --model_dir, to score a model, "
             "or --predictions and --coco_json to score a results file"
         )
+
+
+def _write(files: score_files.ScoreFiles, flags: Flags, found: Evaluation, results: list[dict] | None) -> None:
+    report = None
+    try:
+        if flags.report:
+            report = _report(flags, found)
+    finally:  # the scores are not lost with a report that fails
+        files.write(found.metrics, results, report)
+
+
+def _report(flags: Flags, found: Evaluation) -> str:
+    """Return the text of report.html."""
+    images = found.images
+    if flags.predictions and flags.images:
+        reading = config.reading(on_bad_record="skip")
+        _, images = open_images(flags.coco_json, None, None, settings=reading, image_folder=flags.images)
+    by_key = {image.image_id: image for image in images}
+    if flags.coco_json:  # whose numbering the scores have
+        files = {key: image["file_name"] for key, image in found.scoring.truth.images.items() if "file_name" in image}
+        keys, _ = unique_matches(FileNames(files), {key: plain_path(image.name) for key, image in by_key.items()})
+        by_key = {keys[ours]: image for ours, image in by_key.items() if ours in keys}
+    given = ("model_dir", "checkpoint", "annotations", "data_dir", "predictions", "coco_json")
+    about = {name: str(flags[name].value) for name in given if flags[name].value}
+    if flags.predictions:
+        about.pop("checkpoint")
+        if not flags.images:
+            log.info("the report has no pictures: --images=FOLDER says where they lie")
+    return evaluation_page(
+        Evaluated(found.metrics, found.scoring, pixels_by_id(by_key), about), config.ReportSettings()
+    )
 
 
 def _refuse_unread(flags: Flags) -> None:
@@ -140,7 +191,11 @@ def _refuse_unread(flags: Flags) -> None:
     if unread:
         raise UserError(f"--predictions are scored without a model: leave out {' and '.join(unread)}")
     settings = [line.partition("=")[0].strip() for line in flags.gin_param]
-    unread = [setting for setting in settings if not setting.endswith("evaluate.max_detections")]
+    unread = [
+        setting
+        for setting in settings
+        if not setting.endswith("evaluate.max_detections") and not (flags.report and setting.startswith("report."))
+    ]
     if unread:
         asked = [line.partition("=")[2].strip() for line in flags.gin_param if "max_detections" in line]
         number = int(asked[0]) if asked and asked[0].isdecimal() and len(asked[0]) < 10 else 100

@@ -8,12 +8,14 @@ r"""Write a trained model in a form that others take.
 The forms are described in docs/export.md; more are added by name, from a file of your own as well: docs/extending.md.
 """
 
+import dataclasses
 import logging
 from typing import Literal
 
 import gin
 
 from tpu_retinamask import config
+from tpu_retinamask.evaluation.class_thresholds import read_thresholds
 from tpu_retinamask.exporters import numpy_file, onnx_file, saved_model, stablehlo, tflite  # noqa: F401  # their seats
 from tpu_retinamask.exporters.registry import EXPORTERS, ExportSettings, TrainedModel
 from tpu_retinamask.holding import held_file
@@ -32,6 +34,7 @@ def export(
     output: str,
     form: str,
     *,
+    thresholds: str | None,
     checkpoint: str = "last",
     batch_size: int = 1,
     precision: Literal["float32", "float16"] = "float32",
@@ -42,6 +45,7 @@ def export(
       model_dir: written by train.
       output: a new file or folder.
       form: name of an exporter.
+      thresholds: file of the least score of each class, or None.
       checkpoint: "last", "best" by mask AP, or a step.
       batch_size: pictures a call, of forms whose shapes are all fixed.
       precision: in which the weights are kept; float16 in tflite alone.
@@ -54,9 +58,12 @@ def export(
         log.info(
             "the run has %d canvases, and what is exported has one, %d x %d", len(recipe.pipeline.canvases), *canvas
         )
+    chosen = recipe.detection_filter
+    if thresholds is not None:
+        chosen = dataclasses.replace(chosen, class_thresholds=read_thresholds(thresholds, restored.classes))
     trained = TrainedModel(
         restored.model,
-        recipe.detection_filter,
+        chosen,
         pipeline,
         restored.classes,
         {"step": restored.checkpoint.step, "sha256": digests(restored.checkpoint)},
@@ -70,4 +77,6 @@ def run(flags: Flags) -> None:
     """Run the program."""
     config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir, allow_imports=flags.allow_gin_imports)
     with held_file(flags.output, "export", "--output"):
-        export(flags.model_dir, flags.output, flags.format, checkpoint=flags.checkpoint)
+        export(
+            flags.model_dir, flags.output, flags.format, thresholds=flags.thresholds, checkpoint=flags.checkpoint
+        )

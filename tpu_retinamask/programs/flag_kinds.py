@@ -56,6 +56,11 @@ def threshold(flags: Flags, text: str) -> None:
     finite(flags, "threshold")
 
 
+def thresholds(flags: Flags, what: str) -> None:
+    """Define the flag that names a file with a threshold for each class."""
+    string(flags, "thresholds", f"{what}: the least score of each class, thresholds.json of evaluate --report.")
+
+
 def val_share(flags: Flags) -> None:
     """Define the flag of a share held out."""
     absl_flags.DEFINE_float(

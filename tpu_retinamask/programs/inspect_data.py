@@ -8,16 +8,19 @@ r"""Show what annotated images hold, and what the network makes of its input.
 With images, prints what they hold and what may be wrong with them: pictures that are there twice, or in
 --val_annotations too, classes without objects, masks outside of their boxes. --batches adds the digest of the first
 training batches (equal digests, equal batches: so a prepared data set is compared with its CSV), and --output_dir draws
-these, changed as training changes them, and lists the pictures in batches.json. --shapes prints the shape and the bytes
-of every tensor from the image to the outputs, those of keras-maskrcnn. They come from the real model by shape
-inference: no tensor of the table is allocated.
+these, changed as training changes them, and lists the pictures in batches.json. --report writes report.html there:
+classes, boxes and anchors, these samples and masks that look wrong, to be looked at in a browser. --shapes prints the
+shape and the bytes of every tensor from the image to the outputs, those of keras-maskrcnn. They come from the real model
+by shape inference: no tensor of the table is allocated.
 """
 
 import contextlib
 import itertools
+import logging
 import math
 import os
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -25,21 +28,27 @@ import tensorflow as tf
 from tpu_retinamask import config
 from tpu_retinamask.batch_errors import each_batch
 from tpu_retinamask.data.annotations.class_names import ClassNames
-from tpu_retinamask.data.sources.opening import open_images, open_sources
+from tpu_retinamask.data.sources.opening import Sources, open_images, open_sources
 from tpu_retinamask.data.stream.canvases import training_batches
 from tpu_retinamask.data.stream.summary import batch_digest, summarize
 from tpu_retinamask.errors import UserError, printable
 from tpu_retinamask.evaluation.picture_folder import take_over
-from tpu_retinamask.evaluation.pictures import draw_detections, save_picture
-from tpu_retinamask.evaluation.results import paste_window
+from tpu_retinamask.evaluation.pictures import save_picture
+from tpu_retinamask.files import write_atomically
 from tpu_retinamask.holding import held_folder
 from tpu_retinamask.keras_maskrcnn.outputs import keras_maskrcnn_outputs
 from tpu_retinamask.model.postprocess import DetectionFilter
 from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.ops.images import normalize_images
 from tpu_retinamask.programs.command_line import Flags
+from tpu_retinamask.programs.score_files import refuse_other_report
+from tpu_retinamask.reports.data_page import Inspected, data_page
+from tpu_retinamask.reports.page import REPORT_FILE
+from tpu_retinamask.reports.samples import drawn_sample
 from tpu_retinamask.structures import Batch
 from tpu_retinamask.tasks.preflight import report_coverage
+
+log = logging.getLogger(__name__)
 
 INDEX = "batches.json"  # of the pictures
 _SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
@@ -123,29 +132,23 @@ def parse_image_size(text: str) -> tuple:
 def show_images(flags: Flags) -> None:
     """Print what the annotated images hold and show their first training batches."""
     config.parse_gin(flags.gin_file, flags.gin_param)
-    pipeline = config.InputPipeline()
-    if flags.data_dir:
-        names, images = open_images(flags.annotations, flags.classes, flags.data_dir, flags.split)
-    else:
-        names, images, validation = open_sources(
-            flags.annotations,
-            flags.classes,
-            flags.val_annotations,
-            None,
-            settings=config.reading(),
-            image_folder=flags.images,
-            val_image_folder=flags.val_images,
-            source_format=flags.format,
-        )
+    pipeline, settings = config.InputPipeline(), config.ReportSettings()
+    report = os.path.join(flags.output_dir or "", REPORT_FILE)
+    if flags.report:
+        refuse_other_report(report, "--output_dir")
+    with _said() as doubts:
+        names, images, validation = _open(flags)
         if validation is not None:
             said = f"{flags.val_annotations}: {summarize(validation, names, pipeline)}\n\n{flags.annotations}: "
             print(printable(said), end="")
-    print(printable(summarize(images, names, pipeline)))
-    report_coverage(config.NetworkSettings().anchor_grid(), images, pipeline, config.Criterion().positive_iou)
+        print(printable(summarize(images, names, pipeline)))
+        grid, positive_iou = config.NetworkSettings().anchor_grid(), config.Criterion().positive_iou
+        report_coverage(grid, images, pipeline, positive_iou)
     batches = flags.batches or (1 if flags.output_dir else 0)
     if flags.output_dir:
         names_of = (f"batch{step}_{row}.png" for step in range(batches) for row in range(flags.batch_size))
         take_over(flags.output_dir, INDEX, [{"picture": name} for name in names_of], flag="--output_dir")
+    kept = []
     for step, batch in enumerate(
         each_batch(itertools.islice(training_batches(pipeline, images, flags.batch_size), batches))
     ):
@@ -153,26 +156,59 @@ def show_images(flags: Flags) -> None:
         print(f"batch {step}: images {batch.image_id.tolist()}, digest {batch_digest(batch)}")
         if flags.output_dir:
             draw_batch(batch, names, os.path.join(flags.output_dir, f"batch{step}"))
+        if len(kept) * flags.batch_size < settings.pictures:
+            kept.append(batch)
+    if flags.report:
+        about = flags.annotations or f"{flags.data_dir}, {flags.split}"
+        found = Inspected(images, validation, names, pipeline, grid, positive_iou, kept, doubts, about)
+        write_atomically(report, data_page(found, settings))
+        log.info("wrote %s; open it in a browser", report)
+
+
+def _open(flags: Flags) -> Sources:
+    """Open the images that the flags name."""
+    if flags.data_dir:
+        return Sources(*open_images(flags.annotations, flags.classes, flags.data_dir, flags.split), None)
+    return open_sources(
+        flags.annotations,
+        flags.classes,
+        flags.val_annotations,
+        None,
+        settings=config.reading(),
+        image_folder=flags.images,
+        val_image_folder=flags.val_images,
+        source_format=flags.format,
+    )
 
 
 def draw_batch(batch: Batch, names: ClassNames, path: str) -> None:
     """Draw each image of a batch with its boxes and masks to PATH_NUMBER.png."""
     for number in range(len(batch.image_id)):
-        height, width = batch.content_size[number]
-        rows = batch.classes[number] >= 0
-        boxes, masks = batch.boxes[number][rows], batch.masks[number][rows]
-        picture = draw_detections(
-            batch.image[number][:height, :width],
-            boxes,
-            [
-                paste_window(mask, box, height, width)
-                for mask, box in zip(masks.astype("float32"), boxes.astype("float64"))
-            ],
-            batch.classes[number][rows],
-            None,
-            [names.name_of(i) for i in range(names.num_classes)],
-        )
-        save_picture(f"{path}_{number}.png", picture)
+        save_picture(f"{path}_{number}.png", drawn_sample(batch, number, names))
+
+
+class _Said(logging.Handler):
+    """Keeps the warnings of our own that were logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one."""
+        if record.name.startswith("tpu_retinamask."):
+            self.texts.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def _said() -> Iterator[list[str]]:
+    """Collect what is warned of while the block lasts."""
+    handler = _Said()
+    logging.getLogger().addHandler(handler)
+    try:
+        yield handler.texts
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def run(flags: Flags) -> None:
@@ -182,6 +218,8 @@ def run(flags: Flags) -> None:
             "nothing to show: give --shapes with --image_size and --num_classes, --annotations with --classes, or "
             "--data_dir"
         )
+    if flags.report and (flags.shapes or not flags.output_dir):
+        raise UserError("--report is written of images, into --output_dir: give it, and leave out --shapes")
     if not flags.shapes:
         with contextlib.ExitStack() as holding:
             if flags.output_dir:

@@ -20,20 +20,19 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import gin
-import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from tpu_retinamask import config, signs_of_life
 from tpu_retinamask.coco.names import with_names
 from tpu_retinamask.data.annotated_image import AnnotatedImage, ListedImage
+from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
 from tpu_retinamask.data.annotations.scan import scan_images
-from tpu_retinamask.data.images.decode import apply_orientation, decode_image
 from tpu_retinamask.data.images.finding import find_images
-from tpu_retinamask.data.images.mask_reader import picture_bytes
+from tpu_retinamask.data.images.upright import upright_pixels
 from tpu_retinamask.data.sources.settings import SourceSettings
 from tpu_retinamask.data.stream.canvases import scored_parts
-from tpu_retinamask.errors import UserError
+from tpu_retinamask.errors import SettingError, UserError
+from tpu_retinamask.evaluation.class_thresholds import read_thresholds
 from tpu_retinamask.evaluation.picture_folder import take_over
 from tpu_retinamask.evaluation.results import RESULTS_FILE
 from tpu_retinamask.holding import held_file, held_folder
@@ -67,7 +66,7 @@ def predict(
     checkpoint: str = "last",
     batch_size: int = 1,
     jit_compile: bool | None = None,
-    draw_above: float = 0.5,
+    draw_above: float | tuple[float, ...] = 0.5,
     formats: tuple[str, ...] = ("pictures",),
     on_bad_record: Literal["stop", "skip"] | None = None,
     tile: int | tuple[int, int] | None = None,
@@ -83,7 +82,8 @@ def predict(
       checkpoint: "last", "best" by mask AP, or a step.
       batch_size: images run at once.
       jit_compile: compile detection as one XLA program; None: as the training did its step.
-      draw_above: least score that is drawn and goes into `formats`; predictions.json holds all.
+      draw_above: least score that is drawn and goes into `formats`, one for all classes or one for each in the order of
+        their ids; predictions.json holds all.
       formats: what is written beside predictions.json and images.json; names of `prediction_formats.registry`.
       on_bad_record: in place of that of `source`; None: that holds.
       tile: side, or height and width, in pixels of the picture: larger pictures are looked at in tiles; None: whole.
@@ -100,7 +100,8 @@ def predict(
     found = _scan(paths, reading)
     taken: set[str] = set()
     stems = [picture_stem(image.name, taken) for image in found]
-    output = Output(output_dir, names, draw_above, stems)
+    least, of_class = _least_of(draw_above, names)
+    output = Output(output_dir, names, least, stems, of_class)
     writers = [write(output) for write in writes]
     listed = [
         {
@@ -128,7 +129,7 @@ def predict(
     drawn, flat, count = 0, 0, 0
     categories = {number: names.name_of(number) for number in range(names.num_classes)}
     for image, stem in zip(tqdm(found, unit="image"), stems):
-        pixels = functools.cache(functools.partial(_pixels, image))
+        pixels = functools.cache(functools.partial(upright_pixels, image))
         image_id, size = image.image_id, (image.height, image.width)
         if len(tiles[image_id]) == 1:
             _, results = next(of_whole[image_id])
@@ -152,14 +153,32 @@ def predict(
     if flat:
         log.warning("%d objects have no area inside their picture: predictions.json alone lists them", flat)
     log.info(
-        "%d objects in %d images, %d of them drawn (score %g or more: --threshold); %s and predictions.json are in %s",
+        "%d objects in %d images, %d of them drawn (%s); %s and predictions.json are in %s",
         count,
         len(listed),
         drawn,
-        draw_above,
+        f"score {draw_above:g} or more: --threshold"
+        if isinstance(draw_above, int | float)
+        else f"score {min(draw_above):.3g} to {max(draw_above):.3g} or more, by class: --thresholds",
         ", ".join(name for name in formats if name != "coco") or "images.json",
         output_dir,
     )
+
+
+def _least_of(draw_above: float | Sequence[float], names: ClassNames) -> tuple[float, tuple[float, ...]]:
+    """Return the threshold of all classes and, where each has its own, these.
+
+    Raises:
+      SettingError: there are not as many as classes.
+    """
+    if isinstance(draw_above, int | float):
+        return draw_above, ()
+    if len(draw_above) != names.num_classes:
+        raise SettingError(
+            f"predict.draw_above has {len(draw_above)} numbers, expected one, or one for each of {names.num_classes} "
+            "classes"
+        )
+    return min(draw_above), tuple(draw_above)
 
 
 def _find(images: str | Sequence[str]) -> list[str]:
@@ -196,11 +215,6 @@ def _counts(tiles: Mapping[int, Sequence[Tile]], found: Sequence, whole: Sequenc
     return len(found) - len(whole), len(found), sum(len(cut) for cut in tiles.values() if len(cut) > 1)
 
 
-def _pixels(image: AnnotatedImage) -> np.ndarray:
-    """Return a picture, uint8 [h, w, 3], upright."""
-    return apply_orientation(decode_image(picture_bytes(image.image)), tf.constant(image.orientation)).numpy()
-
-
 def picture_stem(path: str, taken: set) -> str:
     """Return a name for the files of an image, without a suffix, unlike all names taken so far."""
     stem = os.path.splitext(os.path.basename(path))[0]
@@ -221,7 +235,12 @@ def run(flags: Flags, *files: str) -> None:
     images = [*files, *([flags.images] if flags.images else [])]
     runtime = make_runtime(flags)
     formats = None if flags.formats is None else tuple(flags.formats)
-    said = {"draw_above": flags.threshold, "formats": formats}
+    if flags.thresholds and flags.threshold is not None:
+        raise UserError("--thresholds has the least score of each class, --threshold one for all: give one of them")
+    least = flags.threshold
+    if flags.thresholds:
+        least = read_thresholds(flags.thresholds, read_classes(os.path.join(flags.model_dir, inference.CLASSES_FILE)))
+    said = {"draw_above": least, "formats": formats}
     with (
         held_folder(flags.output_dir, "predict", "--output_dir"),
         held_file(os.path.join(flags.output_dir, RESULTS_FILE), "predict", "--output_dir"),  # evaluate writes one, too

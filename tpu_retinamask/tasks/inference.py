@@ -9,7 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tpu_retinamask.batch_errors import each_batch
-from tpu_retinamask.coco.scores import evaluate_coco
+from tpu_retinamask.coco.scores import Scoring, score_coco
 from tpu_retinamask.coco.writing import coco_from_images
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.annotations.class_names import ClassNames, read_classes
@@ -184,7 +184,7 @@ def evaluate_images(
     *,
     batch_size: int,
     max_detections: int,
-) -> tuple[Metrics, list[dict]]:
+) -> tuple[Metrics, list[dict], Scoring]:
     """Score a detector on annotated images.
 
     Args:
@@ -196,11 +196,12 @@ def evaluate_images(
       max_detections: the K of average precision and recall.
 
     Returns:
-      (Metrics, results): see `coco.scores`; category ids are class ids.
+      (Metrics, results, Scoring): see `coco.scores`; category ids are class ids.
     """
     category_ids = list(range(classes.num_classes))
     results = []
     for part in scored_parts(pipeline, images):
         for _, of_image in detect_all(detector, part.pipeline.eval_dataset(part.images, batch_size), category_ids):
             results.extend(of_image)
-    return evaluate_coco(coco_from_images(images, classes), results, max_detections=max_detections), results
+    metrics, scoring = score_coco(coco_from_images(images, classes), results, max_detections=max_detections)
+    return metrics, results, scoring

@@ -9,10 +9,11 @@ import numpy as np
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.image_arrays import image_arrays
 from tpu_retinamask.data.record_format import HasPlaces, StoredImage
+from tpu_retinamask.data.stream.canvas_boxes import boxes_on_canvas
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.errors import gin_param
 from tpu_retinamask.ops.anchors import AnchorGrid
-from tpu_retinamask.planning.anchor_choice import FINEST_STRIDE, LEVELS, choose_anchors
+from tpu_retinamask.planning.anchor_choice import choose_anchors, has_levels_of_choice, some_of
 from tpu_retinamask.training.runtimes.registry import Runtime
 from tpu_retinamask.xla import audit
 
@@ -20,7 +21,6 @@ log = logging.getLogger(__name__)
 
 MOST_COMPARED = 200_000  # boxes, evenly among all: a share is known to 0.1 % by then
 MAX_UNCOVERED = 0.05  # share of boxes without an anchor at the positive IoU above which to warn
-MOST_FITTED = 5_000  # boxes that anchors are proposed for, evenly among all
 WORTH_SAYING = 0.01  # gain of coverage from which others are proposed
 
 
@@ -53,16 +53,12 @@ def report_coverage(
             crowded,
             pipeline.max_instances,
         )
-    total = len(arrays.boxes)
-    if not total:
+    if not len(arrays.boxes):
         log.warning("no boxes at all: the network will learn that there is nothing")
         return
-    rows = np.linspace(0, total - 1, min(total, MOST_COMPARED)).astype(np.int64)
-    scales = pipeline.scales_of(images)
-    sizes = arrays.sizes[np.searchsorted(arrays.splits, rows, side="right") - 1]
-    boxes = arrays.boxes[rows] * np.array([scales[height, width] for height, width in sizes.tolist()])[:, None]
+    boxes, total = found = boxes_on_canvas(images, pipeline, MOST_COMPARED)
     missed = float(np.mean(grid.best_iou(boxes) < positive_iou))
-    sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+    sides = found.sides
     compared = str(total) if len(boxes) == total else f"{len(boxes)} out of {total}"
     message = (
         f"anchors cover {1 - missed:.1%} of {compared} boxes at IoU {positive_iou} (sides on the canvas: "
@@ -82,14 +78,12 @@ def report_coverage(
 def _remedy(grid: AnchorGrid, boxes: np.ndarray, positive_iou: float, coverage: float) -> str:
     """Return what to write so that more boxes have an anchor."""
     larger = "a larger InputPipeline.image_size makes small boxes larger"
-    if tuple(grid.strides) != tuple(FINEST_STRIDE * 2**level for level in range(LEVELS)):
+    if not has_levels_of_choice(grid):
         return f"choose RetinaMask.anchor_sizes and anchor_ratios to fit them; {larger}"
-    rows = np.linspace(0, len(boxes) - 1, min(len(boxes), MOST_FITTED)).astype(np.int64)
-    chosen = choose_anchors(boxes[rows], positive_iou)
+    chosen = choose_anchors(some_of(boxes), positive_iou)
     if chosen.coverage < coverage + WORTH_SAYING:
         return f"{larger}, a lower Criterion.positive_iou lets more of them have one"
-    settings = ("anchor_sizes", chosen.sizes), ("anchor_ratios", chosen.ratios), ("anchor_scales", chosen.scales)
-    params = " ".join(gin_param(f"RetinaMask.{name}", value) for name, value in settings)
+    params = " ".join(gin_param(name, value) for name, value in chosen.settings.items())
     return f"{chosen.coverage:.1%} would have one with {params}; {larger}"
 
 

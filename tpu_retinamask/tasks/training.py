@@ -331,7 +331,7 @@ def _evaluation(training: Training) -> Callable[[], dict]:
 
     def evaluate() -> dict:
         with average.in_place() if average else contextlib.nullcontext():
-            metrics, _ = inference.evaluate_images(
+            metrics, _, _ = inference.evaluate_images(
                 detector,
                 recipe.pipeline,
                 images,
