@@ -62,9 +62,7 @@ def evaluate_coco(
     progress: bool = False,
 ) -> Metrics:
     """Return the Metrics of `score_coco` alone."""
-    return score_coco(
-        ground_truth, results, iou_types=iou_types, max_detections=max_detections, progress=progress
-    )[0]
+    return score_coco(ground_truth, results, iou_types=iou_types, max_detections=max_detections, progress=progress)[0]
 
 
 def score_coco(

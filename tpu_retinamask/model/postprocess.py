@@ -20,7 +20,7 @@ class DetectionFilter:
 
     Attributes:
       score_threshold: only scores above it count.
-      class_thresholds: likewise of each class, in the order of their ids, where they are higher; None: the same for all.
+      class_thresholds: the same of each class, in the order of their ids, where it is higher; None: all alike.
       nms_iou: detections of one class with a larger IoU suppress each other; None: nothing is suppressed.
       max_detections: K, kept an image.
       max_masks: only this many of them, the best, get a mask; None: all do.

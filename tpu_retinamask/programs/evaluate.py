@@ -6,8 +6,8 @@
   python -m tpu_retinamask.evaluate --predictions=predictions.json --coco_json=instances_val.json
 
 Prints box and mask average precision as COCO defines them, overall and by class, and writes metrics.json. --report
-writes report.html beside it, with the pictures, the mistakes and the curves behind the figures, and thresholds.json, the
-best threshold of each class, which predict and export take.
+writes report.html beside it, with the pictures, the mistakes and the curves behind the figures, and thresholds.json,
+the best threshold of each class, which predict and export take.
 """
 
 import logging

@@ -77,6 +77,4 @@ def run(flags: Flags) -> None:
     """Run the program."""
     config.parse_gin(flags.gin_file, flags.gin_param, model_dir=flags.model_dir, allow_imports=flags.allow_gin_imports)
     with held_file(flags.output, "export", "--output"):
-        export(
-            flags.model_dir, flags.output, flags.format, thresholds=flags.thresholds, checkpoint=flags.checkpoint
-        )
+        export(flags.model_dir, flags.output, flags.format, thresholds=flags.thresholds, checkpoint=flags.checkpoint)

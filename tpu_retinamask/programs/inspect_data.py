@@ -10,8 +10,8 @@ With images, prints what they hold and what may be wrong with them: pictures tha
 training batches (equal digests, equal batches: so a prepared data set is compared with its CSV), and --output_dir draws
 these, changed as training changes them, and lists the pictures in batches.json. --report writes report.html there:
 classes, boxes and anchors, these samples and masks that look wrong, to be looked at in a browser. --shapes prints the
-shape and the bytes of every tensor from the image to the outputs, those of keras-maskrcnn. They come from the real model
-by shape inference: no tensor of the table is allocated.
+shape and the bytes of every tensor from the image to the outputs, those of keras-maskrcnn. They come from the real
+model by shape inference: no tensor of the table is allocated.
 """
 
 import contextlib
@@ -196,19 +196,18 @@ class _Said(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep one."""
-        if record.name.startswith("tpu_retinamask."):
-            self.texts.append(record.getMessage())
+        self.texts.append(record.getMessage())
 
 
 @contextlib.contextmanager
 def _said() -> Iterator[list[str]]:
     """Collect what is warned of while the block lasts."""
-    handler = _Said()
-    logging.getLogger().addHandler(handler)
+    handler, ours = _Said(), logging.getLogger("tpu_retinamask")
+    ours.addHandler(handler)
     try:
         yield handler.texts
     finally:
-        logging.getLogger().removeHandler(handler)
+        ours.removeHandler(handler)
 
 
 def run(flags: Flags) -> None:

@@ -1,4 +1,4 @@
-"""Pictures and parts of them with objects drawn over them, as text that a page holds; bounded, however large they were."""
+"""Pictures and parts of them with objects drawn over them, of bounded size, as text that a page holds."""
 
 import base64
 import functools

@@ -95,7 +95,9 @@ def _classes(found: Inspected, counts: dict[str, int]) -> Section:
         scored = _class_counts(image_arrays(found.validation), found.classes)
         rows = [[*cells, scored[cells[0]]] for cells in rows]
     chart = charts.bars(largest[:MOST_CLASSES], label="objects of each class")
-    some = f"Objects of the {MOST_CLASSES} largest of {len(counts)} classes" if len(counts) > MOST_CLASSES else "Objects"
+    some = (
+        f"Objects of the {MOST_CLASSES} largest of {len(counts)} classes" if len(counts) > MOST_CLASSES else "Objects"
+    )
     return Section("Class balance", row([figure(chart, some), table(header, rows)]))
 
 
@@ -111,8 +113,8 @@ def _canvas(found: Inspected, arrays: ImageArrays) -> tuple[Section, float]:
     if len(objects) > COLUMNS:
         objects = np.linspace(0, float(arrays.counts.max()), COLUMNS + 1)
     said = (
-        f"Pictures fill {share.mean():.1%} of the canvas of {height} x {width} on the average; the rest is computed for "
-        f"nothing. They are drawn {scale.min():.3g} to {scale.max():.3g} times as large as they are."
+        f"Pictures fill {share.mean():.1%} of the canvas of {height} x {width} on the average; the rest is computed "
+        f"for nothing. They are drawn {scale.min():.3g} to {scale.max():.3g} times as large as they are."
     )
     markup = paragraph(said) + row(
         [

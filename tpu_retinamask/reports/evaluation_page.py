@@ -15,7 +15,7 @@ from tpu_retinamask.evaluation.report import IOU_NAMES, Metrics
 from tpu_retinamask.reports import charts
 from tpu_retinamask.reports.crops import Pixels
 from tpu_retinamask.reports.mistakes import mistake_sections
-from tpu_retinamask.reports.page import Section, figure, page, paragraph, row, table, tiles
+from tpu_retinamask.reports.page import Section, figure, page, paragraph, row, shown, table, tiles
 from tpu_retinamask.reports.settings import ReportSettings
 
 MOST_CURVES = 12  # of classes in one chart: more are not told apart
@@ -90,8 +90,8 @@ def _summary(metrics: Metrics, whole: Calibration) -> Section:
     if metrics.best:
         best = metrics.best
         said += (
-            f" One threshold for all: {_kind(metrics)} that score above {best.score:.3f} are best balanced, at IoU 0.5: "
-            f"precision {best.precision:.3f}, recall {best.recall:.3f}, F1 {best.f1:.3f}."
+            f" One threshold for all: {_kind(metrics)} that score above {best.score:.3f} are best balanced, at IoU "
+            f"0.5: precision {best.precision:.3f}, recall {best.recall:.3f}, F1 {best.f1:.3f}."
         )
     if metrics.without_mask:
         said += f" {metrics.without_mask} ground truths have no mask: mask AP ignores them."
@@ -149,13 +149,13 @@ def _confusion(counts: np.ndarray, names: Sequence[str]) -> Section:
         "column counts objects that were missed, the last row detections of nothing. An object that a detection of its "
         "own class has found is no confusion, whatever else was seen there."
     )
-    shown = np.arange(len(names))
+    chosen = np.arange(len(names))
     if len(names) > MOST_CLASSES:
         apart = counts - np.diag(np.diag(counts))
-        shown = np.sort(np.argsort(-(apart.sum(0) + apart.sum(1))[:-1], kind="stable")[:MOST_CLASSES])
-        said += f" {MOST_CLASSES} of {len(names)} classes are shown, those with the most mistakes."
-    picked = [*shown.tolist(), len(names)]
-    labels = [names[k] for k in shown]
+        chosen = np.sort(np.argsort(-(apart.sum(0) + apart.sum(1))[:-1], kind="stable")[:MOST_CLASSES])
+        said += f" {MOST_CLASSES} of {len(names)} classes are chosen, those with the most mistakes."
+    picked = [*chosen.tolist(), len(names)]
+    labels = [names[k] for k in chosen]
     markup = paragraph(said) + charts.heat_map(
         [*labels, "nothing there"],
         [*labels, "missed"],
@@ -199,8 +199,8 @@ def _objects(group: CountGroup) -> str:
 
 def _calibration(whole: Calibration) -> Section:
     said = (
-        "Of detections of one score, which share is right at IoU 0.5? Columns on the dashed line: scores mean what they "
-        f"say; below: they promise too much. Expected calibration error over all detections: {whole.error:.3f}."
+        "Of detections of one score, which share is right at IoU 0.5? Columns on the dashed line: scores mean what "
+        f"they say; below: they promise too much. Expected calibration error over all detections: {shown(whole.error)}."
     )
     edges = [number / BINS for number in range(BINS + 1)]
     counts = [one.count for one in whole.bins]
@@ -209,9 +209,13 @@ def _calibration(whole: Calibration) -> Section:
     right = [one.found for one in whole.bins]
     markup = paragraph(said) + row(
         [
-            figure(charts.columns(edges, right, score, charts.Axis("share that is right"), diagonal=True), "Reliability"),
+            figure(
+                charts.columns(edges, right, score, charts.Axis("share that is right"), diagonal=True), "Reliability"
+            ),
             figure(charts.columns(edges, [float(count) for count in counts], score, most), "Detections by score"),
         ]
     )
-    rows: list[list[Any]] = [[f"{one.low:.1f} to {one.high:.1f}", one.count, one.score, one.found] for one in whole.bins]
+    rows: list[list[Any]] = [
+        [f"{one.low:.1f} to {one.high:.1f}", one.count, one.score, one.found] for one in whole.bins
+    ]
     return Section("Calibration", markup + table(["score", "detections", "mean score", "share right"], rows))
