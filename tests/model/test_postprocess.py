@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from reference import box_reference, detection_reference
 
+from tpu_retinamask.errors import SettingError
 from tpu_retinamask.model.postprocess import DetectionFilter
 from tpu_retinamask.ops.anchors import AnchorGrid
 from tpu_retinamask.ops.boxes import CornerBoxCoder, clip_boxes
@@ -71,6 +72,24 @@ def test_equals_the_slow_loop(class_specific, threshold, nms_iou, keep, k):
         expected = _reference(outputs, b, **options)
         assert (expected[1] > 0).any()
         _assert_equal(found, b, expected)
+
+
+def test_each_class_has_its_threshold():
+    outputs, frame = _outputs(5), AnchorFrame(_SIZE, _ANCHORS, _CODER)
+    options = dict(max_detections=400, top_k_per_level=1000)
+    least = np.array([0.02, 0.4, 0.15], np.float32)  # the first is below score_threshold, which holds
+    of_all = DetectionFilter(**options)(outputs, frame)
+    found = DetectionFilter(class_thresholds=tuple(least.tolist()), **options)(outputs, frame)
+    for b in range(2):
+        scores, classes = of_all.scores[b].numpy(), of_all.classes[b].numpy()
+        kept = (classes >= 0) & (scores > np.maximum(least, 0.05)[classes])
+        assert 0 < kept.sum() < (classes >= 0).sum()
+        count = kept.sum()
+        np.testing.assert_array_equal(found.scores[b][:count], scores[kept])
+        np.testing.assert_array_equal(found.boxes[b][:count], of_all.boxes[b].numpy()[kept])
+        assert (found.classes[b][count:].numpy() == -1).all()
+    with pytest.raises(SettingError, match="class_thresholds has 2 numbers, expected one for each of 3 classes"):
+        DetectionFilter(class_thresholds=(0.1, 0.2))(outputs, frame)
 
 
 def test_boxes_are_clipped_as_the_original_does():

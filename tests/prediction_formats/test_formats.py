@@ -108,6 +108,19 @@ def test_objects_are_those_of_the_threshold_that_have_an_area():
     assert found.box == (150.0005, 1, 160.0, 3)  # never beyond the picture
 
 
+def test_each_class_may_have_its_threshold():
+    drawn = [(score, class_id, (10, 20, 30, 35)) for score, class_id in ((0.9, 0), (0.6, 0), (0.6, 2), (0.2, 2))]
+    results = [_result(*one) for one in drawn]
+    output = Output("", CLASSES, 0.3, class_thresholds=(0.8, 0.3, 0.5))
+    objects, _ = objects_of(results, output, HEIGHT, WIDTH)
+    assert [(found.class_id, found.score) for found in objects] == [(0, 0.9), (2, 0.6)]
+    image = np.full((600, 600, 3), 90, np.uint8)
+    alone = [overlays.overlay(image, [one], CLASSES.names, output.least)[:600] for one in results]
+    assert [bool((picture != 90).any()) for picture in alone] == [True, False, True, False]
+    nothing = overlays.overlay(image, results[1:2], CLASSES.names, output.least)
+    assert nothing.shape[0] > 600 and (nothing[:600] == 90).all()  # a remark below
+
+
 def test_labelme_is_read_and_trained_on_again(write):
     folder, _ = write("labelme")
     first, second = _read(folder / "labelme")

@@ -1,6 +1,7 @@
 """Prediction and scoring of a trained directory: no configuration is repeated."""
 
 import json
+import re
 
 import numpy as np
 import PIL.Image
@@ -24,7 +25,7 @@ def predicted(trained, shapes, quick_program, tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluated(trained, shapes, quick_program):
     """What evaluate printed for the validation images."""
-    done = quick_program("evaluate", f"--annotations={shapes}/val.csv", f"--model_dir={trained[0]}")
+    done = quick_program("evaluate", f"--annotations={shapes}/val.csv", f"--model_dir={trained[0]}", "--report")
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -100,6 +101,29 @@ def test_evaluate_scores_and_writes(trained, evaluated):
     for name in ("disc", "square"):
         assert [line.split()[1] for line in lines if line.startswith(name + " ")] == ["2"]  # ground truths
     assert json.loads((trained[0] / "predictions.json").read_text())
+
+
+def test_the_report_and_the_thresholds_are_of_the_same_evaluation(trained, evaluated, shapes, quick_program, tmp_path):
+    text, metrics = ((trained[0] / name).read_text() for name in ("report.html", "metrics.json"))
+    figures = json.loads(re.search(r'id="figures">(.*?)</script>', text)[1])
+    assert figures["metrics"] == json.loads(metrics)
+    assert text.count("data:image/jpeg") >= 3  # the pictures
+    thresholds = trained[0] / "thresholds.json"
+    assert json.loads(thresholds.read_text())["classes"] == pytest.approx(figures["thresholds"])
+    # Drawn and listed is what reaches the threshold of its class.
+    edited = tmp_path / "mine.json"
+    edited.write_text(json.dumps({"classes": {"disc": 0.97, "square": 0.2}}))
+    done = quick_program(
+        "predict", f"{shapes}/two.png", f"--model_dir={trained[0]}", f"--output_dir={tmp_path}/out", "--formats=csv",
+        f"--thresholds={edited}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    wanted = [
+        one["category_name"] for one in results if one["score"] >= {"disc": 0.97, "square": 0.2}[one["category_name"]]
+    ]
+    listed = [line.split(",")[5] for line in (tmp_path / "out" / "predictions.csv").read_text().splitlines()]
+    assert sorted(wanted) == sorted(filter(None, listed))
 
 
 def test_training_and_evaluate_agree(trained, evaluated):

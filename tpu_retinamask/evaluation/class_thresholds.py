@@ -77,9 +77,9 @@ def read_thresholds(path: str, classes: ClassNames) -> tuple[float, ...]:
             f"--thresholds={path} has null for {read_as(lacking[0])} and for `all`: nothing of it was found in the "
             "evaluation; write a number from 0 to 1"
         )
-    chosen = {name: of_all if score is None else score for name, score in scores.items()}
-    fallback = WITHOUT if of_all is None else of_all  # of an id that no class has
-    return tuple(chosen.get(name, fallback) if name is not None else fallback for name in classes.names)
+    fallback = WITHOUT if of_all is None else of_all  # of null, and of an id that no class has
+    chosen = {name: fallback if score is None else score for name, score in scores.items()}
+    return tuple(fallback if name is None else chosen[name] for name in classes.names)
 
 
 def _score(path: str, name: str, value: Any) -> float | None:

@@ -128,7 +128,9 @@ def _canvas(found: Inspected, arrays: ImageArrays) -> tuple[Section, float]:
 def _histogram(values: np.ndarray, edges: Sequence[float] | np.ndarray, label: str, *, what: str = "pictures") -> str:
     counts, _ = np.histogram(values, edges)
     across = charts.Axis(label, float(edges[0]), float(edges[-1]))
-    return charts.columns(list(edges), counts.astype(float), across, charts.Axis(what, 0, float(max(counts.max(), 1))))
+    return charts.columns(
+        list(edges), counts.astype(float).tolist(), across, charts.Axis(what, 0, float(max(counts.max(), 1)))
+    )
 
 
 def _anchors(found: Inspected) -> tuple[Section, dict[str, Any]]:

@@ -121,7 +121,7 @@ def _classes(
 def _curves(scoring: Scoring, metrics: Metrics, names: Sequence[str]) -> Section:
     recall, ious, precision = precision_by_recall(scoring)
     wanted = [one.ground_truths for one in metrics.per_class]
-    largest = [k for k in np.argsort([-count for count in wanted], kind="stable") if wanted[k]][:MOST_CURVES]
+    largest = sorted((k for k, count in enumerate(wanted) if count), key=lambda k: -wanted[k])[:MOST_CURVES]
     across, up = charts.Axis("recall"), charts.Axis("precision")
     by_class = [
         charts.Series(names[k], list(zip(recall, precision[0, :, k])), charts.COLOURS[place % len(charts.COLOURS)])
@@ -149,12 +149,12 @@ def _confusion(counts: np.ndarray, names: Sequence[str]) -> Section:
         "column counts objects that were missed, the last row detections of nothing. An object that a detection of its "
         "own class has found is no confusion, whatever else was seen there."
     )
-    chosen = np.arange(len(names))
+    chosen = list(range(len(names)))
     if len(names) > MOST_CLASSES:
         apart = counts - np.diag(np.diag(counts))
-        chosen = np.sort(np.argsort(-(apart.sum(0) + apart.sum(1))[:-1], kind="stable")[:MOST_CLASSES])
-        said += f" {MOST_CLASSES} of {len(names)} classes are chosen, those with the most mistakes."
-    picked = [*chosen.tolist(), len(names)]
+        chosen = sorted(np.argsort(-(apart.sum(0) + apart.sum(1))[:-1], kind="stable")[:MOST_CLASSES].tolist())
+        said += f" {MOST_CLASSES} of {len(names)} classes are shown, those with the most mistakes."
+    picked = [*chosen, len(names)]
     labels = [names[k] for k in chosen]
     markup = paragraph(said) + charts.heat_map(
         [*labels, "nothing there"],
