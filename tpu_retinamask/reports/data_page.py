@@ -11,7 +11,9 @@ from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.annotations.mask_doubts import mask_doubts
 from tpu_retinamask.data.image_arrays import ImageArrays, image_arrays
 from tpu_retinamask.data.stream.canvas_boxes import boxes_on_canvas
+from tpu_retinamask.data.stream.canvases import filled_shares
 from tpu_retinamask.data.stream.pipeline import InputPipeline
+from tpu_retinamask.data.stream.summary import said_of_canvases
 from tpu_retinamask.ops.anchors import AnchorGrid
 from tpu_retinamask.planning.anchor_choice import AnchorChoice, choose_anchors, has_levels_of_choice, some_of
 from tpu_retinamask.reports import charts
@@ -51,9 +53,9 @@ def data_page(found: Inspected, settings: ReportSettings) -> str:
         "without_mask": int(np.sum(~arrays.has_mask)),
         "images_without_objects": int((arrays.counts == 0).sum()),
     }
-    canvas, filled = _canvas(found, arrays)
+    canvas, share = _canvas(found, arrays)
     anchors, coverage = _anchors(found)
-    figures |= {"classes": _class_counts(arrays, found.classes), "canvas_filled": filled, **coverage}
+    figures |= {"classes": _class_counts(arrays, found.classes), "canvas_filled": share, **coverage}
     sections = [
         _summary(found, figures),
         _classes(found, figures["classes"]),
@@ -66,13 +68,12 @@ def data_page(found: Inspected, settings: ReportSettings) -> str:
 
 
 def _summary(found: Inspected, figures: dict[str, Any]) -> Section:
-    height, width = found.pipeline.image_size
     shown = [
         ("images", figures["images"]),
         ("objects", figures["objects"]),
         ("without a mask", figures["without_mask"]),
         ("images without objects", figures["images_without_objects"]),
-        ("canvas, height x width", f"{height} x {width}"),
+        ("canvas, height x width", " or ".join(f"{high} x {wide}" for high, wide in found.pipeline.canvases)),
     ]
     said = "".join(map(paragraph, found.doubts)) or paragraph("Nothing doubtful was met while they were read.")
     return Section("Summary", tiles(shown) + said)
@@ -103,18 +104,15 @@ def _classes(found: Inspected, counts: dict[str, int]) -> Section:
 
 def _canvas(found: Inspected, arrays: ImageArrays) -> tuple[Section, float]:
     """Return the section, and the share of the canvas that the pictures fill on the average."""
-    height, width = found.pipeline.image_size
-    scales = found.pipeline.scales_of(found.images)
-    scale = np.array([scales[rows, columns] for rows, columns in arrays.sizes.tolist()])
-    sides = np.minimum(arrays.sizes * scale[:, None], (height, width))
-    share = sides.prod(axis=1) / (height * width)
+    share = filled_shares(found.pipeline, arrays.sizes)
+    scales = list(found.pipeline.scales_of(found.images).values())
     edges = [number / COLUMNS for number in range(COLUMNS + 1)]
     objects = np.arange(max(int(arrays.counts.max(initial=0)), 1) + 2) - 0.5
     if len(objects) > COLUMNS:
         objects = np.linspace(0, float(arrays.counts.max()), COLUMNS + 1)
     said = (
-        f"Pictures fill {share.mean():.1%} of the canvas of {height} x {width} on the average; the rest is computed "
-        f"for nothing. They are drawn {scale.min():.3g} to {scale.max():.3g} times as large as they are."
+        f"What pictures leave of the canvas is computed for nothing. They are drawn {min(scales):.3g} to "
+        f"{max(scales):.3g} times as large as they are; {said_of_canvases(found.pipeline, arrays.sizes)}"
     )
     markup = paragraph(said) + row(
         [

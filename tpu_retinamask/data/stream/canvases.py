@@ -96,7 +96,12 @@ def training_batches(pipeline: InputPipeline, images: Sequence[AnnotatedImage], 
 
 
 def filled(pipeline: InputPipeline, sizes: np.ndarray) -> float:
-    """Return the mean share of their canvas that pictures fill in evaluation.
+    """Return the mean of `filled_shares`."""
+    return float(np.mean(filled_shares(pipeline, sizes)))
+
+
+def filled_shares(pipeline: InputPipeline, sizes: np.ndarray) -> np.ndarray:
+    """Return the share of its canvas that each picture fills in evaluation, [n].
 
     Args:
       pipeline: of one canvas or several.
@@ -104,7 +109,7 @@ def filled(pipeline: InputPipeline, sizes: np.ndarray) -> float:
     """
     canvases = np.array(pipeline.canvases)[pipeline.canvas_of(sizes)]
     scaled = sizes * pipeline.scales_on(sizes, canvases)[:, None]
-    return float(np.mean(np.prod(np.minimum(scaled / canvases, 1.0), axis=1)))
+    return np.prod(np.minimum(scaled / canvases, 1.0), axis=1)
 
 
 def propose_canvases(pipeline: InputPipeline, sizes: np.ndarray, count: int) -> tuple[tuple[int, int], ...]:

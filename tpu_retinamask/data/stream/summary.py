@@ -42,7 +42,7 @@ def summarize(images: Sequence[AnnotatedImage], classes: ClassNames, pipeline: I
         f"width: {_spread(arrays.sizes[:, 1])}; "
         f"scale to the canvas of {' or '.join(f'{high} x {wide}' for high, wide in pipeline.canvases)}: "
         f"{_spread(list(scales.values()), '.3g')}",
-        _said_of_canvases(pipeline, arrays.sizes),
+        said_of_canvases(pipeline, arrays.sizes),
     ]
     if len(arrays.boxes):
         of_box = np.repeat([scales[height, width] for height, width in arrays.sizes.tolist()], counts)
@@ -58,8 +58,13 @@ def summarize(images: Sequence[AnnotatedImage], classes: ClassNames, pipeline: I
     return "\n".join(lines)
 
 
-def _said_of_canvases(pipeline: InputPipeline, sizes: np.ndarray) -> str:
-    """Say how full the canvas is, and which would be fuller."""
+def said_of_canvases(pipeline: InputPipeline, sizes: np.ndarray) -> str:
+    """Say how full the canvas is, and which would be fuller.
+
+    Args:
+      pipeline: of one canvas or several.
+      sizes: [n, 2], heights and widths of the pictures.
+    """
     share = filled(pipeline, sizes)
     said = f"pictures fill {share:.0%} of their canvas"
     if share > WELL_FILLED:
