@@ -147,7 +147,8 @@ def show_images(flags: Flags) -> None:
     batches = flags.batches or (1 if flags.output_dir else 0)
     if flags.output_dir:
         names_of = (f"batch{step}_{row}.png" for step in range(batches) for row in range(flags.batch_size))
-        take_over(flags.output_dir, INDEX, [{"picture": name} for name in names_of], flag="--output_dir")
+        last = REPORT_FILE if flags.report else None
+        take_over(flags.output_dir, INDEX, [{"picture": name} for name in names_of], flag="--output_dir", last=last)
     kept = []
     for step, batch in enumerate(
         each_batch(itertools.islice(training_batches(pipeline, images, flags.batch_size), batches))

@@ -12,7 +12,7 @@ class ReportSettings:
     Attributes:
       pictures: pictures with truth and detections side by side, the worst first; samples as the network sees them.
       crops: objects of each kind of mistake, and masks that look wrong.
-      side: longer side of a picture in pixels; of a crop at most half of it.
+      side: longer side of a picture in pixels; of a crop a quarter of it.
 
     Raises:
       SettingError: a value of another type or out of its range.
