@@ -89,11 +89,13 @@ def test_bad_masks_are_those_of_good_boxes(make_truth, square):
 
 def test_pictures_by_their_objects(make_truth, square):
     many = [square(20 * x, 20 * y, 10, image=2) for x in range(3) for y in range(2)]
-    truth = make_truth([square(0, 0, 10), *many], images={1: (100, 100), 2: (100, 100), 3: (100, 100)})
+    two = [square(0, 0, 10, image=4), square(30, 0, 10, image=4)]
+    truth = make_truth([square(0, 0, 10), *many, *two], images=dict.fromkeys((1, 2, 3, 4), (100, 100)))
     results = [square(0, 0, 10, score=0.9), square(60, 60, 10, image=3, score=0.9)]
     metrics, scoring = score_coco(truth, results)
     few, more = by_object_count(scoring)
-    assert (few.least, few.most, few.images, few.objects, few.ap["segm"]["AP"]) == (1, 1, 1, 1, pytest.approx(1))
+    # One of three objects, found before anything wrong: precision 1 up to recall 1/3.
+    assert (few.least, few.most, few.images, few.objects, few.ap["segm"]["AP"]) == (1, 2, 2, 3, pytest.approx(34 / 101))
     assert (more.least, more.most, more.images, more.objects, more.ap["bbox"]["AP"]) == (6, 6, 1, 6, 0)
     recall, ious, precision = precision_by_recall(scoring)
     assert (len(recall), len(ious), precision.shape) == (101, 10, (10, 101, 2))
