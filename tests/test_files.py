@@ -1,6 +1,7 @@
 """Writing whole files: over what is there, through links, and never over what is no file."""
 
 import contextlib
+import errno
 import os
 import resource
 import stat
@@ -85,3 +86,34 @@ def test_a_killed_writer_leaves_no_old_last_beside_new_ones(at, left, tmp_path, 
     with pytest.raises(Killed):
         write_together([(tmp_path / "a", "new"), (tmp_path / "b", "new")])
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == left
+
+
+def test_files_are_on_the_disk_before_they_take_their_places(tmp_path, monkeypatch):
+    """A rename that reaches the disk before the bytes leaves an empty file after a loss of power."""
+    done, rename, sync = [], tf.io.gfile.rename, os.fsync
+
+    def renamed(source, target, overwrite):
+        done.append(f"rename {os.path.basename(target)}")
+        rename(source, target, overwrite)
+
+    def synced(number):
+        done.append("folder" if stat.S_ISDIR(os.fstat(number).st_mode) else f"{os.fstat(number).st_size} bytes")
+        sync(number)
+
+    monkeypatch.setattr(tf.io.gfile, "rename", renamed)
+    monkeypatch.setattr(os, "fsync", synced)
+    write_together([(tmp_path / "a", "a"), (tmp_path / "b", "bb")])
+    assert done == ["1 bytes", "2 bytes", "rename a", "rename b", "folder"]
+
+
+def test_a_file_system_that_forces_nothing_onto_its_disk_is_written_all_the_same(tmp_path, monkeypatch):
+    def refuses(number):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuses)
+    write_atomically(tmp_path / "a", "text")
+    assert (tmp_path / "a").read_text() == "text"
+    monkeypatch.setattr(os, "fsync", lambda number: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(WriteError, match="could not be written: .*Input/output error"):
+        write_atomically(tmp_path / "a", "after")
+    assert (tmp_path / "a").read_text() == "text"

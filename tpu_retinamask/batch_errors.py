@@ -50,4 +50,6 @@ def batch_error(error: tf.errors.OpError) -> BatchError:
     lines = [line for line in error.message.splitlines() if line and not line.startswith("\t")]
     last = several[1] if several else lines[-1] if lines else str(error)
     reason = re.sub(r"^.*Iterator::\S*: ", "", last)
+    if re.search("(corrupted|truncated) record at", reason):  # TensorFlow tells the byte, and not the file
+        reason += "; `prepare --data_dir=DATA_DIR --verify` names the damaged file"
     return BatchError(f"a batch could not be made: {reason}")

@@ -178,6 +178,7 @@ def parse_gin(
     earlier = model_dir or resumed
     bindings = earlier_settings(earlier, OPERATIVE_FILE) if earlier else {}
     try:
+        place = os.path.join(model_dir, SETTINGS_FILE) if of_run and model_dir else place
         gin.parse_config([f"{name} = {value!r}" for name, value in bindings.items()] + of_run)
         place = os.path.join(resumed or "", "plan.gin")
         gin.parse_config(planned, skip_unknown=PROGRAMS)

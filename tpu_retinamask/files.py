@@ -1,6 +1,7 @@
 """What all that read and write files share: regular files alone, whole or as they were, and the reason of a failure."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -51,8 +52,9 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
 def write_together(contents: Sequence[tuple[str | os.PathLike, str | bytes]]) -> None:
     """Write files that belong together, each as `write_atomically` does; the last says that the others are whole.
 
-    All are written under temporary names before any takes its place, so that a full disk leaves those that were there.
-    Then the last is removed, and it is the last that comes: a process that is killed leaves no old one beside new ones.
+    All are written under temporary names, and are on the disk, before any takes its place, so that a full disk and a loss
+    of power leave those that were there. Then the last is removed, and it is the last that comes: a process that is killed
+    leaves no old one beside new ones.
 
     Raises:
       WriteError: one cannot be written.
@@ -68,10 +70,13 @@ def write_together(contents: Sequence[tuple[str | os.PathLike, str | bytes]]) ->
             temporaries.append(os.path.join(folder, temporary_name()))
             with tf.io.gfile.GFile(temporaries[-1], "wb") as file:
                 file.write(content.encode() if isinstance(content, str) else content)
+            force(temporaries[-1])
         if len(places) > 1 and tf.io.gfile.exists(places[-1]):
             tf.io.gfile.remove(places[-1])
         for path, temporary in zip(places, temporaries):
             tf.io.gfile.rename(temporary, path, overwrite=True)
+        for folder in dict.fromkeys(map(os.path.dirname, places)):
+            force(folder or ".")
     except (tf.errors.OpError, OSError) as error:
         reason = reason_of(error)
         for temporary in temporaries:
@@ -82,6 +87,25 @@ def write_together(contents: Sequence[tuple[str | os.PathLike, str | bytes]]) ->
             with contextlib.suppress(tf.errors.OpError):
                 if tf.io.gfile.exists(temporary):
                     tf.io.gfile.remove(temporary)
+
+
+def force(path: str) -> None:
+    """See that a local file, or the list of a folder, is on its disk: what is renamed before may be empty after a loss of
+    power. What a bucket has taken it keeps.
+
+    Raises:
+      OSError: the disk failed, or is full.
+    """
+    if "://" in path or not hasattr(os, "O_DIRECTORY"):  # other systems open no folders
+        return
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that has nothing of the kind
+            raise
+    finally:
+        os.close(number)
 
 
 def _place_of(path: str) -> str:

@@ -4,7 +4,9 @@
 """
 
 import dataclasses
+import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +25,8 @@ def to_json(parts: Mapping[str, Any], names: Mapping[type, str]) -> str:
     """
     left_out: list[str] = []
     settings = {name: _fields(name, part, names, left_out) for name, part in parts.items()}
-    return json_text({"format": FORMAT, "settings": settings, "left_out": left_out}, indent=1) + "\n"
+    content = {"format": FORMAT, "settings": settings, "left_out": left_out}
+    return json_text(content | {"sha256": _digest(content)}, indent=1) + "\n"
 
 
 def to_bindings(text: str, path: str, known: Mapping[str, type]) -> list[str]:
@@ -38,9 +41,14 @@ def to_bindings(text: str, path: str, known: Mapping[str, type]) -> list[str]:
       UserError: it holds anything else.
     """
     try:
-        content = json.loads(text, parse_constant=_no_number)
+        content = json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: expected the JSON that train writes: {error}") from error
+    digest = content.pop("sha256", None) if isinstance(content, dict) else None
+    if digest is not None and digest != _digest(content):  # None: from before there was one
+        raise UserError(
+            f"{path} does not hold what train wrote: copy it anew. To change a setting, give it by --gin_param or --gin_file"
+        )
     settings = content.get("settings") if isinstance(content, dict) and content.get("format") == FORMAT else None
     if not isinstance(settings, dict):
         raise UserError(f"{path}: expected settings of format {FORMAT}, as train writes them")
@@ -107,6 +115,14 @@ def _lines(name: str, fields: Any, path: str, known: Mapping[str, type], scope: 
         else:
             lines.append(f"{scope}{name}.{field} = {_decoded(value, place)!r}")
     return lines
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _finite(text: str) -> float:
+    return float(text) if math.isfinite(float(text)) else _no_number(text)
 
 
 def _no_number(text: str) -> float:

@@ -4,81 +4,18 @@ import copy
 import os
 import pickle
 import re
-import struct
 import sys
 import types
 import zipfile
 
 import numpy as np
 import pytest
+from reference.torch_writers import Named, View, write_legacy, write_zip
 
 from tpu_retinamask.pretrained.faults import WeightsError
 from tpu_retinamask.pretrained.torch_file import read_torch
 
-_MAGIC = 0x1950A86A20F9469CFC6C
-_CLASSES = {"f2": "HalfStorage", "f4": "FloatStorage", "f8": "DoubleStorage", "i8": "LongStorage", "u1": "ByteStorage"}
-
-
-class _Named:
-    """What a pickle writes as `module.name`, called with arguments or alone."""
-
-    def __init__(self, module, name, *arguments):
-        self.module, self.name, self.arguments = module, name, arguments
-
-
-class _View:
-    """A tensor: a storage, and how it is looked at; `count` is what the storage is declared to hold."""
-
-    def __init__(self, storage, offset=0, shape=None, strides=None, count=None):
-        self.storage, self.offset = storage, offset
-        self.shape = storage.shape if shape is None else shape
-        self.strides = (1,) if strides is None else strides
-        self.count = len(storage) if count is None else count
-
-
-def _pickled(state, keys, legacy=False):
-    """Return the pickle of {name: value}, by hand: PyTorch's classes are not here to be pickled."""
-
-    def write(value):
-        if isinstance(value, _View):
-            key = keys.setdefault(id(value.storage), (str(len(keys)), value.storage))[0]
-            name = _CLASSES[value.storage.dtype.str[1:]]
-            storage = b"(" + write("storage") + b"ctorch\n" + name.encode() + b"\n" + write(key) + write("cpu")
-            storage += write(value.count) + (write(None) if legacy else b"") + b"tQ"
-            rest = [write(part) for part in (value.offset, value.shape, value.strides, False)]
-            parts = b"(" + storage + b"".join(rest) + write(_Named("collections", "OrderedDict")) + b"t"
-            return b"ctorch._utils\n_rebuild_tensor_v2\n" + parts + b"R"
-        if isinstance(value, _Named):
-            called = b"(" + b"".join(map(write, value.arguments)) + b"tR"
-            return f"c{value.module}\n{value.name}\n".encode() + called
-        if isinstance(value, tuple):
-            return b"(" + b"".join(map(write, value)) + b"t"
-        return pickle.dumps(value, 2)[2:-1]  # without its head and its end
-
-    items = b"".join(write(name) + write(value) for name, value in state.items())
-    return b"\x80\x02" + write(_Named("collections", "OrderedDict")) + b"(" + items + b"u."
-
-
-def _zip(path, state, compression=zipfile.ZIP_STORED, byteorder="little"):
-    keys = {}
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        archive.writestr("model/data.pkl", _pickled(state, keys))
-        archive.writestr("model/byteorder", byteorder)
-        for key, storage in keys.values():
-            archive.writestr(f"model/data/{key}", storage.tobytes())
-
-
-def _legacy(path, state, little=True):
-    keys = {}
-    state = _pickled(state, keys, legacy=True)
-    body = b"".join(pickle.dumps(part, 2) for part in (_MAGIC, 1001, {"little_endian": little}))
-    body += state + pickle.dumps([key for key, _ in keys.values()], 2)
-    for _, storage in keys.values():
-        body += struct.pack("<q", len(storage)) + storage.tobytes()
-    path.write_bytes(body)
-
-
-FORMATS = pytest.mark.parametrize("write", [_zip, _legacy])
+FORMATS = pytest.mark.parametrize("write", [write_zip, write_legacy])
 
 
 def _storage(kind="f4", count=24):
@@ -89,7 +26,7 @@ def _storage(kind="f4", count=24):
 @pytest.mark.parametrize("kind", ["f2", "f4", "f8", "i8", "u1"])
 def test_numbers_of_each_kind_are_read(write, kind, tmp_path):
     storage = _storage(kind)
-    write(tmp_path / "w.pth", {"a": _View(storage, 0, (4, 6), (6, 1)), "b": _View(_storage(kind, 5))})
+    write(tmp_path / "w.pth", {"a": View(storage, 0, (4, 6), (6, 1)), "b": View(_storage(kind, 5))})
     found = read_torch(str(tmp_path / "w.pth"))
     assert list(found) == ["a", "b"] and found["a"].dtype == storage.dtype
     np.testing.assert_array_equal(found["a"], storage.reshape(4, 6))
@@ -100,10 +37,10 @@ def test_numbers_of_each_kind_are_read(write, kind, tmp_path):
 def test_views_of_one_storage_keep_their_offsets_and_strides(write, tmp_path):
     storage = _storage()
     state = {
-        "turned": _View(storage, 0, (6, 4), (1, 6)),
-        "every other": _View(storage, 3, (2, 3), (12, 2)),
-        "one number": _View(storage, 23, (), ()),
-        "none": _View(storage, 0, (0, 3), (3, 1)),
+        "turned": View(storage, 0, (6, 4), (1, 6)),
+        "every other": View(storage, 3, (2, 3), (12, 2)),
+        "one number": View(storage, 23, (), ()),
+        "none": View(storage, 0, (0, 3), (3, 1)),
     }
     write(tmp_path / "w.pth", state)
     found = read_torch(str(tmp_path / "w.pth"))
@@ -121,7 +58,7 @@ def test_foreign_names_are_refused_and_not_run(write, module, name, tmp_path, mo
     monkeypatch.setattr(os, "system", ran.append)
     mark = tmp_path / "ran"
     command = f"open({str(mark)!r}, 'w')" if name == "eval" else f"touch {mark}"
-    write(tmp_path / "w.pth", {"a": _View(_storage()), "b": _Named(module, name, command)})
+    write(tmp_path / "w.pth", {"a": View(_storage()), "b": Named(module, name, command)})
     with pytest.raises(WeightsError, match=rf"w.pth.* found the name {module}.{name}, expected .*save the weights"):
         read_torch(str(tmp_path / "w.pth"))
     assert not ran and not mark.exists()
@@ -129,7 +66,7 @@ def test_foreign_names_are_refused_and_not_run(write, module, name, tmp_path, mo
 
 @pytest.mark.parametrize("name", ["BFloat16Storage", "load", "nn.Module"])
 def test_other_names_of_pytorch_are_refused(name, tmp_path):
-    _zip(tmp_path / "w.pth", {"a": _Named("torch", name)})
+    write_zip(tmp_path / "w.pth", {"a": Named("torch", name)})
     with pytest.raises(WeightsError, match=f"found the name torch.{name}"):
         read_torch(str(tmp_path / "w.pth"))
 
@@ -148,7 +85,7 @@ def test_other_names_of_pytorch_are_refused(name, tmp_path):
     ],
 )
 def test_views_beyond_their_storage_are_refused(write, view, words, tmp_path):
-    write(tmp_path / "w.pth", {"a": _View(_storage(), **view)})
+    write(tmp_path / "w.pth", {"a": View(_storage(), **view)})
     with pytest.raises(WeightsError, match=words):
         read_torch(str(tmp_path / "w.pth"))
 
@@ -156,20 +93,20 @@ def test_views_beyond_their_storage_are_refused(write, view, words, tmp_path):
 @FORMATS
 @pytest.mark.parametrize("count", [25, 23, 10**15, -1])
 def test_storages_of_another_size_than_declared_are_refused(write, count, tmp_path):
-    write(tmp_path / "w.pth", {"a": _View(_storage(), shape=(2,), count=count)})
+    write(tmp_path / "w.pth", {"a": View(_storage(), shape=(2,), count=count)})
     with pytest.raises(WeightsError, match="storage '0' "):
         read_torch(str(tmp_path / "w.pth"))
 
 
 @FORMATS
 def test_a_file_cut_anywhere_is_refused(write, tmp_path):
-    write(tmp_path / "w.pth", {"a": _View(_storage(count=6)), "b": _View(_storage("i8", 3))})
+    write(tmp_path / "w.pth", {"a": View(_storage(count=6)), "b": View(_storage("i8", 3))})
     whole = (tmp_path / "w.pth").read_bytes()
     for length in range(len(whole)):
         (tmp_path / "cut.pth").write_bytes(whole[:length])
         with pytest.raises(WeightsError, match=r"cut.pth as weights of PyTorch: found .*expected.*take the file anew"):
             read_torch(str(tmp_path / "cut.pth"))
-    if write is _legacy:
+    if write is write_legacy:
         (tmp_path / "long.pth").write_bytes(whole + b"more")
         with pytest.raises(WeightsError, match="4 bytes after the last storage"):
             read_torch(str(tmp_path / "long.pth"))
@@ -187,23 +124,23 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path):
         path.write_bytes(body)
         with pytest.raises(WeightsError, match=words):
             read_torch(str(path))
-    _zip(path, {"a": 3})
+    write_zip(path, {"a": 3})
     with pytest.raises(WeightsError, match="a value of the kind int by the name 'a', expected a tensor"):
         read_torch(str(path))
-    _zip(path, {3: _View(_storage())})
+    write_zip(path, {3: View(_storage())})
     with pytest.raises(WeightsError, match="kind int as a name"):
         read_torch(str(path))
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme", "nothing")
     with pytest.raises(WeightsError, match="a zip with 0 entries data.pkl"):
         read_torch(str(path))
-    _zip(path, {"a": _View(_storage())}, compression=zipfile.ZIP_DEFLATED)
+    write_zip(path, {"a": View(_storage())}, compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(WeightsError, match="compressed entry"):
         read_torch(str(path))
-    _zip(path, {"a": _View(_storage())}, byteorder="big")
+    write_zip(path, {"a": View(_storage())}, byteorder="big")
     with pytest.raises(WeightsError, match="lowest first"):
         read_torch(str(path))
-    _legacy(path, {"a": _View(_storage())}, little=False)
+    write_legacy(path, {"a": View(_storage())}, little=False)
     with pytest.raises(WeightsError, match="lowest first"):
         read_torch(str(path))
 
@@ -252,7 +189,7 @@ def test_a_pickle_takes_neither_time_nor_memory_nor_the_process(body, words, tmp
 
 
 def test_a_zip_that_lacks_a_byte_is_refused(tmp_path):
-    _zip(tmp_path / "w.pth", {"a": _View(_storage(), 0, (4, 6), (6, 1))})
+    write_zip(tmp_path / "w.pth", {"a": View(_storage(), 0, (4, 6), (6, 1))})
     whole = (tmp_path / "w.pth").read_bytes()
     for place in range(len(whole)):
         (tmp_path / "w.pth").write_bytes(whole[:place] + whole[place + 1 :])
@@ -263,8 +200,8 @@ def test_a_zip_that_lacks_a_byte_is_refused(tmp_path):
 def test_entries_that_share_their_bytes_are_refused(tmp_path):
     """Of a small zip whose directory names one entry many times, each time with all of its bytes."""
     keys = [str(number) for number in range(50)]
-    storages = {f"t{key}": _View(_storage(count=1000)) for key in keys}
-    _zip(tmp_path / "w.pth", storages)
+    storages = {f"t{key}": View(_storage(count=1000)) for key in keys}
+    write_zip(tmp_path / "w.pth", storages)
     with zipfile.ZipFile(tmp_path / "w.pth") as archive:
         body = archive.read("model/data.pkl")
     with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:

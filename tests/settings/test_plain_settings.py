@@ -97,6 +97,7 @@ def test_an_import_is_run_where_it_is_allowed(run, monkeypatch):
 
 def _forged(folder, change):
     content = json.loads((folder / "settings.json").read_text())
+    content.pop("sha256")  # a forger would make it fit
     change(content["settings"])
     (folder / "settings.json").write_text(json.dumps(content))
 
@@ -135,3 +136,17 @@ def test_what_is_no_settings_file_is_refused(text, run):
     (folder / "settings.json").write_text(text)
     with pytest.raises(UserError, match="settings.json: expected"):
         _read(folder)
+
+
+def test_settings_that_were_changed_since_are_refused_and_those_without_a_digest_are_read(folder):
+    """The digest came later: what a run of an earlier version wrote has none."""
+    path = folder / "settings.json"
+    content = json.loads(path.read_text())
+    content["settings"]["train"]["batch_size"] += 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"settings.json does not hold what train wrote: .*--gin_param"):
+        config.parse_gin([], [], model_dir=str(folder))
+    content.pop("sha256")
+    path.write_text(json.dumps(content))
+    config.parse_gin([], [], model_dir=str(folder))
+    assert config.recipe().train.batch_size == content["settings"]["train"]["batch_size"]

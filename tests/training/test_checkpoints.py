@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from tpu_retinamask.errors import NonFiniteLossError
+from tpu_retinamask.errors import NonFiniteLossError, UserError
 from tpu_retinamask.model.losses import Criterion
 from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.checkpoints.state import TrainState
@@ -183,3 +183,14 @@ def test_a_cut_newest_checkpoint_falls_back(tmp_path, small_model, built_optimiz
     assert TrainState(str(tmp_path), model, optimizer).restore() == 10
     assert "ckpt-20 is damaged and passed over: ckpt-20.data-00000-of-00001 has 1000 bytes" in said()
     assert state.nbytes == pytest.approx(os.path.getsize(f"{path[:-2]}10.data-00000-of-00001"), rel=0.2)
+
+
+def test_weights_that_are_not_finite_are_refused_though_their_manifest_fits(tmp_path, small_model):
+    """No save of ours writes them; with them every picture would be said to hold nothing."""
+    model = small_model()
+    state = TrainState(str(tmp_path), model)
+    name = model.variables[3].path
+    model.variables[3].assign(np.full(model.variables[3].shape, np.nan, np.float32))
+    state.files.write(state.checkpoint, 5)
+    with pytest.raises(UserError, match=rf"ckpt-5 holds weights that are NaN or infinite.*\n  {name}: (\d+) of \1 numbers"):
+        TrainState(str(tmp_path), model).restore()

@@ -122,3 +122,15 @@ def test_the_average_comes_back_to_the_bit(tmp_path, small_model, built_optimize
     assert state.restore() == int(optimizer.iterations)
     for path, variable in average.variables.items():
         assert fresh.variables[path].numpy().tobytes() == variable.numpy().tobytes()
+
+
+def test_an_average_that_is_not_finite_is_refused_and_leaves_the_weights(tmp_path):
+    model = _Layers()
+    average = WeightAverage(model)
+    before = model.conv.kernel.numpy()
+    average.variables["layers/conv/kernel"].assign(tf.fill(model.conv.kernel.shape, np.inf))
+    state = TrainState(str(tmp_path), model, extra={"average": average.variables})
+    path = state.files.write(state.checkpoint, 5)
+    with pytest.raises(UserError, match="layers/conv/kernel: 4 of 4 numbers"):
+        load_average(model, path)
+    np.testing.assert_array_equal(model.conv.kernel.numpy(), before)

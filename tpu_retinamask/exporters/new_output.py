@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.exporters.runner_text import runner_text
-from tpu_retinamask.files import WriteError, check_folder, reason_of, temporary_name
+from tpu_retinamask.files import WriteError, check_folder, force, reason_of, temporary_name
 
 
 def check_new(output: str) -> None:
@@ -37,6 +37,9 @@ def new_folder(output: str) -> Iterator[str]:
     try:
         tf.io.gfile.makedirs(partial)
         yield partial
+        for parent, _, names in os.walk(partial):
+            for name in names:
+                force(os.path.join(parent, name))
         tf.io.gfile.rename(partial, output)
     except (tf.errors.OpError, OSError) as error:
         raise WriteError(f"--output={output} could not be written: {reason_of(error)}") from error

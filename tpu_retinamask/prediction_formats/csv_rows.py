@@ -20,6 +20,10 @@ class CsvRows:
         self.path = os.path.join(output.folder, "predictions.csv")
         self.rows: list[list[str]] = []
 
+    def files(self, stem: str) -> list[str]:
+        """Return where a picture's objects are told."""
+        return ["predictions.csv"]
+
     def add(self, picture: PredictedPicture) -> None:
         """Keep the rows of a picture."""
         image = relative(picture.name, self.path)

@@ -18,6 +18,10 @@ class GeoJson:
         """Take where to."""
         self.folder = os.path.join(output.folder, "geojson")
 
+    def files(self, stem: str) -> list[str]:
+        """Return where a picture's objects are told."""
+        return [f"geojson/{stem}.geojson"]
+
     def add(self, picture: PredictedPicture) -> None:
         """Write the file of a picture."""
         content = {"type": "FeatureCollection", "features": [_feature(found) for found in picture.objects]}

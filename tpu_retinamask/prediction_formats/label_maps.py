@@ -28,6 +28,10 @@ class LabelMaps:
         self.folder = os.path.join(output.folder, "label_maps")
         self.rows: list[tuple] = [COLUMNS]
 
+    def files(self, stem: str) -> list[str]:
+        """Return where a picture's objects are told."""
+        return [f"label_maps/{stem}.png", "label_maps/labels.csv"]
+
     def add(self, picture: PredictedPicture) -> None:
         """Write the label map of a picture.
 

@@ -20,6 +20,7 @@ from tpu_retinamask.files import read_text, write_json_atomically
 from tpu_retinamask.prediction_formats.outlines import regions_of, simplified, softened, tolerance_of
 from tpu_retinamask.prediction_formats.registry import FORMATS, FoundObject, Output, PredictedPicture
 
+FOLDER = "labelme"
 VERSION = "5.4.1"  # whose layout is written
 DIGEST = "retinamask_predict"  # key of the digest of the shapes as they were written; labelme keeps it
 
@@ -38,14 +39,18 @@ class Labelme:
         Raises:
           UserError: files are there that a person has changed since, or that no run wrote.
         """
-        self.folder = os.path.join(output.folder, "labelme")
+        self.folder = os.path.join(output.folder, FOLDER)
         paths = [os.path.join(self.folder, f"{stem}.json") for stem in output.stems]
-        changed = [path for path in paths if tf.io.gfile.exists(path) and not _as_written(path)]
+        changed = [path for path in paths if as_written(path) is False]
         if changed:
             raise UserError(
                 f"{self.folder} holds files that were changed after predict wrote them, or are not its own, and would "
                 f"be replaced: give another --output_dir, or move them away:\n{listed(changed)}"
             )
+
+    def files(self, stem: str) -> list[str]:
+        """Return where a picture's objects are told."""
+        return [f"{FOLDER}/{stem}.json"]
 
     def add(self, picture: PredictedPicture) -> None:
         """Write the file of a picture."""
@@ -67,8 +72,11 @@ class Labelme:
         """Add nothing."""
 
 
-def _as_written(path: str) -> bool:
-    """Tell whether a file of a run is as the run wrote it."""
+def as_written(path: str) -> bool | None:
+    """Tell whether a file of a run is as the run wrote it; None: there is none, or it is of another form."""
+    folder, name = os.path.split(path)
+    if os.path.basename(folder) != FOLDER or not name.endswith(".json") or not tf.io.gfile.exists(path):
+        return None
     try:
         content = json.loads(read_text(path))
         return content[DIGEST] == _digest(content["shapes"])

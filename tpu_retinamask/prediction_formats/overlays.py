@@ -19,6 +19,10 @@ class Overlays:
         """Take where to."""
         self.output = output
 
+    def files(self, stem: str) -> list[str]:
+        """Return where a picture's objects are told."""
+        return [f"{stem}.png"]
+
     def add(self, picture: PredictedPicture) -> None:
         """Draw and save a picture."""
         drawn = overlay(picture.pixels(), picture.results, self.output.classes.names, self.output.least)

@@ -49,7 +49,10 @@ class PredictedPicture(NamedTuple):
 
 
 class PredictionWriter(Protocol):
-    """Writes the pictures of one run, one after the other; made once a run, of an `Output`."""
+    """Writes the pictures of one run, one after the other; made once a run, of an `Output`.
+
+    One that has `files(stem)` too is replaced as a whole by the next run: see `files_of`.
+    """
 
     def add(self, picture: PredictedPicture) -> None:
         """Write, or keep, what was found in a picture."""
@@ -58,6 +61,13 @@ class PredictionWriter(Protocol):
     def finish(self) -> None:
         """Write what all pictures have in common; nothing is added afterwards."""
         ...
+
+
+def files_of(writer: PredictionWriter, stem: str) -> list[str]:
+    """Return the files in which a writer tells of a picture, by their names below the folder: `FOLDER/NAME`, `NAME.png`
+    or `predictions.KIND`, with slashes. A writer without `files` names none, and its files are never removed.
+    """
+    return list(getattr(writer, "files", lambda stem: [])(stem))
 
 
 FORMATS: Seat[Callable[[Output], PredictionWriter]] = Seat("prediction format", "tpu_retinamask.prediction_formats")

@@ -44,7 +44,7 @@ from tpu_retinamask.prediction_formats import (  # noqa: F401  # take their seat
     labelme,
     overlays,
 )
-from tpu_retinamask.prediction_formats.registry import FORMATS, Output, PredictedPicture, objects_of
+from tpu_retinamask.prediction_formats.registry import FORMATS, Output, PredictedPicture, files_of, objects_of
 from tpu_retinamask.programs.command_line import Flags
 from tpu_retinamask.programs.own_settings import checked
 from tpu_retinamask.programs.runtime_choice import make_runtime
@@ -109,11 +109,20 @@ def predict(
             "file_name": image.name,
             "height": image.height,
             "width": image.width,
-            "picture": f"{stem}.png",
+            **({"picture": f"{stem}.png"} if "pictures" in formats else {}),
+            "files": [name for writer in writers for name in files_of(writer, stem)],
         }
         for image, stem in zip(found, stems)
     ]
-    take_over(output_dir, "images.json", listed, flag="--output_dir", last=RESULTS_FILE, inputs=paths)
+    take_over(
+        output_dir,
+        "images.json",
+        listed,
+        flag="--output_dir",
+        last=RESULTS_FILE,
+        inputs=paths,
+        as_written=labelme.as_written,
+    )
     compiled = recipe.train.compiles_detection(jit_compile)
     detector = inference.make_detector(model, recipe.detection_filter, jit_compile=compiled, runtime=runtime)
     category_ids = list(range(names.num_classes))

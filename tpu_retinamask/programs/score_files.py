@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.class_thresholds import THRESHOLDS_FILE, is_thresholds, thresholds_json
-from tpu_retinamask.evaluation.picture_folder import pictures_of
+from tpu_retinamask.evaluation.picture_folder import files_of
 from tpu_retinamask.evaluation.report import Metrics, metrics_json
 from tpu_retinamask.evaluation.results import RESULTS_FILE
 from tpu_retinamask.files import WriteError, holds_nothing, json_text, read_head, read_text, write_together
@@ -102,7 +102,7 @@ def _ours(path: str) -> bool:
 
 def _refuse_other_results(path: str, ours: bool) -> None:
     folder = os.path.dirname(path) or "."
-    if pictures_of(os.path.join(folder, "images.json")) is not None:
+    if files_of(os.path.join(folder, "images.json")) is not None:
         raise UserError(
             f"{folder} holds what predict wrote: it is kept; say where the results go by --metrics=FOLDER/metrics.json"
         )

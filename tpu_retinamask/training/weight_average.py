@@ -10,6 +10,7 @@ from tpu_retinamask.errors import UserError
 from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.private.keras_names import all_layers
 from tpu_retinamask.training.checkpoints.keys import variable_key
+from tpu_retinamask.training.checkpoints.reading import reading, refuse_not_finite
 from tpu_retinamask.training.devices.replicas import update_copies
 
 
@@ -82,15 +83,19 @@ def load_average(model: RetinaMask, checkpoint: str) -> bool:
     Args:
       model: RetinaMask with its weights created and the rest of the checkpoint restored.
       checkpoint: path of a checkpoint that fits the model.
+
+    Raises:
+      UserError: the average cannot be read, or a number of it is not finite.
     """
-    reader = tf.train.load_checkpoint(checkpoint)
-    found = 0
+    keys = {variable.path: variable_key("average", variable.path) for variable in model.variables}
+    with reading(checkpoint):
+        reader = tf.train.load_checkpoint(checkpoint)
+        averages = {path: reader.get_tensor(key) for path, key in keys.items() if reader.has_tensor(key)}
+    refuse_not_finite(checkpoint, averages.items())
     for variable in model.variables:
-        key = variable_key("average", variable.path)
-        if reader.has_tensor(key):
-            variable.assign(reader.get_tensor(key))
-            found += 1
-    return found > 0
+        if variable.path in averages:
+            variable.assign(averages[variable.path])
+    return bool(averages)
 
 
 def moving_variables(model: keras.Model) -> list[keras.Variable]:

@@ -40,7 +40,7 @@ from tpu_retinamask.data.prepared.index import SplitIndex
 from tpu_retinamask.data.prepared.reading import UNFINISHED, file_bytes
 from tpu_retinamask.data.record_checks import RecordsError
 from tpu_retinamask.data.record_format import FRAME_BYTES, tfds_features, tfds_serializer
-from tpu_retinamask.files import file_sha256, is_temporary, list_folder, read_bytes, read_if_there, reason_of
+from tpu_retinamask.files import file_sha256, force, is_temporary, list_folder, read_bytes, read_if_there, reason_of
 from tpu_retinamask.holding import LOCK
 
 log = logging.getLogger(__name__)
@@ -198,6 +198,7 @@ class RecordsBuilder:
             raise RecordsError(
                 f"{partial} has {file_bytes(partial)} bytes after writing {offset}: the disk may be full"
             )
+        force(partial)
         name = shard_name(split, shard, self._shard_count(split))
         tf.io.gfile.rename(partial, self._path(name), overwrite=True)
         self._write(self._part(split, shard) + ".sha256", f"{digest}  {name}\n".encode())
@@ -273,6 +274,7 @@ class RecordsBuilder:
             description="Images with boxes and masks, prepared for tpu_retinamask.",
         )
         for name in TFDS_FILES:
+            force(posixpath.join(folder, name))
             tf.io.gfile.rename(posixpath.join(folder, name), self._path(name), overwrite=True)
 
     def _clear(self):
@@ -283,6 +285,7 @@ class RecordsBuilder:
         partial = self._path(UNFINISHED, f"file-{self._writer}")
         with tf.io.gfile.GFile(partial, "wb") as file:
             file.write(content)
+        force(partial)
         tf.io.gfile.rename(partial, path, overwrite=True)
 
     def _shard_count(self, split: str) -> int:

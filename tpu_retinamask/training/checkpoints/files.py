@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.file_kinds import refuse_no_file
-from tpu_retinamask.files import WriteError, list_folder, read_if_there, reason_of
+from tpu_retinamask.files import WriteError, force, list_folder, read_if_there, reason_of
 from tpu_retinamask.training.checkpoints.manifest import MANIFEST, is_part, read_manifest, write_manifest
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,8 @@ class CheckpointFiles:
                 for name in sorted(self._steps()[step])
                 if is_part(f"ckpt-{step}", name)
             }
+            for name in files:  # before older ones go
+                force(os.path.join(self.directory, name))
             write_manifest(path, step, values or {}, files)
         except (tf.errors.OpError, OSError, WriteError) as error:
             self._remove([step])

@@ -11,6 +11,7 @@ from tpu_retinamask.errors import NonFiniteLossError, UserError, listed
 from tpu_retinamask.training.checkpoints.files import CheckpointFiles, DamagedCheckpointError, SavedCheckpoint
 from tpu_retinamask.training.checkpoints.images_seen import NOTED, Seen
 from tpu_retinamask.training.checkpoints.keys import variable_key
+from tpu_retinamask.training.checkpoints.reading import reading, refuse_not_finite
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ class TrainState:
 
         Raises:
           DamagedCheckpointError: there are checkpoints, but none is intact.
-          UserError: the checkpoint is of another architecture; names the first variable that differs.
+          UserError: the checkpoint is of another architecture, or holds weights that are not finite; names the variables.
         """
         if which in (LAST, BEST):
             saved = (self.files if which == LAST else self.best).newest()
@@ -155,7 +156,8 @@ class TrainState:
 
     def take(self, saved: SavedCheckpoint) -> int:
         """Restore a checkpoint, of this run or another, and return its step; see `restore`."""
-        shapes = tf.compat.v1.train.NewCheckpointReader(saved.path).get_variable_to_shape_map()
+        with reading(saved.path):
+            shapes = tf.compat.v1.train.NewCheckpointReader(saved.path).get_variable_to_shape_map()
         self.missing_parts = tuple(
             part for part in self._optional if not any(name.startswith(f"{part}/") for name in shapes)
         )
@@ -168,10 +170,9 @@ class TrainState:
                 "start anew, from these weights with --weights."
             )
         present = {part: variables for part, variables in self.parts.items() if part not in self.missing_parts}
-        try:
+        with reading(saved.path):
             tf.train.Checkpoint(**present).restore(saved.path).expect_partial()
-        except tf.errors.OpError as error:
-            raise UserError(f"checkpoint {saved.path} cannot be read: {error.message}") from error
+        refuse_not_finite(saved.path, ((name, variable.numpy()) for name, variable in self.parts["model"].items()))
         self.restored = saved
         log.info("restored step %d from %s", saved.step, saved.path)
         return saved.step
