@@ -52,9 +52,9 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
 def write_together(contents: Sequence[tuple[str | os.PathLike, str | bytes]]) -> None:
     """Write files that belong together, each as `write_atomically` does; the last says that the others are whole.
 
-    All are written under temporary names, and are on the disk, before any takes its place, so that a full disk and a loss
-    of power leave those that were there. Then the last is removed, and it is the last that comes: a process that is killed
-    leaves no old one beside new ones.
+    All are written under temporary names, and are on the disk, before any takes its place, so that a full disk and a
+    loss of power leave those that were there. Then the last is removed, and it is the last that comes: a process that
+    is killed leaves no old one beside new ones.
 
     Raises:
       WriteError: one cannot be written.
@@ -90,8 +90,9 @@ def write_together(contents: Sequence[tuple[str | os.PathLike, str | bytes]]) ->
 
 
 def force(path: str) -> None:
-    """See that a local file, or the list of a folder, is on its disk: what is renamed before may be empty after a loss of
-    power. What a bucket has taken it keeps.
+    """See that a local file, or the list of a folder, is on its disk; what a bucket has taken it keeps.
+
+    A file that is renamed before may be empty after a loss of power.
 
     Raises:
       OSError: the disk failed, or is full.

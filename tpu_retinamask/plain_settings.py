@@ -47,7 +47,8 @@ def to_bindings(text: str, path: str, known: Mapping[str, type]) -> list[str]:
     digest = content.pop("sha256", None) if isinstance(content, dict) else None
     if digest is not None and digest != _digest(content):  # None: from before there was one
         raise UserError(
-            f"{path} does not hold what train wrote: copy it anew. To change a setting, give it by --gin_param or --gin_file"
+            f"{path} does not hold what train wrote: copy it anew. To change a setting, give it by --gin_param or "
+            "--gin_file"
         )
     settings = content.get("settings") if isinstance(content, dict) and content.get("format") == FORMAT else None
     if not isinstance(settings, dict):

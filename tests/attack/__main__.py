@@ -10,11 +10,11 @@ damage follows from its name and the seed and is made again by --try; moments of
 
 import argparse
 import itertools
-import json
 import os
 import pathlib
 import platform
 import random
+import re
 import sys
 import time
 
@@ -50,7 +50,7 @@ def main() -> int:
     if "damage" in kinds:
         share = left * (0.4 if len(kinds) > 1 else 1)
         spent = share
-        names = [name for name in SUBJECTS if options.only in name]
+        names = [name for name in SUBJECTS if re.fullmatch(options.only, name)]
         for name in names:
             tallies["damage", name] = tally = attack(name, folder / "subjects", seed, share / len(names))
             report.say("damage", name, tally)
@@ -58,14 +58,14 @@ def main() -> int:
         find_at_once()
         scene = Scene(folder / "scene")
         end, turns = time.monotonic() + left - spent, itertools.count()
-        jobs = []
-        if "kill" in kinds:
-            jobs.append(_in_turn([("kill", name) for name in WRITERS if options.only in name]))
-        if "pair" in kinds:
-            chosen = [pair for pair in PAIRS if options.only in " and ".join(pair)]
-            random.Random(seed).shuffle(chosen)
-            jobs.append(_in_turn([("pair", pair) for pair in chosen]))
-        while time.monotonic() < end:
+        chosen = [pair for pair in PAIRS if re.fullmatch(options.only, " and ".join(pair))]
+        random.Random(seed).shuffle(chosen)
+        jobs = (
+            [("kill", name) for name in WRITERS if re.fullmatch(options.only, name)],
+            [("pair", pair) for pair in chosen],
+        )
+        jobs = [_in_turn(some) for some in jobs if some and some[0][0] in kinds]
+        while jobs and time.monotonic() < end:
             turn = next(turns)
             kind, what = next(jobs[turn % len(jobs)])
             name = what if kind == "kill" else " and ".join(what)
@@ -105,7 +105,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, help="one by chance where not given; it is printed")
     parser.add_argument("--kinds", nargs="*", choices=KINDS, help="all where not given")
-    parser.add_argument("--only", default="", help="subjects, programs and pairs in whose name this is")
+    parser.add_argument("--only", default=".*", help="subjects, programs and pairs: a pattern of their whole names")
     parser.add_argument("--try", dest="again", help="SUBJECT:FILE:KIND:PLACE of a fault, made again with its --seed")
     return parser.parse_args()
 

@@ -17,7 +17,22 @@ TEXTS = (
     b"1e400", b"-1e400", b"NaN", b"-Infinity", b"0.5", b"1e-320", b"null", b"true", b"[]", b"{}", b'"x"', b'""', b"",
 )  # fmt: skip
 INTEGERS = (0, 1, 2, -1, 127, 255, 1 << 15, 1 << 16, 1 << 31, (1 << 31) - 1, 10**15, (1 << 63) - 1, -(1 << 63), 1 << 62)
-DTYPES = (b"<f4", b"<f8", b"<i8", b"<u1", b"|b1", b"|O", b"<U9", b"|S9", b"<c8", b"<M8[s]", b"|V8", b">f4", b"<f2", b"<q9")
+DTYPES = (
+    b"<f4",
+    b"<f8",
+    b"<i8",
+    b"<u1",
+    b"|b1",
+    b"|O",
+    b"<U9",
+    b"|S9",
+    b"<c8",
+    b"<M8[s]",
+    b"|V8",
+    b">f4",
+    b"<f2",
+    b"<q9",
+)
 
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")
 _DTYPE = re.compile(rb"[<>|=][biufSUOVcmM]\d{0,2}")

@@ -28,7 +28,8 @@ def kill_once(scene: Scene, name: str, seed: str, tally: Tally) -> None:
         moment = f"{delay} s after change {number} of its folder"
         lives = _until(run, _Changes(scene.work / OUT, number).seen)
         if lives and delay:
-            lives = _until(run, lambda end=time.monotonic() + delay: time.monotonic() > end)
+            end = time.monotonic() + delay
+            lives = _until(run, lambda: time.monotonic() > end)
     if not lives:
         tally.add(ENDED, "", run.fault())
         return

@@ -26,7 +26,8 @@ def meet_once(scene: Scene, pair: tuple[str, str], seed: str, tally: Tally) -> N
     time.sleep(pause)
     runs.append(scene.start(*WRITERS[names[1]].command))
     what = f"{names[0]} and {pause:.3f} s later {names[1]} (seed {seed})"
-    if not all([run.wait() for run in runs]):
+    ended = [run.wait() for run in runs]  # both, whatever the first did
+    if not all(ended):
         tally.add(HANG, what, "one does not end")
         return
     if faults := [fault for run in runs if (fault := run.fault())]:

@@ -30,7 +30,9 @@ class Writer(NamedTuple):
     """A program, and how it is called."""
 
     command: tuple[str, ...]
-    older: tuple[str, ...] = ()  # by which an earlier output came about, over which it writes; none: it writes over none
+    older: tuple[
+        str, ...
+    ] = ()  # by which an earlier output came about, over which it writes; none: it writes over none
     compared: tuple[str, ...] = ("*",)  # patterns of the files that are the same in every run
 
 
@@ -72,7 +74,7 @@ class Run:
 
     def __init__(self, folder, command) -> None:
         """Start it where one stands in the folder."""
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # until it has ended
         self.started, self.code = time.monotonic(), None
         self.pid = os.fork()
         if self.pid == 0:
@@ -182,8 +184,7 @@ class Scene:
         (self.work / "part.csv").write_text("\n".join(row for row in rows if row.startswith("3")) + "\n")
         (self.work / "classes.csv").write_text("disc,0\nsquare,1\n")
         self.run("convert", "csv", *_CSV, "--output=instances.json")
-        self.run(*_train(2), "--model_dir=run")
-        self.given = {name: content for name, content in self.files(".").items() if "/events." not in name}
+        self.given = self.files(".")
         self.whole, self.older, self.seconds = {}, {}, {}
 
     def prepare(self, name) -> None:
@@ -192,6 +193,9 @@ class Scene:
         if name in self.whole:
             return
         self.clear()
+        if "--model_dir=run" in writer.command and not (self.work / "run").exists():
+            self.run(*_train(2), "--model_dir=run")
+            self.given = self.files(".")
         if writer.older:
             self.run(*writer.older)
             shutil.copytree(self.work / OUT, self.root / "older" / name)

@@ -4,7 +4,16 @@ import json
 
 from attack import kills, pairs, tries
 
-GOOD = {tries.REFUSED, tries.SAME, tries.OTHER, kills.ENDED, kills.SAME_BYTES, pairs.BY_NAME, pairs.FOR_FILES, pairs.BOTH}
+GOOD = {
+    tries.REFUSED,
+    tries.SAME,
+    tries.OTHER,
+    kills.ENDED,
+    kills.SAME_BYTES,
+    pairs.BY_NAME,
+    pairs.FOR_FILES,
+    pairs.BOTH,
+}
 TITLES = {
     "damage": "Damaged and forged files",
     "kill": "Writers killed, and run again",
@@ -50,7 +59,9 @@ def write(folder, said, tallies) -> int:
 def _table(title, rows) -> list[str]:
     if not rows:
         return []
-    outcomes = sorted({outcome for row in rows for outcome in row["outcomes"]}, key=lambda name: (name not in GOOD, name))
+    outcomes = sorted(
+        {outcome for row in rows for outcome in row["outcomes"]}, key=lambda name: (name not in GOOD, name)
+    )
     lines = [f"| {title} | tries | {' | '.join(outcomes)} |", "|---|---|" + "---|" * len(outcomes)]
     whole = {"name": "all", "tries": sum(row["tries"] for row in rows), "outcomes": {}}
     for outcome in outcomes:

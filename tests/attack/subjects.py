@@ -60,7 +60,12 @@ def _told(content, settings, path):
             assert 0 <= x1 < x2 <= image.width and 0 <= y1 < y2 <= image.height, instance
             assert 0 <= instance.class_id < content.classes.num_classes, instance
     return content.classes.names, [
-        (image.name.rpartition("/")[2], image.height, image.width, [(i.box, i.class_id, i.mask) for i in image.instances])
+        (
+            image.name.rpartition("/")[2],
+            image.height,
+            image.width,
+            [(i.box, i.class_id, i.mask) for i in image.instances],
+        )
         for image in scanned
     ]
 
@@ -235,7 +240,13 @@ def _read_checkpoints(folder, _):
     if step == 10:  # the one before, as it was written
         assert state.restored.values == {"note": 5.0} and found[0] == [[10.0, 10.0]] * 3 and found[3] == [20.0, 20.0]
         raise UserError(f"{folder}: the one before was taken")
-    return step, state.restored.values, found, sorted(layers), [layers["dense"][name].tolist() for name in ("kernel", "bias")]
+    return (
+        step,
+        state.restored.values,
+        found,
+        sorted(layers),
+        [layers["dense"][name].tolist() for name in ("kernel", "bias")],
+    )
 
 
 def _sign_checkpoints(folder):
@@ -343,7 +354,9 @@ def _described(found):
 
 
 def _lay_h5(folder):
-    write_snapshot(folder / "weights.h5", {"conv": {"kernel": _arrays()["conv/kernel"], "bias": np.ones(4, np.float32)}})
+    write_snapshot(
+        folder / "weights.h5", {"conv": {"kernel": _arrays()["conv/kernel"], "bias": np.ones(4, np.float32)}}
+    )
     return ""
 
 
@@ -351,7 +364,9 @@ def _read_h5(folder, _):
     from tpu_retinamask.pretrained.h5_file import read_h5
 
     layers = read_h5(str(folder / "weights.h5"))
-    return _described({f"{layer}/{name}": value for layer, weights in layers.items() for name, value in weights.items()})
+    return _described(
+        {f"{layer}/{name}": value for layer, weights in layers.items() for name, value in weights.items()}
+    )
 
 
 def _torch(write):
@@ -386,7 +401,7 @@ SUBJECTS: dict[str, Subject] = {
     "results": Subject(_lay_results, _read_results, ("instances.json", "predictions.json")),
     "list of pictures": Subject(_lay_list, _read_list, ("images.json",)),
     "settings.json": Subject(
-        _lay_settings, _read_settings, ("settings.json",), guarded=True, sign=_sign_settings, named=r"^\w+: \w+ "
+        _lay_settings, _read_settings, ("settings.json",), guarded=True, sign=_sign_settings, named=r"^\w+: "
     ),
     "classes.csv": Subject(_write_scene, _read_classes, ("classes.csv",)),
     "history.json": Subject(_lay_history, _read_history, ("history.json",)),

@@ -192,5 +192,7 @@ def test_weights_that_are_not_finite_are_refused_though_their_manifest_fits(tmp_
     name = model.variables[3].path
     model.variables[3].assign(np.full(model.variables[3].shape, np.nan, np.float32))
     state.files.write(state.checkpoint, 5)
-    with pytest.raises(UserError, match=rf"ckpt-5 holds weights that are NaN or infinite.*\n  {name}: (\d+) of \1 numbers"):
+    with pytest.raises(
+        UserError, match=rf"ckpt-5 holds weights that are NaN or infinite.*\n  {name}: (\d+) of \1 numbers"
+    ):
         TrainState(str(tmp_path), model).restore()

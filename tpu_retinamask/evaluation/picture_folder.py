@@ -65,8 +65,8 @@ def take_over(
     changed = [name for name, ours in told.items() if ours is False]
     if changed:
         raise UserError(
-            f"{flag}={folder} holds files that were changed after an earlier run wrote them, and would be replaced: give "
-            f"another folder, or move them away:\n{listed(changed)}"
+            f"{flag}={folder} holds files that were changed after an earlier run wrote them, and would be replaced: "
+            f"give another folder, or move them away:\n{listed(changed)}"
         )
     read = {os.path.realpath(file) for file in inputs if "://" not in file}
     replaced = sorted(name for name in new | old if os.path.realpath(os.path.join(folder, name)) in read)

@@ -64,8 +64,10 @@ class PredictionWriter(Protocol):
 
 
 def files_of(writer: PredictionWriter, stem: str) -> list[str]:
-    """Return the files in which a writer tells of a picture, by their names below the folder: `FOLDER/NAME`, `NAME.png`
-    or `predictions.KIND`, with slashes. A writer without `files` names none, and its files are never removed.
+    """Return the files in which a writer tells of a picture, by their names below the folder.
+
+    They are `FOLDER/NAME`, `NAME.png` or `predictions.KIND`. A writer without `files` names none: the next run does not
+    remove them.
     """
     return list(getattr(writer, "files", lambda stem: [])(stem))
 

@@ -161,6 +161,8 @@ def _add(
     if not xy:
         draft.leave_out("metadata of a whole picture")
         return
+    if isinstance(xy[0], list | dict):
+        raise BadEntry(f"{entry.place}: xy: got {shown(xy[0])}, expected the number of a shape")
     if xy[0] in WITHOUT_AREA:
         draft.leave_out(f"regions of the shape {WITHOUT_AREA[xy[0]]!r}, which have no area")
         return

@@ -43,6 +43,7 @@ def refuse_not_finite(checkpoint: str, weights: Iterable[tuple[str, Any]]) -> No
             wrong.append(f"{name}: {finite.size - np.count_nonzero(finite)} of {finite.size} numbers")
     if wrong:
         raise UserError(
-            f"checkpoint {checkpoint} holds weights that are NaN or infinite, with which nothing is found:\n{listed(wrong)}"
-            "\nTake another, by --checkpoint or --weights, or remove its files to go on from the one before."
+            f"checkpoint {checkpoint} holds weights that are NaN or infinite, with which nothing is found:\n"
+            + listed(wrong)
+            + "\nTake another, by --checkpoint or --weights, or remove its files to go on from the one before."
         )

@@ -146,7 +146,7 @@ class TrainState:
 
         Raises:
           DamagedCheckpointError: there are checkpoints, but none is intact.
-          UserError: the checkpoint is of another architecture, or holds weights that are not finite; names the variables.
+          UserError: the checkpoint is of another architecture, or holds weights that are not finite; names them.
         """
         if which in (LAST, BEST):
             saved = (self.files if which == LAST else self.best).newest()
