@@ -7,11 +7,12 @@ RUN_DIR ?= runs/nuclei_demo
 BIN = $(VENV)/bin
 NUCLEI = examples/nuclei
 
-.PHONY: help install demo lint test test-ci test-all benchmark tpu-install tpu-test tpu-check tpu-check-r50 clean
+.PHONY: help install demo lint test test-ci test-all attack benchmark tpu-install tpu-test tpu-check tpu-check-r50 clean
 
 help:
 	@echo "make demo      install, train on examples/nuclei, evaluate, write pictures to $(RUN_DIR)/pictures"
 	@echo "make test      install and run the tests; make test-ci those that CI adds, make test-all all, the slow ones too"
+	@echo "make attack    readers and writers under attack for MINUTES=60 minutes, in runs/attack (docs/reliability.md)"
 	@echo "make lint      ruff and pyright, as CI runs them"
 	@echo "make benchmark the training step of ResNet-50 at 512 x 512, with and without XLA"
 	@echo "make tpu-test        the TPU kernels and four host replicas, tested (installs 3.3 GB)"
@@ -46,6 +47,12 @@ test-ci: $(VENV)/installed-engines
 
 test-all: $(VENV)/installed-engines
 	$(PYTEST) -m "not tpu"
+
+# SEED= makes a run again; its faults are told with what makes them again.
+MINUTES ?= 60
+ATTACK_DIR ?= runs/attack
+attack: $(VENV)/installed-$(EXTRA)
+	PYTHONPATH=tests $(BIN)/python -m attack --minutes=$(MINUTES) --folder=$(ATTACK_DIR) $(if $(SEED),--seed=$(SEED))
 
 # Not for the demo: Keras imports jax where it is installed, a second more at each start.
 $(VENV)/installed-engines: $(VENV)/installed-$(EXTRA)
