@@ -77,7 +77,7 @@ def main() -> int:
 
 
 def _in_turn(jobs):
-    """Yield jobs one after the other, again and again; those with a training, which takes its time, each fifth round."""
+    """Yield jobs one after the other, again and again; those with a training, which takes long, each fifth round."""
     for number in itertools.count():
         yield from [job for job in jobs if "train" not in job[1] or number % 5 == 4 or len(jobs) == 1]
 
