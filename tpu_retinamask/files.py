@@ -75,8 +75,6 @@ def write_together(contents: Sequence[tuple[str | os.PathLike, str | bytes]]) ->
             tf.io.gfile.remove(places[-1])
         for path, temporary in zip(places, temporaries):
             tf.io.gfile.rename(temporary, path, overwrite=True)
-        for folder in dict.fromkeys(map(os.path.dirname, places)):
-            force(folder or ".")
     except (tf.errors.OpError, OSError) as error:
         reason = reason_of(error)
         for temporary in temporaries:
@@ -90,16 +88,17 @@ def write_together(contents: Sequence[tuple[str | os.PathLike, str | bytes]]) ->
 
 
 def force(path: str) -> None:
-    """See that a local file, or the list of a folder, is on its disk; what a bucket has taken it keeps.
+    """See that a local file is on its disk; what a bucket has taken it keeps.
 
-    A file that is renamed before may be empty after a loss of power.
+    A file that is renamed before may be empty after a loss of power. The rename itself may be undone by that: it leaves
+    what was there, and needs no second wait for the disk.
 
     Raises:
       OSError: the disk failed, or is full.
     """
-    if "://" in path or not hasattr(os, "O_DIRECTORY"):  # other systems open no folders
+    if "://" in path:
         return
-    number = os.open(path, os.O_RDONLY)
+    number = os.open(path, os.O_RDWR)
     try:
         os.fsync(number)
     except OSError as error:

@@ -51,8 +51,10 @@ def main() -> int:
         share = left * (0.4 if len(kinds) > 1 else 1)
         spent = share
         names = [name for name in SUBJECTS if re.fullmatch(options.only, name)]
+        whole = sum(SUBJECTS[name].weight for name in names)
         for name in names:
-            tallies["damage", name] = tally = attack(name, folder / "subjects", seed, share / len(names))
+            seconds = share * SUBJECTS[name].weight / whole
+            tallies["damage", name] = tally = attack(name, folder / "subjects", seed, seconds)
             report.say("damage", name, tally)
     if kinds != ["damage"]:
         find_at_once()

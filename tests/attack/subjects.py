@@ -8,17 +8,15 @@ one that is still a file of its kind says something else, and `read` then looks 
 import functools
 import hashlib
 import json
-import math
 import pathlib
-import pickle
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
-from reference.keras_snapshot import write_snapshot
+from attack import weight_files
 from reference.tool_writers import OUTLINES, PIXELS, written
-from reference.torch_writers import View, write_legacy, write_zip
+from reference.torch_writers import write_legacy, write_zip
 
 SCENE = (("a.png", 20, 10), ("b.png", 8, 8))  # name, width, height
 
@@ -32,6 +30,7 @@ class Subject(NamedTuple):
     guarded: bool = False
     sign: Callable[[pathlib.Path], None] | None = None  # makes the digests fit, as a forger would
     named: str = ""  # a pattern, by which an error may say what is wrong in place of the file
+    weight: int = 1  # of its share of the time: what takes long to lay out and to read gets more
 
 
 # ---- Annotations and what belongs to them
@@ -336,64 +335,6 @@ def _read_records(folder, _):
     return opened.classes.names, told
 
 
-# ---- Weights
-
-
-def _arrays():
-    return {"conv/kernel": np.arange(8, dtype=np.float32).reshape(2, 4), "conv/bias": np.ones(4, np.float32)}
-
-
-def _described(found):
-    """Return names, shapes and bytes of arrays, after a look at whether each is one of numbers."""
-    told = []
-    for name, array in sorted(found.items()):
-        array = np.asarray(array)
-        assert array.dtype.kind in "fiub" and math.prod(array.shape) == array.size <= 1 << 20, (name, array.dtype)
-        told.append((name, array.shape, str(array.dtype), array.tobytes()))
-    return told
-
-
-def _lay_h5(folder):
-    write_snapshot(
-        folder / "weights.h5", {"conv": {"kernel": _arrays()["conv/kernel"], "bias": np.ones(4, np.float32)}}
-    )
-    return ""
-
-
-def _read_h5(folder, _):
-    from tpu_retinamask.pretrained.h5_file import read_h5
-
-    layers = read_h5(str(folder / "weights.h5"))
-    return _described(
-        {f"{layer}/{name}": value for layer, weights in layers.items() for name, value in weights.items()}
-    )
-
-
-def _torch(write):
-    def lay(folder):
-        state = {name: View(value.ravel(), 0, value.shape, (4, 1)[-value.ndim :]) for name, value in _arrays().items()}
-        write(folder / "weights.pth", state)
-        return ""
-
-    def read(folder, _):
-        from tpu_retinamask.pretrained.torch_file import read_torch
-
-        return _described(read_torch(str(folder / "weights.pth")))
-
-    return Subject(lay, read, ("weights.pth",))
-
-
-def _lay_pkl(folder):
-    (folder / "weights.pkl").write_bytes(pickle.dumps({"model": _arrays(), "__author__": "x"}, 4))
-    return ""
-
-
-def _read_pkl(folder, _):
-    from tpu_retinamask.pretrained.array_pickle import read_array_pickle
-
-    return _described(read_array_pickle(str(folder / "weights.pkl")))
-
-
 SUBJECTS: dict[str, Subject] = {
     "csv": Subject(_write_scene, _read_csv, ("train.csv", "classes.csv")),
     "pictures": Subject(_write_scene, _read_pictures, ("*.png",), guarded=True),
@@ -406,14 +347,16 @@ SUBJECTS: dict[str, Subject] = {
     "classes.csv": Subject(_write_scene, _read_classes, ("classes.csv",)),
     "history.json": Subject(_lay_history, _read_history, ("history.json",)),
     "checkpoints": Subject(
-        _lay_checkpoints, _read_checkpoints, ("checkpoint", "ckpt-20.*"), guarded=True, sign=_sign_checkpoints
+        _lay_checkpoints, _read_checkpoints, ("checkpoint", "ckpt-20.*"), guarded=True, sign=_sign_checkpoints, weight=3
     ),
-    "records, verified": Subject(_lay_records, _verify_records, ("*",), guarded=True),
-    "records, read": Subject(_lay_records, _read_records, ("*",), guarded=True, sign=_sign_records, named="--verify"),
-    "weights h5": Subject(_lay_h5, _read_h5, ("weights.h5",)),
-    "weights pth": _torch(write_zip),
-    "weights pth, legacy": _torch(write_legacy),
-    "weights pkl": Subject(_lay_pkl, _read_pkl, ("weights.pkl",)),
+    "records, verified": Subject(_lay_records, _verify_records, ("*",), guarded=True, weight=3),
+    "records, read": Subject(
+        _lay_records, _read_records, ("*",), guarded=True, sign=_sign_records, named="--verify", weight=6
+    ),
+    "weights h5": Subject(weight_files.lay_h5, weight_files.read_h5, ("weights.h5",)),
+    "weights pth": Subject(*weight_files.torch(write_zip), ("weights.pth",)),
+    "weights pth, legacy": Subject(*weight_files.torch(write_legacy), ("weights.pth",)),
+    "weights pkl": Subject(weight_files.lay_pkl, weight_files.read_pkl, ("weights.pkl",)),
     **{f"source {name}": _source(name, False) for name in OUTLINES},
     **{f"source {name}, pixels": _source(name, True) for name in PIXELS},
 }

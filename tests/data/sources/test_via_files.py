@@ -168,6 +168,7 @@ def test_what_is_wrong_in_version_3_is_named(save, picture, wrong):
         {"vid": "8", "z": [], "xy": [2, 10, 20, 30, 40], "av": {"1": "0"}},
         {"vid": "1", "z": [], "xy": [2, 10, "x", 30, 40], "av": {"1": "0"}},
         {"vid": "1", "z": [], "xy": [12, 10], "av": {"1": "0"}},
+        {"vid": "1", "z": [], "xy": [[2], 10, 20, 30, 40], "av": {"1": "0"}},
     ]
     message = wrong(save("via3.json", version_3(metadata, kind)))
     for part in (
@@ -176,6 +177,7 @@ def test_what_is_wrong_in_version_3_is_named(save, picture, wrong):
         "m2: vid: got '8', expected one of the 1 views",
         "m3: xy: got 'x', expected a number of pixels",
         "m4: xy: got the shape 12, expected 2 (rectangle)",
+        "m5: xy: got a list of 1, expected the number of a shape",
     ):
         assert part in message
     assert "gone.png is missing" in wrong(save("v.json", version_3([], kind, ("gone.png",))))
