@@ -59,7 +59,7 @@ def main() -> int:
     if kinds != ["damage"]:
         find_at_once()
         scene = Scene(folder / "scene")
-        end, turns = time.monotonic() + left - spent, itertools.count()
+        end = time.monotonic() + left - spent
         chosen = [pair for pair in PAIRS if re.fullmatch(options.only, " and ".join(pair))]
         random.Random(seed).shuffle(chosen)
         jobs = (
@@ -67,8 +67,9 @@ def main() -> int:
             [("pair", pair) for pair in chosen],
         )
         jobs = [_in_turn(some) for some in jobs if some and some[0][0] in kinds]
-        while jobs and time.monotonic() < end:
-            turn = next(turns)
+        for turn in itertools.count() if jobs else ():
+            if turn >= len(jobs) and time.monotonic() > end:  # at least one of each kind
+                break
             kind, what = next(jobs[turn % len(jobs)])
             name = what if kind == "kill" else " and ".join(what)
             tally = tallies.setdefault((kind, name), Tally())
