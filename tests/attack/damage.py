@@ -7,6 +7,7 @@ import io
 import random
 import re
 import zipfile
+import zlib
 
 FLIP, CUT, FORGE = "flip", "cut", "forge"
 
@@ -75,7 +76,7 @@ def _forged_member(content: bytes, chance: random.Random) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = [(entry, archive.read(entry)) for entry in archive.infolist()]
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError):  # forged before
+    except (zipfile.BadZipFile, zlib.error, ValueError, NotImplementedError, EOFError, OSError):  # forged before
         return _forged_once(content, chance)
     if not members:
         return content
