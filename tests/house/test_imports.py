@@ -70,6 +70,7 @@ BELOW = {
     "recipe": {"model", "data", "training", "setting_types"},
     "tasks": {
         "planning",
+        "reports",
         "batch_errors",
         "signs_of_life",
         "recipe",

@@ -184,3 +184,30 @@ def test_all_bad_losses_are_named():
 
 def test_durations_are_readable():
     assert [format_seconds(s) for s in (0, 59.6, 61, 3600, 36061)] == ["0:00", "1:00", "1:01", "1:00:00", "10:01:01"]
+
+
+def test_pictures_spreads_and_texts_are_there_for_tensorboard(tmp_path):
+    progress = _progress(tmp_path, start_step=8)
+    picture = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    progress.write_texts({"config.gin": "a = 1\nb = 2"})
+    progress.write_seen({"val/picture_0": picture}, {"val/scores": np.array([0.25, 0.75]), "val/none": np.zeros(0)})
+    events = EventAccumulator(os.path.join(str(tmp_path), "events"))
+    events.Reload()
+    found = {}
+    for tag in events.Tags()["tensors"]:
+        (event,) = events.Tensors(tag)
+        assert event.step == 8
+        found[tag] = tf.make_ndarray(event.tensor_proto)
+    assert found["config.gin"].item().decode() == "    a = 1\n    b = 2\n"
+    height, width, png = found["val/picture_0"]  # TensorBoard has the width first
+    assert (int(height), int(width)) == (6, 4)
+    np.testing.assert_array_equal(tf.io.decode_png(png).numpy(), picture)
+    assert found["val/scores"][:, 2].sum() == 2 and found["val/scores"][0, 0] == pytest.approx(0.25)
+    assert found["val/none"].sum() == 0
+
+
+def test_without_a_folder_nothing_is_written_and_nothing_raised(tmp_path):
+    progress = Progress(None, total_steps=9, steps_per_epoch=8, batch_size=4, log_every=4, start_step=0)
+    progress.write_texts({"a": "b"})
+    progress.write_seen({"p": np.zeros((2, 2, 3), np.uint8)}, {"v": np.ones(3)})
+    progress.write_scalars({"s": 1.0})

@@ -19,6 +19,7 @@ from tpu_retinamask.files import write_atomically
 from tpu_retinamask.recipe import Recipe
 from tpu_retinamask.structures import Batch
 from tpu_retinamask.tasks import inference, preflight
+from tpu_retinamask.tasks.shown_pictures import ShownPictures, spreads
 from tpu_retinamask.tasks.start import Start, noted_before, start_state
 from tpu_retinamask.training.checkpoints.disk_room import require_room
 from tpu_retinamask.training.checkpoints.images_seen import Seen, configs_in, images_seen
@@ -177,6 +178,7 @@ def run(training: Training, *, ends_process: bool = False) -> Progress:
         start_step=first.step,
         start_images=first.images,
     )
+    progress.write_texts(training.config_files)
     history = History(
         model_dir if chief else None,
         first.step,
@@ -196,7 +198,7 @@ def run(training: Training, *, ends_process: bool = False) -> Progress:
             steps_per_loop=settings.steps_per_loop or training.runtime.steps_per_loop,
             checkpoint_every=settings.checkpoint_every,
             checkpoint_minutes=settings.checkpoint_minutes,
-            evaluate=_evaluation(training) if sources.validation else None,
+            evaluate=_evaluation(training, progress) if sources.validation else None,
             evaluate_every=settings.evaluate_every,
             stop=stop,
             history=history,
@@ -318,10 +320,14 @@ def _batches(training: Training, part: Part, start_step: int, start_image: int |
     return HostBatches(pipeline, images, transform, training.batch_size, start_step=start_step, start_image=start_image)
 
 
-def _evaluation(training: Training) -> Callable[[], dict]:
-    """Return a function that scores the model, or the average of its weights, logs the table and returns scalars."""
+def _evaluation(training: Training, progress: Progress) -> Callable[[], dict]:
+    """Return a function that scores the model, or the average of its weights, logs the table and returns scalars.
+
+    TensorBoard is shown a few pictures, and how scores and sizes are spread.
+    """
     recipe, average = training.recipe, training.learner.average
     classes, images = training.sources.classes, training.sources.validation or ()
+    shown = ShownPictures(images, classes.names)
     detector = inference.make_detector(
         training.learner.model,
         recipe.detection_filter,
@@ -331,7 +337,7 @@ def _evaluation(training: Training) -> Callable[[], dict]:
 
     def evaluate() -> dict:
         with average.in_place() if average else contextlib.nullcontext():
-            metrics, _, _ = inference.evaluate_images(
+            metrics, results, scoring = inference.evaluate_images(
                 detector,
                 recipe.pipeline,
                 images,
@@ -340,6 +346,8 @@ def _evaluation(training: Training) -> Callable[[], dict]:
                 max_detections=max(100, recipe.detection_filter.max_detections),
             )
         log.info("evaluation\n%s", format_table(metrics, classes.names))
+        least = metrics.best.score if metrics.best else None
+        progress.write_seen(shown.pictures(scoring, results, least), spreads(results))
         return {f"val/{key}": value for key, value in metrics.flat().items()}
 
     return evaluate

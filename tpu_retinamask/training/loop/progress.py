@@ -1,9 +1,11 @@
-"""What a person sees of a training: a line now and then, and TensorBoard scalars."""
+"""What a person sees of a training: a line now and then, and what TensorBoard shows."""
 
+import contextlib
 import logging
 import math
 import os
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -120,16 +122,40 @@ class Progress:
         self._restart_clock()  # the time of an evaluation is not the training's
         self._last_update = time.monotonic()
 
+    def write_seen(self, pictures: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray]) -> None:
+        """Write what an evaluation saw, at the present step.
+
+        Args:
+          pictures: uint8 [h, w, 3] by name.
+          values: numbers by name, [n], shown as a histogram.
+        """
+        with self._writing():
+            for name, picture in pictures.items():
+                tf.summary.image(name, picture[np.newaxis])
+            for name, numbers in values.items():
+                tf.summary.histogram(name, numbers)
+
+    def write_texts(self, texts: Mapping[str, str]) -> None:
+        """Write texts, such as the configuration, as they are."""
+        with self._writing():
+            for name, text in texts.items():
+                indented = "".join(f"    {line}\n" for line in text.splitlines())  # code, in Markdown
+                tf.summary.text(name, indented)
+
     def _write(self, scalars: dict):
-        """Write scalars at the present step; a full disk costs the events of that time and not the training."""
+        with self._writing():
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value)
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """Write events at the present step; a full disk costs the events of that time and not the training."""
         try:
             self.writer = self.writer or self._open_events()
-            if self.writer is None:
-                return
-            with self.writer.as_default(step=self.step):
-                for name, value in scalars.items():
-                    tf.summary.scalar(name, value)
-            self.writer.flush()
+            with self.writer.as_default(step=self.step) if self.writer else contextlib.nullcontext():
+                yield
+            if self.writer:
+                self.writer.flush()
             self._events_lost = False
         except tf.errors.OpError as error:
             if not self._events_lost:
