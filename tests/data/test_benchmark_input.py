@@ -24,6 +24,7 @@ def test_every_stage_and_the_whole_are_timed(augmentation, records, pipeline):
     assert report.images_per_second > 0 and report.first_batch > 0 and report.batch_size == 2
 
 
+@pytest.mark.ci
 def test_a_prepared_data_set_is_timed_too(scene, pipeline, tmp_path):
     annotations, classes = scene
     names = read_classes(classes)

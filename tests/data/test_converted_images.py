@@ -181,6 +181,7 @@ def both(write):
     return scanned(given, pixels=TWELVE), scanned(plain)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("cache", [False, "files", "decoded"])
 def test_batches_are_those_of_the_same_pictures_as_png(both, pipeline, samples, assert_same_batch, cache):
     converted, plain = both

@@ -186,6 +186,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "kind, changes", [("polygon", "none"), ("mixed", "none"), ("mixed", "mirrors and crops"), ("mixed", "moved")]
 )

@@ -15,6 +15,8 @@ from tpu_retinamask.data.augment.augmentation import Augmentation
 from tpu_retinamask.data.augment.geometry import place, render
 from tpu_retinamask.keras_maskrcnn.affine import centre_transform, transform_boxes
 
+pytestmark = pytest.mark.ci  # many samples of every change
+
 AFFINE = Augmentation(horizontal_flip=0.5, rot90=0.5, rotation=40.0, translation=0.1, shear=15.0, zoom=(0.7, 1.3))
 
 

@@ -21,6 +21,8 @@ from tpu_retinamask.ops.select import select
 from tpu_retinamask.structures import IGNORED, Batch
 from tpu_retinamask.training.step import compute_losses, make_train_step
 
+pytestmark = pytest.mark.ci  # steps of the original are compiled
+
 _ARRAYS = golden_set.Arrays("model/train_step")
 _INFO = golden_set.values("model/train_step")
 _NAMES = _INFO["trainable_tensors"]
@@ -239,7 +241,6 @@ def _counter_of_the_original(gradients, clip_norm):
     return min((1, 2), key=lambda step: abs(_bias_correction(step) - used))
 
 
-@pytest.mark.ci
 def test_three_adam_steps(network, truth, first, training_options):
     optimizer, clip_norm = training_options
     options = [float(optimizer.learning_rate), clip_norm, optimizer.beta_1, optimizer.beta_2, optimizer.epsilon]
@@ -277,7 +278,6 @@ def test_three_adam_steps(network, truth, first, training_options):
     golden_set.assert_close(longest, _ARRAYS["adam_step1_delta_absmax"], atol=2 * unit, rtol=2e-3)
 
 
-@pytest.mark.ci
 def test_our_training_step_under_the_configuration(network, truth, first, training_options):
     # The project's own step: logits, bytes as input, masks cropped to 112 x 112, no leak.
     optimizer, clip_norm = training_options

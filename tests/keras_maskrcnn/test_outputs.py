@@ -11,6 +11,8 @@ from tpu_retinamask.model.postprocess import DetectionFilter, detect
 from tpu_retinamask.model.retinamask import RetinaMask
 from tpu_retinamask.ops.images import normalize_images
 
+pytestmark = pytest.mark.ci  # the whole network of the original
+
 SIZE = (72, 100)  # no level divides it
 
 

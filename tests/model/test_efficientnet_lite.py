@@ -13,6 +13,8 @@ from tpu_retinamask.model.backbones.registry import make_backbone
 from tpu_retinamask.model.layers.content import Content, relu6_of_content
 from tpu_retinamask.model.retinamask import RetinaMask
 
+pytestmark = pytest.mark.ci  # many networks are made
+
 _PICTURE, _CANVAS = (75, 90), (96, 130)  # no level divides them
 
 
@@ -56,7 +58,6 @@ def test_scaled_networks_have_the_blocks_and_widths_of_the_paper():
 
 
 # 64 is even at each stride, 65 odd, 66 changes: even, odd, odd, odd, odd.
-@pytest.mark.ci
 @pytest.mark.parametrize("side", [64, 65, 66])
 def test_windows_lie_where_same_lays_them_on_pictures_of_the_trained_side(side):
     trained, same = _backbone(trained_side=side), _backbone(padding="same")

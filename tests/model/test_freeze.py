@@ -4,6 +4,8 @@ import pytest
 
 from tpu_retinamask.model.retinamask import RetinaMask
 
+pytestmark = pytest.mark.ci  # many networks are made
+
 SMALL = dict(
     backbone="small",
     normalization="batch",

@@ -49,6 +49,7 @@ def detector(trained):
     return tpu_retinamask.load(str(trained[0]))
 
 
+@pytest.mark.ci
 def test_a_detector_finds_what_predict_finds(trained, shapes, detector, quick_program, tmp_path):
     done = quick_program(
         "predict", f"--images={shapes}/*e.png", f"--model_dir={trained[0]}", f"--output_dir={tmp_path}"

@@ -10,6 +10,8 @@ from tpu_retinamask.evaluation.report import metrics_json
 from tpu_retinamask.programs import score_files
 from tpu_retinamask.reports.page import page
 
+pytestmark = pytest.mark.ci  # two programs, for files whose text tests/reports reads
+
 
 @pytest.fixture
 def metrics(make_truth, square):

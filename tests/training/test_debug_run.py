@@ -9,6 +9,8 @@ from tpu_retinamask.training.box_statistics import BoxStatistics
 from tpu_retinamask.training.debug import TensorStatistics, debug_step
 from tpu_retinamask.training.step import make_train_step
 
+pytestmark = pytest.mark.ci  # steps are run one operation after the other
+
 
 @pytest.fixture
 def debug(small_model, built_optimizer, make_batch):

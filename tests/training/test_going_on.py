@@ -83,6 +83,7 @@ def test_a_run_at_its_end_says_how_to_go_on(run, said):
     assert "which is the end: raise train.epochs or train.steps to go on, or start another --model_dir" in said()
 
 
+@pytest.mark.ci
 def test_weights_alone_or_the_whole_state_of_another_run(run, said):
     old, _ = run("a", step=50)
     for variable in old.optimizer.variables[2:]:
@@ -109,6 +110,7 @@ def test_the_optimizer_of_nothing_is_refused(run, tmp_path):
         _start(state, tmp_path / "some.h5", keep_optimizer=True)
 
 
+@pytest.mark.ci
 def test_an_average_switched_on_later_starts_from_the_weights(run, said):
     old, _ = run("a", step=50)
     old.save()
@@ -123,6 +125,7 @@ def test_an_average_switched_on_later_starts_from_the_weights(run, said):
     assert _start(run("a", averaging=True, statistics=True)[0]) == 50
 
 
+@pytest.mark.ci
 def test_fine_tuning_starts_from_the_average_and_names_the_layers_of_the_classes(run, said):
     old, average = run("a", step=50, averaging=True)
     for variable in average.variables.values():

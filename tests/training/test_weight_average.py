@@ -92,6 +92,7 @@ def _saved(tmp_path, small_model, built_optimizer, averaging):
     return model, average, optimizer
 
 
+@pytest.mark.ci
 def test_load_model_takes_the_average_unless_told_otherwise(tmp_path, small_model, built_optimizer):
     model, average, _ = _saved(tmp_path, small_model, built_optimizer, True)
     assert read_classes(str(tmp_path / "classes.csv")).num_classes == 3
@@ -106,6 +107,7 @@ def test_load_model_takes_the_average_unless_told_otherwise(tmp_path, small_mode
         np.testing.assert_array_equal(three.numpy(), one.numpy())
 
 
+@pytest.mark.ci
 def test_a_run_without_an_average_is_loaded_as_it_is(tmp_path, small_model, built_optimizer):
     model, _, _ = _saved(tmp_path, small_model, built_optimizer, False)
     other = small_model(normalization="batch")

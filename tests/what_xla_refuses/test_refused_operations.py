@@ -32,6 +32,8 @@ from tpu_retinamask.ops.resize import conv3x3_after_upsample, upsample_nearest
 from tpu_retinamask.ops.roi_align import IMPLEMENTATIONS, multilevel_roi_align
 from tpu_retinamask.xla import audit
 
+pytestmark = pytest.mark.ci  # what XLA once refused, each beside what replaced it
+
 # -- Where -----------------------------------------------------------------------------------------
 
 
@@ -85,7 +87,6 @@ def test_print_is_refused(values, op_type):
     assert op_type in refused_by_audit(prints, tf.ones([3]))
 
 
-@pytest.mark.ci
 def test_metrics_are_returned_not_printed(step, runs):
     """Rows "StringFormat", "PrintV2", ours: what is to be seen is returned, and equals the plain step's."""
     metrics, _ = runs.scenes["objects"].compiled
