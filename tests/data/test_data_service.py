@@ -47,7 +47,9 @@ def serve():
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize(
+    "workers", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_the_batches_are_those_of_one_process_in_the_same_order(
     workers, serve, records, pipeline, samples, assert_same_batch
 ):

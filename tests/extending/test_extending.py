@@ -81,7 +81,6 @@ def test_no_file_of_the_package_knows_them():
         assert not any(word in text for text in sources), word
 
 
-@pytest.mark.ci
 def test_ten_steps_are_trained_with_a_backbone_a_term_and_a_source_of_ones_own(run):
     assert "objects.toy: 2 images, read as toy" in run.said
     lines = [line for line in run.said.splitlines() if re.search(r" step \d+/10 ", line)]
@@ -114,7 +113,6 @@ def test_it_is_exported_in_a_form_of_ones_own(run):
     assert "retinamask/backbone/C4/kernel (3, 3, 16, 16)" in written and "roi_mask" in written
 
 
-@pytest.mark.ci
 def test_what_was_found_is_written_in_a_form_of_ones_own(run):
     flags = (
         "--model_dir=run",

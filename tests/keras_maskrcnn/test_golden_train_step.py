@@ -241,6 +241,7 @@ def _counter_of_the_original(gradients, clip_norm):
     return min((1, 2), key=lambda step: abs(_bias_correction(step) - used))
 
 
+@pytest.mark.slow  # one step: test_losses, test_our_training_step_under_the_configuration
 def test_three_adam_steps(network, truth, first, training_options):
     optimizer, clip_norm = training_options
     options = [float(optimizer.learning_rate), clip_norm, optimizer.beta_1, optimizer.beta_2, optimizer.epsilon]

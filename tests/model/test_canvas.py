@@ -64,7 +64,7 @@ def _detect(model, pictures, canvas):
         ("small", "frozen", {}),
         ("small", "group", {}),
         pytest.param("small", "batch", {"head_normalization": "group"}, marks=pytest.mark.ci),
-        pytest.param("resnet50", "frozen", {}, marks=pytest.mark.ci),
+        pytest.param("resnet50", "frozen", {}, marks=pytest.mark.slow),
         pytest.param("resnet50", "frozen", {"backbone_options": {"stride_in_1x1": False}}, marks=pytest.mark.ci),
         pytest.param("resnet50", "group", {}, marks=pytest.mark.slow),
     ],
@@ -83,7 +83,7 @@ def test_the_canvas_does_not_matter(backbone, normalization, options):
                 np.testing.assert_allclose(part[0], reference[0], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("backbone", ["small", pytest.param("resnet50", marks=pytest.mark.ci)])
+@pytest.mark.parametrize("backbone", ["small", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_mirrored_kernels_see_a_mirrored_picture_mirrored(backbone):
     # Windows of stride 2 lie at every second cell from the first one on: on a side of 2 ** 7 n + 1 from the last one on
     # too. So the levels without up-sampling are mirrored exactly.

@@ -38,7 +38,9 @@ def own_gin():
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("name", DATA_SETS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if number % 3 else ()) for number, name in enumerate(DATA_SETS)]
+)
 def test_every_plan_is_a_recipe(name, own_gin):
     plan = planned(name)
     assert len(plan.settings) == len(plan.lines), "a setting is given twice"

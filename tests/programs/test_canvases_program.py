@@ -55,6 +55,7 @@ def test_a_resumed_run_is_the_unbroken_one_to_the_bit(trained, shapes, quick_pro
     assert [name for name in expected if not np.array_equal(expected[name], found[name])] == []
 
 
+@pytest.mark.slow  # compiles two programs
 def test_pjrt_makes_the_same_steps_and_its_programs_share_the_weights(trained, shapes, quick_program, tmp_path):
     pytest.importorskip("jax", reason="NO JAX: Python 3.10 has none that is supported")
     again = begun(trained[0], tmp_path / "again")

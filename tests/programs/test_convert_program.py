@@ -54,7 +54,6 @@ def test_classes_that_a_kill_left_empty_are_written(to_csv, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["classes.csv", "masks", "val.csv"]
 
 
-@pytest.mark.ci
 def test_a_model_is_scored_against_the_coco_file(coco_json, shapes, trained, quick_program, tmp_path):
     # The same truth in other numbers: image and category ids as COCO has them, one object become a crowd.
     truth = json.loads(coco_json.read_text())

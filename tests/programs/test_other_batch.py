@@ -26,7 +26,7 @@ def resumed(training, quick_program, tmp_path_factory):
     return folder, said
 
 
-@pytest.mark.ci
+@pytest.mark.slow  # its numbers: test_images_seen
 def test_epochs_go_on_with_the_images_seen(resumed):
     shown = [re.findall(r"step (\d+)/(\d+)  epoch ([\d.]+)", text) for text in resumed[1]]
     assert shown[0] == [("1", "3", "0.3"), ("2", "3", "0.7"), ("3", "3", "1.0")]
@@ -35,7 +35,7 @@ def test_epochs_go_on_with_the_images_seen(resumed):
     assert shown[3] == [("6", "6", "4.0")]
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_it_is_said_and_kept(resumed):
     folder, said = resumed
     assert "resuming at step 3 of 5" in said[1] and "6 images have been shown so far, 1.0 epochs" in said[1]

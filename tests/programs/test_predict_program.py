@@ -35,7 +35,6 @@ def _boxes(results):
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
-@pytest.mark.ci
 def test_one_picture_an_image_many_times_its_size(predicted, shapes):
     assert sorted(path.stem for path in predicted.glob("*.png")) == NAMES
     for name in NAMES:

@@ -143,7 +143,6 @@ def test_inspect_data_shows_the_same_of_the_csv_and_of_the_records(prepared, sha
     assert PIL.Image.open(tmp_path / "seen" / "batch0_0.png").size == (512, 536)  # 128 drawn 4 times as large, a legend
 
 
-@pytest.mark.ci
 def test_train_and_evaluate_read_the_records(prepared, shapes, trained, training, quick_program, tmp_path):
     done = quick_program(
         "train", f"--data_dir={prepared[0]}", f"--model_dir={tmp_path}/run", "--dry_run", gin=training.gin

@@ -49,7 +49,6 @@ def detector(trained):
     return tpu_retinamask.load(str(trained[0]))
 
 
-@pytest.mark.ci
 def test_a_detector_finds_what_predict_finds(trained, shapes, detector, quick_program, tmp_path):
     done = quick_program(
         "predict", f"--images={shapes}/*e.png", f"--model_dir={trained[0]}", f"--output_dir={tmp_path}"
@@ -79,7 +78,6 @@ def test_one_picture_alone_is_a_list_of_one(shapes, detector):
     np.testing.assert_array_equal(by_path.boxes, by_array.boxes)
 
 
-@pytest.mark.ci
 def test_pictures_in_batches_of_fixed_sizes_are_those_one_by_one(shapes, trained, detector):
     recipe = tpu_retinamask.read_recipe(str(trained[0] / "config.gin"))
     make = functools.partial(inference.make_detector, detector.model, recipe.detection_filter, jit_compile=False)

@@ -46,7 +46,6 @@ def _files(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-@pytest.mark.ci
 def test_it_answers_what_the_detector_finds_and_leaves_nothing_behind(started, trained, shapes, tmp_path):
     before = _files(trained[0])
     process, connection, said = started("--threshold=0.2", "--gin_param=train.jit_compile = False")

@@ -305,7 +305,7 @@ def test_the_list_is_readable():
 @pytest.mark.parametrize(
     "normalization, detections",
     [
-        pytest.param("batch", 12, marks=pytest.mark.ci),
+        pytest.param("batch", 12, marks=pytest.mark.slow),
         ("frozen", 0),
         pytest.param("batch", 0, marks=pytest.mark.slow),
         pytest.param("frozen", 12, marks=pytest.mark.slow),
