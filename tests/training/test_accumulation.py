@@ -104,7 +104,7 @@ def test_all_options_together_hold_no_forbidden_op(compiled):
     audit.check(traced)
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_one_trace_serves_full_and_empty_batches(compiled):
     step, batches, statistics, average = compiled
     metrics = [{name: float(value) for name, value in step(batch).items()} for batch in batches[:2]]

@@ -45,7 +45,7 @@ def test_it_is_weighed_into_the_sum(small_model, make_batch):
         assert float(four.metrics[name]) == float(three.metrics[name])
 
 
-@pytest.mark.ci
+@pytest.mark.slow  # parts: test_accumulation
 def test_it_trains_in_parts_as_in_one(small_model, built_optimizer, make_batch):
     def run(parts):
         model = small_model()

@@ -1,11 +1,10 @@
 """What a person sees of a training: a line now and then, and what TensorBoard shows."""
 
-import contextlib
 import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -112,13 +111,15 @@ class Progress:
             f"  {dropped:.0f} boxes beyond max_instances" if dropped else "",
         )
         scalars = {f"train/{name}": value for name, value in (metrics | self._counted).items()}
-        self._write(scalars | ({"train/images_per_second": rate} if steps else {}))
+        self._write_scalars(scalars | ({"train/images_per_second": rate} if steps else {}))
         self._counted = dict.fromkeys(COUNTED, 0.0)
         self._restart_clock()
 
     def write_scalars(self, values: dict) -> None:
         """Write further scalars, such as those of an evaluation, at the present step."""
-        self._write({name: value for name, value in values.items() if value is not None and math.isfinite(value)})
+        self._write_scalars(
+            {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+        )
         self._restart_clock()  # the time of an evaluation is not the training's
         self._last_update = time.monotonic()
 
@@ -129,33 +130,41 @@ class Progress:
           pictures: uint8 [h, w, 3] by name.
           values: numbers by name, [n], shown as a histogram.
         """
-        with self._writing():
+
+        def write():
             for name, picture in pictures.items():
                 tf.summary.image(name, picture[np.newaxis])
             for name, numbers in values.items():
                 tf.summary.histogram(name, numbers)
 
+        self._write(write)
+
     def write_texts(self, texts: Mapping[str, str]) -> None:
         """Write texts, such as the configuration, as they are."""
-        with self._writing():
+
+        def write():
             for name, text in texts.items():
                 indented = "".join(f"    {line}\n" for line in text.splitlines())  # code, in Markdown
                 tf.summary.text(name, indented)
 
-    def _write(self, scalars: dict):
-        with self._writing():
+        self._write(write)
+
+    def _write_scalars(self, scalars: dict):
+        def write():
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
 
-    @contextlib.contextmanager
-    def _writing(self):
+        self._write(write)
+
+    def _write(self, write: Callable[[], None]):
         """Write events at the present step; a full disk costs the events of that time and not the training."""
         try:
             self.writer = self.writer or self._open_events()
-            with self.writer.as_default(step=self.step) if self.writer else contextlib.nullcontext():
-                yield
-            if self.writer:
-                self.writer.flush()
+            if self.writer is None:
+                return
+            with self.writer.as_default(step=self.step):
+                write()
+            self.writer.flush()
             self._events_lost = False
         except tf.errors.OpError as error:
             if not self._events_lost:
