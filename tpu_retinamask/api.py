@@ -107,7 +107,7 @@ def load(
         config.parse_gin([], [], model_dir=model_dir, allow_imports=allow_gin_imports)
         recipe = config.recipe()
         model, classes = inference.load_model(
-            model_dir, config.RetinaMask, recipe.pipeline.largest.canvases[0], checkpoint=checkpoint
+            model_dir, config.RetinaMask, recipe.pipeline.largest_canvas, checkpoint=checkpoint
         )
     compiled = recipe.train.compiles_detection(jit_compile)
     return Detector(

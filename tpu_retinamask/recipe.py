@@ -66,7 +66,7 @@ class Recipe:
             lambda: RetinaMask(num_classes, self.network),
             lambda: self.optimizer.build(total_steps, batch_size),
             lambda: self.criterion,
-            image_size=image_size or self.pipeline.largest.canvases[0],
+            image_size=image_size or self.pipeline.largest_canvas,
             clip_norm=self.train.clip_norm,
             accumulate_steps=self.train.accumulate_steps,
             average_decay=self.train.average_decay,

@@ -1,5 +1,6 @@
 """A tiny data set of coloured shapes, and the programs run on it as a user runs them."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,24 @@ STEPS, EVERY = 150, 50
 def train_flags(shapes, model_dir):
     """Flags of the training that all tests share."""
     return (f"--annotations={shapes}/train.csv", f"--classes={shapes}/classes.csv", f"--model_dir={model_dir}")
+
+
+def saved_numbers(model_dir, step):
+    """Return every variable of a checkpoint by name."""
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(f"{model_dir}/checkpoints/ckpt-{step}")
+    names = [name for name in reader.get_variable_to_shape_map() if name.endswith("VARIABLE_VALUE")]
+    return {name: reader.get_tensor(name) for name in names if "save_counter" not in name}
+
+
+def as_of_step(step, model_dir, folder):
+    """Copy a run as it was at a step."""
+    shutil.copytree(model_dir, folder)
+    for path in (folder / "checkpoints").glob("ckpt-*"):
+        if int(path.name.split("-")[1].split(".")[0]) > step:
+            path.unlink()
+    return folder
 
 
 TRAINING = TINY + [

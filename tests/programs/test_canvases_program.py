@@ -1,12 +1,10 @@
 """Programs with several canvases: a run resumed to the bit, scored and looked at; both runtimes alike."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
-import tensorflow as tf
-from programs.conftest import TINY, train_flags
+from programs.conftest import TINY, as_of_step, saved_numbers, train_flags
 
 pytestmark = pytest.mark.ci  # a step is traced, or compiled, for each canvas and runtime
 
@@ -30,27 +28,13 @@ def trained(shapes, quick_program, tmp_path_factory):
     return model_dir, done.stderr
 
 
-def numbers(model_dir, step):
-    reader = tf.train.load_checkpoint(f"{model_dir}/checkpoints/ckpt-{step}")
-    names = [name for name in reader.get_variable_to_shape_map() if name.endswith("VARIABLE_VALUE")]
-    return {name: reader.get_tensor(name) for name in names if "save_counter" not in name}
-
-
-def begun(model_dir, folder):
-    """Copy a run as it was at step 2; the fourth step has the wide canvas."""
-    shutil.copytree(model_dir, folder)
-    for path in (folder / "checkpoints").glob("*-[46]*"):
-        path.unlink()
-    return folder
-
-
 def test_a_resumed_run_is_the_unbroken_one_to_the_bit(trained, shapes, quick_program, tmp_path):
     model_dir, said = trained
     assert "2 canvases, for which as many programs are compiled" in said
-    again = begun(model_dir, tmp_path / "again")
+    again = as_of_step(2, model_dir, tmp_path / "again")  # the fourth step has the wide canvas
     done = quick_program("train", *train_flags(shapes, again), gin=GIN)
     assert done.returncode == 0 and "resuming at step 2 of 6" in done.stderr, done.stderr
-    expected, found = numbers(model_dir, 6), numbers(again, 6)
+    expected, found = saved_numbers(model_dir, 6), saved_numbers(again, 6)
     assert len(expected) > 100 and expected.keys() == found.keys()
     assert [name for name in expected if not np.array_equal(expected[name], found[name])] == []
 
@@ -58,13 +42,13 @@ def test_a_resumed_run_is_the_unbroken_one_to_the_bit(trained, shapes, quick_pro
 @pytest.mark.slow  # compiles two programs
 def test_pjrt_makes_the_same_steps_and_its_programs_share_the_weights(trained, shapes, quick_program, tmp_path):
     pytest.importorskip("jax", reason="NO JAX: Python 3.10 has none that is supported")
-    again = begun(trained[0], tmp_path / "again")
+    again = as_of_step(2, trained[0], tmp_path / "again")
     done = quick_program(
         "train", *train_flags(shapes, again), "--runtime=pjrt", f"--cache_dir={tmp_path}/compiled", gin=GIN
     )
     assert done.returncode == 0 and done.stderr.count("program compiled") == 2, done.stderr
-    expected = numbers(trained[0], 6)
-    for name, value in numbers(again, 6).items():
+    expected = saved_numbers(trained[0], 6)
+    for name, value in saved_numbers(again, 6).items():
         # Four steps of other kernels.
         scale = max(np.abs(expected[name]).max(), 1e-3)
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-3 * scale, err_msg=name)

@@ -1,13 +1,11 @@
 """The programs with --runtime=pjrt: their checkpoints and answers are those of TensorFlow's runtime."""
 
 import json
-import shutil
 import subprocess
 
 import numpy as np
 import pytest
-import tensorflow as tf
-from programs.conftest import TINY, train_flags
+from programs.conftest import TINY, as_of_step, saved_numbers, train_flags
 
 pytest.importorskip("jax", reason="NO JAX: Python 3.10 has none that is supported, so no program ran on PJRT here")
 
@@ -38,20 +36,6 @@ def trained(shapes, quick_program, compiled, tmp_path_factory):
     return model_dir, done.stderr
 
 
-def numbers(model_dir, step):
-    reader = tf.train.load_checkpoint(f"{model_dir}/checkpoints/ckpt-{step}")
-    names = [name for name in reader.get_variable_to_shape_map() if name.endswith("VARIABLE_VALUE")]
-    return {name: reader.get_tensor(name) for name in names if "save_counter" not in name}
-
-
-def half(model_dir, folder):
-    """Copy a run as it was at step 3."""
-    shutil.copytree(model_dir, folder)
-    for path in (folder / "checkpoints").glob("*-6*"):
-        path.unlink()
-    return folder
-
-
 @pytest.mark.ci
 def test_killed_it_goes_on_to_the_bit_with_the_program_that_was_kept(
     trained, shapes, program, quick_program, compiled, tmp_path
@@ -66,23 +50,23 @@ def test_killed_it_goes_on_to_the_bit_with_the_program_that_was_kept(
         and "program read from" in done.stderr
         and "program compiled" not in done.stderr
     )
-    expected, found = numbers(model_dir, 6), numbers(again, 6)
+    expected, found = saved_numbers(model_dir, 6), saved_numbers(again, 6)
     assert len(expected) > 150 and expected.keys() == found.keys()
     assert [name for name in expected if not np.array_equal(expected[name], found[name])] == []
 
 
 @pytest.mark.ci
 def test_tensorflow_goes_on_where_pjrt_stopped(trained, shapes, quick_program, compiled, tmp_path):
-    again = half(trained[0], tmp_path / "again")
+    again = as_of_step(3, trained[0], tmp_path / "again")
     # Uncompiled, which its tests compare with the compiled step.
     done = quick_program("train", *train_flags(shapes, again), gin=[*GIN, "train.jit_compile = False"])
     assert "resuming at step 3" in done.stderr, done.stderr
-    expected = numbers(trained[0], 6)
-    for name, value in numbers(again, 6).items():
+    expected = saved_numbers(trained[0], 6)
+    for name, value in saved_numbers(again, 6).items():
         # Three steps of other kernels.
         scale = max(np.abs(expected[name]).max(), 1e-3)
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-3 * scale, err_msg=name)
-    back = half(again, tmp_path / "back")
+    back = as_of_step(3, again, tmp_path / "back")
     done = quick_program("train", *train_flags(shapes, back), *compiled, gin=GIN)
     assert done.returncode == 0 and "resuming at step 3" in done.stderr, done.stderr
 

@@ -19,7 +19,7 @@ from tpu_retinamask.coco.writing import coco_from_images
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.annotations.csv_rows import read_rows
-from tpu_retinamask.data.images.mask_reader import MaskReader, inside_box, is_shared, shared_mask_files
+from tpu_retinamask.data.images.mask_reader import MaskReader, shared_mask_files
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.files import read_bytes, remove_file, write_together
 
@@ -174,9 +174,7 @@ def _convert_image(
     for instance in image.instances:
         mask = None
         if instance.mask is not None:
-            mask = reader.read(instance, image.height, image.width)
-            if is_shared(instance.mask, shared):
-                mask = mask & inside_box(instance.box, mask.shape)
+            mask = reader.read(instance, image.height, image.width, shared)
         rows.append([path, *map(_edge, instance.box), classes.name_of(instance.class_id), ""])
         masks.append(mask if mask is not None and mask.any() else None)
     places, layers = layer_masks(masks)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance
 from tpu_retinamask.data.annotations.class_names import ClassNames
-from tpu_retinamask.data.images.mask_reader import MaskReader, inside_box, is_shared, shared_mask_files
+from tpu_retinamask.data.images.mask_reader import MaskReader, shared_mask_files
 from tpu_retinamask.data.images.window_runs import encode_window
-from tpu_retinamask.data.windows import Window, window_of
+from tpu_retinamask.data.windows import Window
 
 
 def coco_from_images(images: Sequence[AnnotatedImage], classes: ClassNames) -> dict:
@@ -45,18 +45,10 @@ def coco_from_images(images: Sequence[AnnotatedImage], classes: ClassNames) -> d
         reader = MaskReader()
         shared = shared_mask_files(annotated)
         for instance in annotated.instances:
-            mask = None if instance.mask is None else _window(reader, annotated, instance, shared)
+            mask = None if instance.mask is None else reader.window(instance, annotated.height, annotated.width, shared)
             annotations.append(_annotation(len(annotations) + 1, annotated, instance, mask))
     categories = [{"id": index, "name": name} for index, name in enumerate(classes.names) if name is not None]
     return {"info": {}, "licenses": [], "images": entries, "annotations": annotations, "categories": categories}
-
-
-def _window(reader: MaskReader, annotated: AnnotatedImage, instance: AnnotatedInstance, shared: set[str]) -> Window:
-    """Return the mask of an instance; of a file that holds those of several, the part inside its box."""
-    size = (annotated.height, annotated.width)
-    if is_shared(instance.mask, shared):
-        return window_of(reader.read(instance, *size) & inside_box(instance.box, size))
-    return reader.window(instance, *size)
 
 
 def _annotation(number: int, annotated: AnnotatedImage, instance: AnnotatedInstance, mask: Window | None) -> dict:

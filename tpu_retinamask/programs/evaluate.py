@@ -76,7 +76,7 @@ def evaluate(
         return Evaluation(metrics, scoring, [], None, ())
     recipe, runtime = config.recipe(), make_runtime(flags)
     model, names = inference.load_model(
-        flags.model_dir, config.RetinaMask, recipe.pipeline.largest.canvases[0], checkpoint=flags.checkpoint
+        flags.model_dir, config.RetinaMask, recipe.pipeline.largest_canvas, checkpoint=flags.checkpoint
     )
     classes, images = open_images(
         flags.annotations,

@@ -137,7 +137,7 @@ def make_plan(
     machine = _machine(runtime)
     canvas = config.given("InputPipeline.image_size")
     if canvas is not None:
-        (canvas,) = InputPipeline(image_size=canvas).largest.canvases
+        canvas = InputPipeline(image_size=canvas).largest_canvas
     network = plan_network(found, machine, canvas, config.given("RetinaMask.backbone"))
     given = {line.setting: config.given(line.setting) for line in network.lines}
     given |= {name: config.given(name) for name in ("train.steps", "train.epochs", "train.evaluate_every")}

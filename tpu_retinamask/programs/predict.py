@@ -95,7 +95,7 @@ def predict(
     writes = [FORMATS.get(name) for name in [*dict.fromkeys(name for name in formats if name != "coco"), "coco"]]
     paths = _find(images)
     model, names = inference.load_model(
-        model_dir, config.RetinaMask, recipe.pipeline.largest.canvases[0], checkpoint=checkpoint
+        model_dir, config.RetinaMask, recipe.pipeline.largest_canvas, checkpoint=checkpoint
     )
     found = _scan(paths, reading)
     taken: set[str] = set()

@@ -84,7 +84,7 @@ def serve(
     """
     recipe = config.recipe()
     restored = inference.restore_model(
-        model_dir, config.RetinaMask, recipe.pipeline.largest.canvases[0], checkpoint=checkpoint
+        model_dir, config.RetinaMask, recipe.pipeline.largest_canvas, checkpoint=checkpoint
     )
     compiled = recipe.train.compiles_detection(None)
     batch_size = batch_size or (1 if runtime.platform == "cpu" else 4)

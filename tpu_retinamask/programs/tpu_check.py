@@ -161,7 +161,7 @@ class Programs:
     def describe(self, batch_per_core: int) -> str:
         """Say in one line what is compiled."""
         program, aliases = self.lowered(batch_per_core)
-        ((height, width),) = self.pipeline.canvases
+        height, width = self.pipeline.largest_canvas
         return (
             f"{type(self.model.backbone).__name__}, {self.model.count_params() / 1e6:.1f} M parameters, "
             f"{self.num_classes} classes, {batch_per_core} x {height} x {width} a core, "
@@ -179,7 +179,7 @@ def check_topology(programs: Programs, topology: str, batch_per_core: int, cache
         "topology": topology if ":" in topology else chip.topology,
         "replicas": programs.replicas,
         "batch_per_core": batch_per_core,
-        "image_size": list(programs.pipeline.canvases[0]),
+        "image_size": list(programs.pipeline.largest_canvas),
         "lowered": "yes",
         "hbm_bytes": chip.memory,
         "clock_hz": chip.clock,

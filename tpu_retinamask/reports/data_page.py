@@ -10,7 +10,7 @@ from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.annotations.mask_doubts import mask_doubts
 from tpu_retinamask.data.image_arrays import ImageArrays, image_arrays
-from tpu_retinamask.data.stream.canvas_boxes import boxes_on_canvas
+from tpu_retinamask.data.stream.canvas_boxes import MOST_COMPARED, boxes_on_canvas
 from tpu_retinamask.data.stream.canvases import filled_shares
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.data.stream.summary import said_of_canvases
@@ -25,7 +25,6 @@ from tpu_retinamask.structures import Batch
 
 MOST_CLASSES = 60  # of a bar chart; the table has all
 MOST_POINTS = 4000  # boxes of a chart, evenly among all
-MOST_COMPARED = 200_000  # boxes whose anchors are looked for, evenly among all
 COLUMNS = 24  # of a histogram
 
 

@@ -12,6 +12,7 @@ from tpu_retinamask.data.images.bad_file import BadFile
 from tpu_retinamask.data.images.image_files import decode_picture, read_file
 from tpu_retinamask.data.pixel_reading import PixelReading
 from tpu_retinamask.data.sources.settings import SourceSettings
+from tpu_retinamask.data.stream.canvases import CanvasFits
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.evaluation.results import paste_masks
@@ -65,12 +66,8 @@ class Detector:
         def run(image: tf.Tensor, content_size: tf.Tensor) -> Detections:
             return detect(model, detection_filter, image[tf.newaxis], content_size[tf.newaxis])
 
-        # Apart: the first take pictures of any size, the second is one program of static shape a canvas.
-        spec = tf.TensorSpec([None, None, 3], tf.uint8)
-        self._fits = {
-            canvas: tf.function(pipeline.on(canvas).fit, autograph=False, input_signature=[spec])
-            for canvas in pipeline.canvases
-        }
+        # Apart: the first takes pictures of any size, the second is one program of static shape a canvas.
+        self._fit = CanvasFits(pipeline)
         self._detect = tf.function(run, jit_compile=jit_compile, autograph=False)
 
     def __call__(
@@ -95,8 +92,7 @@ class Detector:
         return [self._one(_pixels(picture, policy, self.source.pixels)) for picture in pictures]
 
     def _one(self, pixels: np.ndarray) -> ImageDetections:
-        (canvas,) = self.pipeline.of_size(*pixels.shape[:2]).canvases
-        fitted = self._fits[canvas](pixels)
+        _, fitted = self._fit(pixels)
         found = self._detect(fitted.image, fitted.content_size)
         first = Detections(*(np.asarray(part)[0] for part in found))
         return image_detections(first, float(fitted.scale), (pixels.shape[0], pixels.shape[1]), self.classes)

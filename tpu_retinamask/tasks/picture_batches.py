@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from tpu_retinamask.data.annotations.class_names import ClassNames
+from tpu_retinamask.data.stream.canvases import CanvasFits
 from tpu_retinamask.data.stream.pipeline import InputPipeline
-from tpu_retinamask.structures import Batch, Detections
+from tpu_retinamask.structures import Batch, Detections, FittedPicture
 from tpu_retinamask.tasks.detector import ImageDetections, image_detections
 
 
@@ -45,24 +46,20 @@ class PictureBatches:
           batch_sizes: of the programs; the smallest that holds the pictures is taken, and filled up.
         """
         self.most = max(batch_sizes)
-        self._pipeline, self._classes, self._sizes = pipeline, classes, sorted(set(batch_sizes))
+        self._classes, self._sizes = classes, sorted(set(batch_sizes))
         self._detectors = {key: make_detector() for key in itertools.product(pipeline.canvases, self._sizes)}
         self._empty = {canvas: pipeline.on(canvas).padding_sample() for canvas in pipeline.canvases}
-        spec = tf.TensorSpec([None, None, 3], tf.uint8)
-        self._fits = {
-            canvas: tf.function(pipeline.on(canvas).fit, autograph=False, input_signature=[spec])
-            for canvas in pipeline.canvases
-        }
+        self._fit = CanvasFits(pipeline)
 
     def compile(self) -> None:
         """Run each program once."""
+        picture = np.zeros((8, 8, 3), np.uint8)
         for canvas, count in self._detectors:
-            self._run([self._on(canvas, np.zeros((8, 8, 3), np.uint8))] * count)
+            self._run([self._fitted(canvas, self._fit.on(canvas, picture), picture)] * count)
 
     def fit(self, picture: np.ndarray) -> Fitted:
         """Fit a picture, uint8 [h, w, 3], into the canvas that it fills best."""
-        (canvas,) = self._pipeline.of_size(*picture.shape[:2]).canvases
-        return self._on(canvas, picture)
+        return self._fitted(*self._fit(picture), picture)
 
     def __call__(self, pictures: Sequence[Fitted]) -> list[ImageDetections]:
         """Find the objects of each picture, in order.
@@ -76,8 +73,7 @@ class PictureBatches:
             found |= zip(places, self._run([pictures[place] for place in places]), strict=True)
         return [found[place] for place in range(len(pictures))]
 
-    def _on(self, canvas: tuple[int, int], picture: np.ndarray) -> Fitted:
-        found = self._fits[canvas](picture)
+    def _fitted(self, canvas: tuple[int, int], found: FittedPicture, picture: np.ndarray) -> Fitted:
         sample = self._empty[canvas]._replace(image=found.image, content_size=found.content_size)
         return Fitted(canvas, sample, float(found.scale), (picture.shape[0], picture.shape[1]))
 

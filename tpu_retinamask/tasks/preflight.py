@@ -9,7 +9,7 @@ import numpy as np
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.image_arrays import image_arrays
 from tpu_retinamask.data.record_format import HasPlaces, StoredImage
-from tpu_retinamask.data.stream.canvas_boxes import boxes_on_canvas
+from tpu_retinamask.data.stream.canvas_boxes import MOST_COMPARED, boxes_on_canvas
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.errors import gin_param
 from tpu_retinamask.ops.anchors import AnchorGrid
@@ -19,7 +19,6 @@ from tpu_retinamask.xla import audit
 
 log = logging.getLogger(__name__)
 
-MOST_COMPARED = 200_000  # boxes, evenly among all: a share is known to 0.1 % by then
 MAX_UNCOVERED = 0.05  # share of boxes without an anchor at the positive IoU above which to warn
 WORTH_SAYING = 0.01  # gain of coverage from which others are proposed
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance
 from tpu_retinamask.data.image_arrays import image_arrays
-from tpu_retinamask.data.images.mask_reader import MaskReader, inside_box, is_shared, shared_mask_files
-from tpu_retinamask.data.windows import Window, window_of
+from tpu_retinamask.data.images.mask_reader import MaskReader, shared_mask_files
+from tpu_retinamask.data.windows import Window
 
 MOST_LOOKED_AT = 5000  # masks, evenly among all: half a minute
 OUTSIDE = 0.1  # share of the pixels outside of the box, from which it is told
@@ -48,18 +48,11 @@ def mask_doubts(images: Sequence[AnnotatedImage]) -> tuple[list[MaskDoubt], int]
             last, image = row, images[row]
             shared = shared_mask_files(image)
         instance = image.instances[place - int(arrays.splits[row])]
-        window = _window(reader, image, instance, shared)
+        window = reader.window(instance, image.height, image.width, shared)
         doubt = _doubt(window, instance.box)
         if doubt:
             found.append(MaskDoubt(image, instance, window, *doubt))
     return sorted(found, key=lambda one: -one.degree), len(chosen)
-
-
-def _window(reader: MaskReader, image: AnnotatedImage, instance: AnnotatedInstance, shared: set[str]) -> Window:
-    size = (image.height, image.width)
-    if is_shared(instance.mask, shared):  # of a file that holds several, the part inside the box
-        return window_of(reader.read(instance, *size) & inside_box(instance.box, size))
-    return reader.window(instance, *size)
 
 
 def _doubt(window: Window, box: tuple[float, float, float, float]) -> tuple[str, float] | None:

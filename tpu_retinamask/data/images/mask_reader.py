@@ -3,7 +3,7 @@
 import collections
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import PIL.Image
@@ -46,16 +46,17 @@ class MaskReader:
         self._stored: StoredImage | None = None
         self._packed: tuple[np.ndarray, np.ndarray] | None = None
 
-    def read(self, instance: Instance, height: int, width: int) -> np.ndarray:
+    def read(self, instance: Instance, height: int, width: int, shared: Collection[str] = ()) -> np.ndarray:
         """Read the mask of one instance, bool [height, width].
 
-        Independent of the TensorFlow decoders of the training pipeline, so that each can be checked
-        against the other.
+        Of a file that holds those of several instances it is the part inside the box. Independent of the TensorFlow
+        decoders of the training pipeline, so that each can be checked against the other.
 
         Args:
           instance: one that has a mask.
           height: rows that the mask must have.
           width: columns that the mask must have.
+          shared: from `shared_mask_files` of its image.
 
         Raises:
           ValueError: the instance has no mask, or the mask has another size.
@@ -78,15 +79,16 @@ class MaskReader:
                 f"line {instance.line}: mask {getattr(mask, 'path', mask)} has {columns} x {rows} pixels, "
                 f"expected the image's {width} x {height} (width x height)"
             )
-        return pixels
+        return pixels & inside_box(instance.box, pixels.shape) if is_shared(mask, shared) else pixels
 
-    def window(self, instance: Instance, height: int, width: int) -> Window:
+    def window(self, instance: Instance, height: int, width: int, shared: Collection[str] = ()) -> Window:
         """Read the mask of one instance; what its source has as outlines or runs is not drawn at the picture's size.
 
         Args:
           instance: as that of `read`.
           height: rows that the mask must have.
           width: columns that the mask must have.
+          shared: as that of `read`.
 
         Raises:
           ValueError, image_files.BadFile: as `read` does.
@@ -97,7 +99,7 @@ class MaskReader:
             return EMPTY if runs is None else decode_window({**runs, "counts": runs["counts"].decode("ascii")})
         if isinstance(mask, RunLengthMask) and mask.size == (height, width):
             return decode_window({"size": mask.size, "counts": mask.counts})
-        return window_of(self.read(instance, height, width))
+        return window_of(self.read(instance, height, width, shared))
 
     def _unpack(self, mask: StoredMask, height: int, width: int) -> np.ndarray:
         if mask.image != self._stored or self._packed is None:
@@ -205,7 +207,7 @@ def shared_mask_files(annotated: AnnotatedImage | ListedImage) -> set[str]:
     return {path for path, count in users.items() if count > 1}
 
 
-def is_shared(mask: Mask | None, shared: set[str]) -> bool:
+def is_shared(mask: Mask | None, shared: Collection[str]) -> bool:
     """Tell whether a mask is one of several in a file of `shared_mask_files`."""
     return isinstance(mask, FileMask) and mask.value is None and mask.path in shared
 

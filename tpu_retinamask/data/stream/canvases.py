@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.image_arrays import image_arrays
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.data.subset import subset
-from tpu_retinamask.structures import Batch
+from tpu_retinamask.structures import Batch, FittedPicture
 
 STEP = 32  # pixels of which the sides of proposed canvases are multiples: those of a cell of P5
 
@@ -93,6 +94,28 @@ def training_batches(pipeline: InputPipeline, images: Sequence[AnnotatedImage], 
     parts = training_parts(pipeline, images)
     due, streams = turns(parts, batch_size), [iter(of.pipeline.train_dataset(of.images, batch_size)) for of in parts]
     return (next(streams[due.part(step)]) for step in itertools.count())
+
+
+class CanvasFits:
+    """Fits pictures, one at a time, each into the canvas that it fills; the graph of a canvas is traced once."""
+
+    def __init__(self, pipeline: InputPipeline) -> None:
+        """Take the canvases; nothing is traced yet."""
+        spec = tf.TensorSpec([None, None, 3], tf.uint8)
+        self._pipeline = pipeline
+        self._fits = {
+            canvas: tf.function(pipeline.on(canvas).fit, autograph=False, input_signature=[spec])
+            for canvas in pipeline.canvases
+        }
+
+    def __call__(self, picture: np.ndarray) -> tuple[tuple[int, int], FittedPicture]:
+        """Return (H, W) of the canvas and the picture, uint8 [h, w, 3], on it: the very pixels of `eval_dataset`."""
+        canvas = self._pipeline.of_size(*picture.shape[:2]).canvases[0]
+        return canvas, self.on(canvas, picture)
+
+    def on(self, canvas: tuple[int, int], picture: np.ndarray) -> FittedPicture:
+        """Return a picture on one of the canvases."""
+        return self._fits[canvas](picture)
 
 
 def filled(pipeline: InputPipeline, sizes: np.ndarray) -> float:

@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from tpu_retinamask.data.annotated_image import AnnotatedImage
 from tpu_retinamask.data.augment.transform import apply_transform
-from tpu_retinamask.data.images.decode import apply_orientation, decode_image
-from tpu_retinamask.data.images.mask_reader import MaskReader, picture_bytes
+from tpu_retinamask.data.images.mask_reader import MaskReader
 from tpu_retinamask.data.images.mask_sampling import sample_mask_stack
+from tpu_retinamask.data.images.upright import upright_pixels
 from tpu_retinamask.data.stream.pipeline import InputPipeline
 from tpu_retinamask.errors import UserError
 from tpu_retinamask.structures import Batch
@@ -126,9 +126,6 @@ class HostBatches:
     def _sample(self, number: int) -> Batch:
         position, seed = self._order.position(tf.constant(number, tf.int64), self.pipeline.seed)
         annotated = self.images[int(position)]
-        image = apply_orientation(
-            decode_image(tf.constant(picture_bytes(annotated.image))), tf.constant(annotated.orientation)
-        )
         reader = MaskReader()
         masks = np.zeros((len(annotated.instances), annotated.height, annotated.width), np.uint8)
         for row, instance in enumerate(annotated.instances):
@@ -136,7 +133,7 @@ class HostBatches:
                 masks[row] = reader.read(instance, annotated.height, annotated.width)
         sample = apply_transform(
             self.transform,
-            image.numpy(),
+            upright_pixels(annotated),
             masks,
             [instance.class_id for instance in annotated.instances],
             [instance.box for instance in annotated.instances],

@@ -112,9 +112,14 @@ class InputPipeline:
         return canvases_of(self.image_size)
 
     @property
+    def largest_canvas(self) -> tuple[int, int]:
+        """Return (H, W) of the canvas with the most pixels."""
+        return max(self.canvases, key=lambda canvas: canvas[0] * canvas[1])
+
+    @property
     def largest(self) -> "InputPipeline":
         """Return the pipeline of the canvas with the most pixels alone."""
-        return self.on(max(self.canvases, key=lambda canvas: canvas[0] * canvas[1]))
+        return self.on(self.largest_canvas)
 
     @property
     def enclosing(self) -> "InputPipeline":
