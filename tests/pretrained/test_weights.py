@@ -167,6 +167,9 @@ def test_what_is_no_source_of_weights_is_refused(tmp_path):
     (tmp_path / "text.h5").write_text("404: not found")
     with pytest.raises(WeightsError, match="not an HDF5 file"):
         load.load_weights(model, str(tmp_path / "text.h5"))
+    (tmp_path / "new.keras").write_bytes(b"PK\x03\x04")
+    with pytest.raises(WeightsError, match="an archive of Keras 3, expected weights in HDF5: .* model.save"):
+        load.load_weights(model, str(tmp_path / "new.keras"))
     with h5py.File(tmp_path / "empty.h5", "w"):
         pass
     with pytest.raises(WeightsError, match="holds no weights"):
