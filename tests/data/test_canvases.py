@@ -149,9 +149,10 @@ def test_rare_classes_are_counted_among_all_images(pipeline):
 
 
 def test_some_images_are_those_of_the_whole(records):
-    some = subset(records, np.array([2, 0]))
-    assert [one.name for one in some] == ["c.png", "a.png"] and some[1:] == [records[0]] and len(some) == 2
-    for found, expected in zip(image_arrays(some), image_arrays([records[2], records[0]])):
+    some = subset(records, np.array([2, 1, 0]))
+    assert [one.name for one in some] == ["c.png", "b.png", "a.png"] and len(some) == 3
+    assert some[1:] == [records[1], records[0]]
+    for found, expected in zip(image_arrays(some), image_arrays(records[::-1])):
         np.testing.assert_array_equal(found, expected)
 
 
@@ -172,6 +173,11 @@ def test_canvases_are_proposed_that_pictures_fill(pipeline):
     # A picture stays as large as on the canvas it had.
     several = pipeline(image_size=propose_canvases(square, sizes, 2))
     assert several.scales_of([image(0, 300, 400)]) == square.scales_of([image(0, 300, 400)])
+    # A tall canvas and the widest one are the fewest pixels: 64 x 128 costs the one picture of its shape 32 rows there.
+    assert propose_canvases(square, np.array([[150, 300]] + [[300, 400]] * 5 + [[400, 300]] * 5), 2) == (
+        (96, 128),
+        (128, 96),
+    )
     sides = pipeline(image_size=(128, 128), min_side=(32, 64))
     assert propose_canvases(sides, np.array([[10, 20]]), 2) == ((32, 64), (64, 128))
 

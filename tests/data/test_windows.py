@@ -3,11 +3,17 @@
 import tracemalloc
 
 import numpy as np
+import PIL.Image
 import pytest
 from pycocotools import mask as rle_codec
 
+from tpu_retinamask.coco.writing import coco_from_images
+from tpu_retinamask.data.annotated_image import AnnotatedImage, AnnotatedInstance
+from tpu_retinamask.data.annotations.class_names import ClassNames
 from tpu_retinamask.data.images.bad_file import BadFile
+from tpu_retinamask.data.images.mask_reader import MaskReader, shared_mask_files
 from tpu_retinamask.data.images.window_runs import decode_window, encode_rle, encode_window
+from tpu_retinamask.data.masks import FileMask
 from tpu_retinamask.data.windows import EMPTY, Window, window_of
 from tpu_retinamask.evaluation.results import detections_to_results, paste_masks
 from tpu_retinamask.structures import Detections
@@ -95,3 +101,22 @@ def test_a_mask_of_a_large_picture_takes_the_memory_of_its_box():
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(results) == 50 and most < 5e6  # bytes; a mask at full size has 600 million
+
+
+def test_of_a_file_that_holds_several_each_has_what_lies_in_its_box(tmp_path):
+    both = np.zeros((HEIGHT, WIDTH), np.uint8)
+    both[2:6, 3:9] = both[20:30, 30:41] = 255
+    PIL.Image.fromarray(both).save(tmp_path / "both.png")
+    mask = FileMask(str(tmp_path / "both.png"), None)
+    boxes = [(3.0, 2.0, 9.0, 6.0), (29.5, 20.0, 41.0, 30.0)]
+    image = AnnotatedImage(
+        "a.png", "a.png", 0, HEIGHT, WIDTH, 1, tuple(AnnotatedInstance(1, box, 0, mask) for box in boxes)
+    )
+    shared, reader = shared_mask_files(image), MaskReader()
+    assert shared == {mask.path}
+    first, second = (reader.window(one, HEIGHT, WIDTH, shared) for one in image.instances)
+    assert (first.left, first.top, first.pixels.shape) == (3, 2, (4, 6)) and first.pixels.all()
+    assert (second.left, second.top, second.pixels.shape) == (30, 20, (10, 11)) and second.pixels.all()
+    assert reader.read(image.instances[0], HEIGHT, WIDTH).sum() == 24 + 110  # one that has the file to itself
+    areas = [one["area"] for one in coco_from_images([image], ClassNames(("cat",)))["annotations"]]
+    assert areas == [24, 110]

@@ -63,6 +63,7 @@ def test_what_is_read_is_not_replaced_even_if_it_is_ours(tmp_path):
         '[{"files": ["/mine.png"]}]',
         '[{"files": ["linked/mine.png"]}]',
         '[{"files": ["."]}]',
+        '[{"files": ["..\\\\mine.png"]}]',
     ],
 )
 def test_a_list_names_pictures_beside_it_or_is_no_list_of_ours(text, tmp_path):
